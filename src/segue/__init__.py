@@ -1,0 +1,1 @@
+"""Segue: temporally coherent video from latent diffusion models."""

@@ -1,0 +1,397 @@
+"""The values and protocols that rooms exchange. No room is imported here, and torch only for the type checker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+    from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
+History = tuple["Tensor", ...]
+"""What a multistep solver remembers: tensors whose first axis is the row. NaN marks a row that remembers nothing."""
+
+
+@dataclass(frozen=True)
+class RowId:
+    """Who a row of a batch is, wherever it is computed: a trajectory, and a frame of it."""
+
+    trajectory: str
+    frame: int = 0
+
+
+def over_rows(values: Float[Tensor, " b"], like: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+    """Shape one number per row so that it multiplies `like`, in the dtype and on the device of `like`."""
+    return values.to(device=like.device, dtype=like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where each row of a batch stands on its noise schedule: x = alpha x0 + sigma eps.
+
+    alpha, sigma and time (what the network is told) are float64, on the CPU, one per row.
+    """
+
+    index: Int64[Tensor, " b"]
+    count: int
+    alpha: Float[Tensor, " b"]
+    sigma: Float[Tensor, " b"]
+    time: Float[Tensor, " b"]
+    rows: tuple[RowId, ...] = ()
+
+    @property
+    def progress(self) -> Float[Tensor, " b"]:
+        """Share of the schedule that lies behind each row: 0 at the start, 1 at the data end."""
+        return self.index.double() / self.count
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Sequence[int]) -> Point:
+        pick = list(rows)
+        ids = tuple(self.rows[i] for i in pick) if self.rows else ()
+        return Point(self.index[pick], self.count, self.alpha[pick], self.sigma[pick], self.time[pick], ids)
+
+    def noised(self, x0: Float[Tensor, "b ..."], eps: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """x = alpha x0 + sigma eps."""
+        return over_rows(self.alpha, x0) * x0 + over_rows(self.sigma, x0) * eps
+
+    def eps(self, x: Float[Tensor, "b ..."], x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """The noise that explains x, given x0. Infinite where sigma is 0."""
+        return (x - over_rows(self.alpha, x) * x0) / over_rows(self.sigma, x)
+
+    def v(self, x: Float[Tensor, "b ..."], x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv:2202.00512, section 4)."""
+        return over_rows(self.alpha, x) * self.eps(x, x0) - over_rows(self.sigma, x) * x0
+
+
+@dataclass(frozen=True)
+class State:
+    """A batch of trajectories between two steps: a value, never changed in place.
+
+    Args:
+        x: noisy latents, float32.
+        step: how many steps of the schedule each row has behind it (CPU).
+        ids: who the rows are.
+        history: what the solver remembers of each row; empty if nothing.
+    """
+
+    x: Float[Tensor, "b c h w"]
+    step: Int64[Tensor, " b"]
+    ids: tuple[RowId, ...]
+    history: History = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.x) == len(self.step) == len(self.ids):
+            raise ValueError(f"rows disagree: {len(self.x)} latents, {len(self.step)} steps, {len(self.ids)} ids")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fork(self, rows: Sequence[int], ids: Sequence[RowId] | None = None) -> State:
+        """The chosen rows (repeats allowed) with all that the solver remembers of them, under new names if given."""
+        pick = list(rows)
+        kept = tuple(ids) if ids is not None else tuple(self.ids[i] for i in pick)
+        return State(self.x[pick], self.step[pick], kept, tuple(part[pick] for part in self.history))
+
+    def advance(self, x: Float[Tensor, "b c h w"], history: History) -> State:
+        """The state one step later."""
+        return replace(self, x=x, step=self.step + 1, history=history)
+
+    @staticmethod
+    def cat(states: Sequence[State]) -> State:
+        """One batch of several. Rows without history keep none beside rows that have one."""
+        import torch
+
+        longest = max((state.history for state in states), key=len)
+        parts = [state.history or _no_history(longest, len(state)) for state in states]
+        return State(
+            torch.cat([state.x for state in states]),
+            torch.cat([state.step for state in states]),
+            tuple(row for state in states for row in state.ids),
+            tuple(torch.cat(rows) for rows in zip(*parts, strict=True)),
+        )
+
+
+def _no_history(like: History, count: int) -> History:
+    return tuple(part.new_full((count, *part.shape[1:]), float("nan")) for part in like)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a network is told besides the latents and the time, one row per row of the batch.
+
+    Args:
+        text: token embeddings.
+        text_mask: which tokens count, if the family masks them.
+        pooled: one vector for the whole prompt.
+        concat: appended to the latents along channels, unscaled (inpainting, instruct, upscaler, video).
+        label: a class label, such as an upscaler's noise level.
+        residual_inputs: control pictures, by the name of the control network.
+        extra: micro-conditioning, guidance embedding, image tokens; by name.
+    """
+
+    text: Float[Tensor, "b n d"]
+    text_mask: Float[Tensor, "b n"] | None = None
+    pooled: Float[Tensor, "b p"] | None = None
+    concat: Float[Tensor, "b k h w"] | None = None
+    label: Int64[Tensor, " b"] | None = None
+    residual_inputs: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"])
+    extra: Mapping[str, Tensor] = field(default_factory=dict[str, "Tensor"])
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __getitem__(self, rows: Sequence[int]) -> Conditioning:
+        pick = list(rows)
+        return self._map(lambda part: part[pick])
+
+    def lerp(self, other: Conditioning, weight: Float[Tensor, " b"]) -> Conditioning:
+        """Linear mix, row by row: `weight` 0 is self, 1 is `other`. Labels must agree; they cannot be mixed."""
+        if (self.label is None) != (other.label is None) or (
+            self.label is not None and other.label is not None and not self.label.equal(other.label)
+        ):
+            raise ValueError("conditionings with different labels cannot be mixed")
+
+        def mix(a: Tensor, b: Tensor) -> Tensor:
+            if not a.is_floating_point():
+                return a
+            w = over_rows(weight, a)
+            return a * (1 - w) + b * w
+
+        return self._zip(other, mix)
+
+    def crop(self, top: int, left: int, height: int, width: int) -> Conditioning:
+        """The same conditioning for a window of the latents: spatial parts are cut, the rest is kept."""
+        if self.concat is None:
+            return self
+        return replace(self, concat=self.concat[..., top : top + height, left : left + width])
+
+    def to(self, device: Any, dtype: Any = None) -> Conditioning:
+        """On another device; floating-point parts in another dtype, if given."""
+        return self._map(lambda part: part.to(device=device, dtype=dtype if part.is_floating_point() else None))
+
+    @staticmethod
+    def cat(parts: Sequence[Conditioning]) -> Conditioning:
+        """One batch of several that are made of the same parts."""
+        import torch
+
+        merged = parts[0]
+        for part in parts[1:]:
+            merged = merged._zip(part, lambda a, b: torch.cat([a, b]))
+        return merged
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Conditioning:
+        return self._zip(self, lambda a, _: f(a))
+
+    def _zip(self, other: Conditioning, f: Callable[[Tensor, Tensor], Tensor]) -> Conditioning:
+        merged: dict[str, Any] = {}
+        for item in fields(self):
+            a, b = getattr(self, item.name), getattr(other, item.name)
+            if isinstance(a, Mapping) and isinstance(b, Mapping):
+                mine: Mapping[str, Tensor] = a
+                theirs: Mapping[str, Tensor] = b
+                if mine.keys() != theirs.keys():
+                    raise ValueError(f"conditionings differ in {item.name}: {sorted(mine)} and {sorted(theirs)}")
+                merged[item.name] = {name: f(mine[name], theirs[name]) for name in mine}
+            elif (a is None) != (b is None):
+                raise ValueError(f"one of two conditionings has no {item.name}")
+            else:
+                merged[item.name] = None if a is None else f(a, b)
+        return Conditioning(**merged)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Several conditionings whose answers are summed with weights (one per term and row) that add up to 1.
+
+    Classifier-free guidance of scale g is terms (negative, positive) with weights (1 - g, g)
+    (Ho & Salimans 2022, arXiv:2207.12598, eq. 6, in the form where g = 1 is unguided).
+
+    Args:
+        rescale: share of the standard-deviation correction of Lin et al. 2023 (arXiv:2305.08891, eq. 15-16),
+            applied to the network's own output; the last term is the one whose deviation is kept. 0 is off.
+    """
+
+    terms: tuple[Conditioning, ...]
+    weights: Float[Tensor, "k b"]
+    rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.terms) != len(self.weights):
+            raise ValueError(f"{len(self.terms)} terms but {len(self.weights)} rows of weights")
+        if not bool(((self.weights.sum(0) - 1).abs() < 1e-5).all()):
+            raise ValueError("guidance weights must add up to 1 for every row")
+
+    def __len__(self) -> int:
+        return len(self.terms[0])
+
+    def __getitem__(self, rows: Sequence[int]) -> Guided:
+        pick = list(rows)
+        return Guided(tuple(term[pick] for term in self.terms), self.weights[:, pick], self.rescale)
+
+    @staticmethod
+    def cat(parts: Sequence[Guided]) -> Guided:
+        """One batch of several that have the same number of terms and the same rescale."""
+        import torch
+
+        if len({part.rescale for part in parts}) > 1 or len({len(part.terms) for part in parts}) > 1:
+            raise ValueError("only guidance of the same form can share a batch")
+        terms = tuple(Conditioning.cat(rows) for rows in zip(*(part.terms for part in parts), strict=True))
+        return Guided(terms, torch.cat([part.weights for part in parts], dim=1), parts[0].rescale)
+
+
+Condition = Conditioning | Guided
+
+
+@dataclass(frozen=True)
+class Call:
+    """What an attention adapter is told about the network call that it is part of.
+
+    Args:
+        at: the noise levels of the call's rows.
+        rows: who each network row is; a row appears once per guidance term.
+        term: the guidance term of each network row.
+        phase: "all" unless a step is run in several calls ("anchors" first, then "rest").
+    """
+
+    at: Point
+    rows: tuple[RowId, ...]
+    term: tuple[int, ...]
+    phase: Literal["all", "anchors", "rest"] = "all"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to encode as one row of conditioning."""
+
+    text: str
+    negative: str = ""
+
+
+class Network(Protocol):
+    """A family's own module call, in its own dtype; control networks and attention adapters live at this level."""
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
+    ) -> Float[Tensor, "b c h w"]:
+        """What the network predicts (noise, v, x0 or velocity) for latents `x` at `time`."""
+        ...
+
+
+class Denoiser(Protocol):
+    """Estimates the clean latents x0 behind noisy ones, whatever the network predicts."""
+
+    @property
+    def group(self) -> int:
+        """How many consecutive rows must share a call: the frames of a video model, else 1."""
+        ...
+
+    def __call__(self, x: Float[Tensor, "b c h w"], at: Point, cond: Condition) -> Float[Tensor, "b c h w"]:
+        """x0, float32."""
+        ...
+
+
+class Kick(Protocol):
+    """The noise that a stochastic solver adds in one step."""
+
+    def __call__(
+        self, like: Float[Tensor, "b c h w"], now: Point, then: Point, std: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """A noise increment of standard deviation `std`, one number per row."""
+        ...
+
+
+class Solver(Protocol):
+    """One step from `now` to `then`; pure, so that its memory can be forked with the rows."""
+
+    def __call__(
+        self,
+        x: Float[Tensor, "b c h w"],
+        x0: Float[Tensor, "b c h w"],
+        now: Point,
+        then: Point,
+        history: History,
+        kick: Kick,
+    ) -> tuple[Float[Tensor, "b c h w"], History]:
+        """The latents at `then`, and what to remember."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """Turns prompts into conditioning."""
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """One row per prompt. Prompts that are encoded together get the same length, so that rows can be mixed."""
+        ...
+
+
+class Codec(Protocol):
+    """Pictures to latents and back."""
+
+    @property
+    def scale(self) -> int:
+        """Pixels per latent, along one side."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        ...
+
+    def encode(self, frames: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t c h/s w/s"]:
+        """Pictures in [0, 1] to latents of about unit variance: the mode of the posterior, never a sample."""
+        ...
+
+    def decode(self, latents: Float[Tensor, "t c h/s w/s"]) -> Float[Tensor, "t 3 h w"]:
+        """Latents to pictures in [0, 1]."""
+        ...
+
+
+class Perceptual(Protocol):
+    """A distance between pictures that follows what a person would say."""
+
+    @property
+    def name(self) -> str:
+        """What it is, to be written beside every number that it gives."""
+        ...
+
+    @property
+    def domain(self) -> Literal["latents", "frames"]:
+        """What it compares: latents as the codec makes them, or pictures in [0, 1]."""
+        ...
+
+    def __call__(self, a: Float[Tensor, "b c h w"], b: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+        """One distance per pair; 0 for equal pictures."""
+        ...
+
+
+@runtime_checkable
+class Frames(Protocol):
+    """A sequence of pictures that need not be in memory: a file, a uint8 tensor, a spool on disk."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        """The pictures of a window, values in [0, 1]."""
+        ...
+
+
+class Progress(Protocol):
+    """What long work tells its caller; a command draws a bar from it, a page a widget."""
+
+    def __call__(self, what: str, done: float, total: float) -> None:
+        """`done` of `total` units of `what` are finished. May raise KeyboardInterrupt to stop the work."""
+        ...
+
+
+def silent(what: str, done: float, total: float) -> None:
+    """A Progress that says nothing."""
