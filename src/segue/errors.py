@@ -14,7 +14,7 @@
     ├── TrainingError             a recipe's configuration, data or checkpoint is unusable
     └── MissingExtraError         an optional dependency is not installed
 
-Each message names what was expected, what came, and what to do about it. `Interrupted` is no error of the user's: it
+Each message names what was expected, what came, and what to do about it. `InterruptedRunError` is no error of the user's: it
 carries what was finished when Ctrl-C came.
 """
 
@@ -73,5 +73,5 @@ class MissingExtraError(SegueError, ImportError):
     """An optional dependency is not installed."""
 
 
-class Interrupted(SegueError):
+class InterruptedRunError(SegueError):
     """Work was stopped by the user; what was finished is said in the message."""

@@ -321,6 +321,24 @@ class Solver(Protocol):
         ...
 
 
+class Operator(Protocol):
+    """What makes trajectories agree: three places in every step where latents can be changed. Keeps no run state."""
+
+    def on_latents(self, x: Float[Tensor, "b c h w"], at: Point) -> Float[Tensor, "b c h w"]:
+        """The noisy latents before the network sees them: crossfeed, shared noise."""
+        ...
+
+    def on_denoised(self, x0: Float[Tensor, "b c h w"], at: Point) -> Float[Tensor, "b c h w"]:
+        """What the network believes the clean latents to be: deflicker, anchor, mask."""
+        ...
+
+    def on_stepped(
+        self, x: Float[Tensor, "b c h w"], x0: Float[Tensor, "b c h w"], at: Point
+    ) -> Float[Tensor, "b c h w"]:
+        """The latents where the step landed."""
+        ...
+
+
 class TextEncoder(Protocol):
     """Turns prompts into conditioning."""
 

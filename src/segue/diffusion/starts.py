@@ -1,0 +1,63 @@
+"""Where trajectories begin: in noise, or part of the way, from a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.diffusion.noise import start_noise
+from segue.diffusion.schedule import Schedule
+from segue.types import RowId, State
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+def from_seeds(
+    seeds: Sequence[int], ids: Sequence[RowId], schedule: Schedule, shape: Sequence[int], device: torch.device
+) -> State:
+    """One trajectory per seed, in pure noise.
+
+    Args:
+        seeds: one per row; a seed gives the noise that every program of the field gives it.
+        ids: who the rows are.
+        schedule: what the noise is scaled for.
+        shape: (channels, height, width) of the latents.
+        device: where the latents live.
+    """
+    x = torch.stack([start_noise(seed, shape) for seed in seeds]) * schedule.start_scale
+    return State(x.to(device), torch.zeros(len(seeds), dtype=torch.int64), tuple(ids))
+
+
+def from_latents(
+    x0: Float[Tensor, "b c h w"],
+    noise: Float[Tensor, "b c h w"],
+    schedule: Schedule,
+    strength: float,
+    ids: Sequence[RowId],
+) -> State:
+    """Trajectories that begin `strength` of the way into noise (Meng et al. 2021, arXiv:2108.01073).
+
+    Args:
+        x0: clean latents.
+        noise: standard noise, one per row.
+        strength: in (0, 1]: the share of the steps that will be run, rounded down, but at least one.
+        schedule: the whole schedule; the returned rows have its first steps behind them.
+        ids: who the rows are.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength}")
+    first = len(schedule) - max(1, int(len(schedule) * strength))
+    step = torch.full((len(x0),), first, dtype=torch.int64)
+    now, _ = schedule.step(step, ids)
+    return State(now.noised(x0, noise), step, tuple(ids))
+
+
+def renoise(state: State, schedule: Schedule, to: int, noise: Float[Tensor, "b c h w"]) -> State:
+    """Clean latents at the data end, put back to step `to` of the schedule with fresh noise."""
+    step = torch.full((len(state),), to, dtype=torch.int64)
+    now, _ = schedule.step(step, state.ids)
+    return State(now.noised(state.x, noise), step, state.ids)
