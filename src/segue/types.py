@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -200,7 +200,7 @@ class Conditioning:
             elif (a is None) != (b is None):
                 raise ValueError(f"one of two conditionings has no {item.name}")
             else:
-                merged[item.name] = None if a is None else f(a, b)
+                merged[item.name] = None if a is None else f(cast("Tensor", a), cast("Tensor", b))
         return Conditioning(**merged)
 
 
