@@ -1,0 +1,99 @@
+"""What a family file returns: a whole latent diffusion model as one value."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segue.models.denoiser import NetworkDenoiser
+from segue.types import Codec, TextEncoder
+
+if TYPE_CHECKING:
+    import torch
+
+    from segue.diffusion.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model is used with unless somebody says otherwise.
+
+    Args:
+        size: (width, height) in pixels.
+        steps: of the schedule.
+        guidance_scale: 1 is unguided.
+        solver: a name of `segue.diffusion.solvers`.
+    """
+
+    size: tuple[int, int]
+    steps: int = 30
+    guidance_scale: float = 7.5
+    solver: str = "ddim"
+
+
+@dataclass(frozen=True)
+class LatentDiffusion:
+    """A latent diffusion model: text in, a denoiser of latents, pictures out.
+
+    Args:
+        name: what the user called it: a hub id, a file or folder name, an embedded model.
+        text: prompts to conditioning.
+        denoiser: latents to x0.
+        codec: latents to pictures and back.
+        scheduler: the checkpoint's scheduler configuration, as diffusers writes it; read, never stepped.
+        defaults: size, steps, guidance scale and solver that suit it.
+        weights: the files that its numbers came from.
+        device: where its networks live.
+        dtype: what its networks compute in.
+    """
+
+    name: str
+    text: TextEncoder
+    denoiser: NetworkDenoiser
+    codec: Codec
+    scheduler: Mapping[str, Any]
+    defaults: Defaults
+    weights: tuple[Path, ...]
+    device: torch.device
+    dtype: torch.dtype
+
+    def schedule(
+        self, steps: int, size: tuple[int, int], *, solver: str | None = None, mu: float | None = None
+    ) -> Schedule:
+        """The noise schedule for `steps` steps of a solver (the model's own if None) on pictures of `size`.
+
+        Args:
+            steps: network evaluations.
+            size: (width, height) in pixels; families whose noise depends on the size use it.
+            solver: a name of `segue.diffusion.solvers`, which decides the times that are visited.
+            mu: the resolution-dependent shift of flow models that ask for one.
+
+        Raises:
+            ScheduleError: the settings make no schedule.
+        """
+        from segue.diffusion.schedule import Schedule
+        from segue.diffusion.solvers import find_solver
+
+        grid = find_solver(solver or self.defaults.solver).grid
+        return Schedule.from_config(self.scheduler, steps, grid=grid, mu=mu)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the contents of the weight files, in their order; computed when first asked for."""
+        digest = hashlib.sha256()
+        for path in self.weights:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    def batched(self, max_batch: int, *, deterministic: bool = False) -> LatentDiffusion:
+        """The same model with another bound on the network rows of one call.
+
+        Raises:
+            TaskError: max_batch is below the rows that the model must see together.
+        """
+        return replace(self, denoiser=replace(self.denoiser, max_batch=max_batch, deterministic_batch=deterministic))

@@ -1,0 +1,160 @@
+"""Stable Diffusion 1.x and 2.x, and every model of that layout: a UNet, a CLIP text encoder and an autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from segue.diffusion.schedule import is_flow
+from segue.diffusion.solvers import solver_for
+from segue.errors import CheckpointError
+from segue.models.bundle import Defaults, LatentDiffusion
+from segue.models.codec import AutoencoderCodec, codec_dtype
+from segue.models.denoiser import NetworkDenoiser
+from segue.models.text import ClipText
+from segue.models.weights import quiet, read_json, read_network
+from segue.types import Call, Conditioning, Prediction
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+_PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample", "flow_prediction")
+
+
+@dataclass(frozen=True)
+class UNetNetwork:
+    """A Network around UNet2DConditionModel; its input is scaled as x = alpha x0 + sigma eps."""
+
+    unet: UNet2DConditionModel
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
+    ) -> Float[Tensor, "b c h w"]:
+        """What the UNet predicts, in its own dtype and on its own device."""
+        device, dtype = self.unet.device, self.unet.dtype
+        latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
+        return self.unet(
+            latents.to(device, dtype),
+            # float32 first: some accelerators have no float64, and the UNet embeds time in float32 anyway.
+            time.float().to(device),
+            encoder_hidden_states=cond.text.to(device, dtype),
+            class_labels=cond.label,
+            return_dict=False,
+        )[0]
+
+
+def from_folder(
+    folder: Path, *, name: str, device: torch.device, dtype: torch.dtype, prediction: Prediction | None = None
+) -> LatentDiffusion:
+    """A model from a local folder of the diffusers layout.
+
+    Args:
+        folder: holds model_index.json and one folder per part.
+        name: what to call the model.
+        device: where its networks live.
+        dtype: what they compute in.
+        prediction: what the UNet predicts, if the scheduler configuration is wrong about it.
+
+    Raises:
+        ModelNotFoundError: a part is missing.
+        UnsafeFileError: a part comes as a pickle only.
+        CheckpointError: a file is damaged, or the weights are of another architecture.
+    """
+    index = read_json(folder / "model_index.json")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    kind = str(index.get("vae", [None, "AutoencoderKL"])[1])
+    if kind not in AUTOENCODERS:
+        raise CheckpointError(f"{folder}: expected one of {', '.join(AUTOENCODERS)} as its autoencoder; got {kind}")
+    stem = "diffusion_pytorch_model"
+    unet, unet_files = read_network(UNet2DConditionModel, folder / "unet", stem, device, dtype)
+    encoder, text_files = read_network(CLIPTextModel, folder / "text_encoder", "model", device, dtype)
+    vae_dtype = codec_dtype(read_json(folder / "vae" / "config.json"), dtype)
+    vae, vae_files = read_network(AUTOENCODERS[kind], folder / "vae", stem, device, vae_dtype)
+    return assemble(
+        unet,
+        ClipText(encoder, read_tokenizer(folder / "tokenizer", encoder)),
+        vae,
+        scheduler,
+        name=name,
+        weights=(*unet_files, *text_files, *vae_files),
+        prediction=prediction,
+    )
+
+
+def read_tokenizer(folder: Path, encoder: CLIPTextModel) -> CLIPTokenizer:
+    """The tokenizer of a folder, which must fit its text encoder.
+
+    Raises:
+        CheckpointError: no tokenizer can be read, or its tokens are not those of the encoder.
+    """
+    try:
+        with quiet():
+            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder} holds no CLIP tokenizer ({' '.join(str(error).split())[:200]})") from error
+    known, embedded = len(tokenizer), encoder.config.vocab_size
+    # A tokenizer that fails to read its files comes back with two tokens and no complaint.
+    if not 2 < known <= embedded:
+        raise CheckpointError(f"{folder} knows {known} tokens, its text encoder {embedded}: they are no pair")
+    return tokenizer
+
+
+def assemble(
+    unet: UNet2DConditionModel,
+    text: ClipText,
+    vae: AutoencoderKL | AutoencoderTiny,
+    scheduler: Mapping[str, Any],
+    *,
+    name: str,
+    weights: tuple[Path, ...],
+    prediction: Prediction | None = None,
+) -> LatentDiffusion:
+    """A model from its parts, which must fit each other.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    codec = AutoencoderCodec(vae)
+    width, expected = text.encoder.config.hidden_size, unet.config["cross_attention_dim"]
+    if width != expected:
+        raise CheckpointError(f"{name}: the UNet expects text of width {expected}, the text encoder gives {width}")
+    if unet.config["in_channels"] != codec.channels:
+        raise CheckpointError(
+            f"{name}: the UNet takes {unet.config['in_channels']} channels, the autoencoder gives {codec.channels}; "
+            "inpainting and instruction models are not plain text-to-image models"
+        )
+    side = int(unet.config["sample_size"]) * codec.scale
+    return LatentDiffusion(
+        name=name,
+        text=text,
+        denoiser=NetworkDenoiser(UNetNetwork(unet), prediction or prediction_of(scheduler, name)),
+        codec=codec,
+        scheduler=scheduler,
+        defaults=Defaults(size=(side, side), solver=solver_for(scheduler)),
+        weights=weights,
+        device=unet.device,
+        dtype=unet.dtype,
+    )
+
+
+def prediction_of(scheduler: Mapping[str, Any], name: str) -> Prediction:
+    """What a model predicts, by its scheduler configuration.
+
+    Raises:
+        CheckpointError: it names no kind of prediction that there is.
+    """
+    said = "flow_prediction" if is_flow(scheduler) else str(scheduler.get("prediction_type", "epsilon"))
+    if said not in _PREDICTIONS:
+        raise CheckpointError(f"{name}: prediction_type must be one of {', '.join(_PREDICTIONS)}; got {said!r}")
+    return said
