@@ -23,7 +23,7 @@ from segue.types import History, Point, RowId, Solver, over_rows
 
 STEPS = [7, 20, 24, 30, 50]
 SPACINGS = ["leading", "trailing", "linspace"]
-STABLE_DIFFUSION: dict[str, Any] = {
+BETAS: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
