@@ -1,0 +1,138 @@
+"""A model from wherever it is: a local folder, a hub repository, or a single file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.errors import CheckpointError, ModelError, ModelNotFoundError
+from segue.models.hub import download, parse_repository
+from segue.models.weights import read_json, refuse_pickle
+
+if TYPE_CHECKING:
+    from segue.models.bundle import LatentDiffusion
+    from segue.types import Prediction
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    prediction: Prediction | None = None,
+    config: str | Path | None = None,
+    loras: Mapping[str | Path, float] | None = None,
+    name: str | None = None,
+) -> LatentDiffusion:
+    """A frozen model, ready to use.
+
+    Only safetensors are read, and no code that comes with a model is ever run.
+
+    Args:
+        source: a folder of the diffusers layout; a single .safetensors file of the original layout; a hub repository
+            "owner/name", "owner/name@revision", or "owner/name/path/file.safetensors" for a single file in it.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that this machine has.
+        dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU and float16 elsewhere.
+        prediction: what the network predicts, where the files cannot tell: a single file of Stable Diffusion 2.x does
+            not say whether it is a 768 px v-model (assumed) or a 512 px epsilon-model.
+        config: a folder of the diffusers layout whose configurations a single file shall be read with.
+        loras: LoRA files and their scales, merged into the weights.
+        name: what to call the model; by default, the source.
+
+    Raises:
+        ModelNotFoundError: nothing is there.
+        ModelAccessError: the hub refuses, or cannot be reached.
+        UnsafeFileError: a pickle.
+        CheckpointError: damaged, or of an architecture that Segue does not read.
+        ModelError: a device or dtype that this machine does not have.
+    """
+    place = find_device(device)
+    precision = find_dtype(dtype, place)
+    path = locate(source)
+    title = name or str(source)
+    if path.is_dir():
+        model = _from_folder(path, title, place, precision, prediction)
+    else:
+        from segue.models.single_file import from_file
+
+        folder = Path(config) if config is not None else None
+        model = from_file(path, name=title, device=place, dtype=precision, prediction=prediction, config=folder)
+    if loras:
+        from segue.models.lora import merged
+
+        model = merged(model, {Path(file): scale for file, scale in loras.items()})
+    return model
+
+
+def locate(source: str | Path) -> Path:
+    """The folder or file that `source` means, downloaded if it is on the hub and not here yet."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    repository = parse_repository(str(source)) if isinstance(source, str) else None
+    if repository is None:
+        raise ModelNotFoundError(
+            f"there is no model at {source}: expected a folder of the diffusers layout, a .safetensors file, "
+            'or a hub repository such as "stable-diffusion-v1-5/stable-diffusion-v1-5"'
+        )
+    if repository.file is not None:
+        refuse_pickle(Path(repository.file))
+    return download(repository)
+
+
+def _from_folder(
+    folder: Path, name: str, device: torch.device, dtype: torch.dtype, prediction: Prediction | None
+) -> LatentDiffusion:
+    if not (folder / "model_index.json").is_file():
+        raise ModelNotFoundError(_no_index(folder))
+    kind = str(read_json(folder / "model_index.json").get("_class_name"))
+    from segue.models.families import sd
+
+    if kind not in sd.PIPELINES:
+        raise CheckpointError(
+            f"{folder} is made for {kind}; Segue reads {', '.join(sd.PIPELINES)} (Stable Diffusion 1.x and 2.x layout)"
+        )
+    return sd.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction)
+
+
+def _no_index(folder: Path) -> str:
+    single = sorted(file.name for file in folder.glob("*.safetensors"))
+    hint = f"; it holds {single[0]}: give the path of that file" if single else ""
+    return f"{folder} is not a model folder: expected model_index.json, unet/, text_encoder/, tokenizer/, vae/{hint}"
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device that is meant, which must be there.
+
+    Raises:
+        ModelError: this machine does not have it.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f'device "{device}" cannot be used here ({why}); "cpu" always can') from None
+    return chosen
+
+
+def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The floating-point type that is meant.
+
+    Raises:
+        ModelError: it is none of float32, float16 and bfloat16.
+    """
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.float16
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    chosen = known.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
+        raise ModelError(f"dtype must be one of {', '.join(known)}; got {dtype}")
+    return chosen
