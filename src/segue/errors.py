@@ -14,11 +14,16 @@
     ├── TrainingError             a recipe's configuration, data or checkpoint is unusable
     └── MissingExtraError         an optional dependency is not installed
 
-Each message names what was expected, what came, and what to do about it. `InterruptedRunError` is no error of the user's: it
-carries what was finished when Ctrl-C came.
+Each message names what was expected, what came, and what to do about it. `InterruptedRunError` is no fault of the
+user's: it carries what was finished when Ctrl-C came.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
 
 
 class SegueError(Exception):
@@ -74,4 +79,13 @@ class MissingExtraError(SegueError, ImportError):
 
 
 class InterruptedRunError(SegueError):
-    """Work was stopped by the user; what was finished is said in the message."""
+    """Work was stopped by the user.
+
+    Args:
+        message: what was finished.
+        partial: the clip of it, to be saved by the caller; None if nothing can be shown yet.
+    """
+
+    def __init__(self, message: str, partial: Clip | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
     from jaxtyping import Float64
     from torch import Tensor
@@ -44,4 +42,4 @@ class Envelope:
         first, end = round(self.start * count), round(self.stop * count)
         inside = (index >= first) & (index < end)
         share = (index - first).double() / max(end - 1 - first, 1)
-        return torch.where(inside, self.power * (1 + share * (self.decay - 1)), 0.0)
+        return inside * self.power * (1 + share * (self.decay - 1))

@@ -1,0 +1,107 @@
+"""How the tree of a transition is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from segue.errors import TaskError
+
+if TYPE_CHECKING:
+    from segue.temporal.feed import Feed
+    from segue.temporal.plan import Planner
+    from segue.types import Perceptual
+
+PROBES_PER_PAIR = 7
+
+
+@dataclass(frozen=True)
+class Branching:
+    """Where the tree of a transition branches. Left alone, it grows where the pictures differ most.
+
+    Args:
+        depth: share of the run before the first fork, in [0, 1): small invents, large restrains motion.
+        crossfeed: pull of branches towards their parents, as power, range and decay, each in [0, 1]: power at the
+            fork, falling to power * decay at the end of the range, which is a share of the branch's own steps.
+        first_crossfeed: pull of each key towards the key before it, likewise over its whole run.
+        damper: share of the guidance that is left half-way between two keys, in (0, 1]; 1 is constant.
+        branches: for a fixed tree, how many branches there are at each level, keys included: 2 3 7 10.
+        at: where those levels begin: steps (0 3 6 9), or shares of the run (0 0.25 0.5 0.75).
+        preset: a fixed tree by name: lowest, low, medium, high or ultra.
+        max_branches: how many branches the measured gaps may place; without it, 7 between every two keys.
+        budget: seconds for placing branches by measured gaps; what was done is stored, and repeats exactly.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    depth: float = 0.4
+    crossfeed: tuple[float, float, float] = (0.0, 0.6, 0.9)
+    first_crossfeed: tuple[float, float, float] = (0.0, 0.6, 0.9)
+    damper: float = 1.0
+    branches: tuple[int, ...] = ()
+    at: tuple[float, ...] = ()
+    preset: str | None = None
+    max_branches: int | None = None
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("crossfeed", "first_crossfeed", "branches", "at"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not 0 <= self.depth < 1:
+            raise TaskError(f"depth must be in [0, 1), got {self.depth}")
+        if not 0 < self.damper <= 1:
+            raise TaskError(f"damper must be in (0, 1], got {self.damper}")
+        if self.max_branches is not None and self.max_branches < 0:
+            raise TaskError(f"max_branches must be 0 or more, got {self.max_branches}")
+        if self.budget is not None and not self.budget > 0:
+            raise TaskError(f"budget must be above 0 seconds, got {self.budget}")
+        self.feed("crossfeed")
+        self.feed("first_crossfeed")
+        self._check_form()
+
+    def _check_form(self) -> None:
+        fixed = bool(self.branches or self.at)
+        if fixed and self.preset is not None:
+            raise TaskError("a tree is given by branches and at, or by a preset, not by both")
+        if bool(self.branches) != bool(self.at):
+            raise TaskError("a fixed tree needs both branches and at, such as branches 2 3 7 10 at 0 3 6 9")
+        if (fixed or self.preset is not None) and not (self.max_branches is None and self.budget is None):
+            raise TaskError("max_branches and budget are for trees that grow; leave out branches, at and preset")
+
+    def feed(self, name: str) -> Feed:
+        """One of the two crossfeeds.
+
+        Raises:
+            TaskError: if it is not three numbers in [0, 1].
+        """
+        from segue.temporal.feed import Feed
+
+        values: tuple[float, ...] = getattr(self, name)
+        if len(values) != 3:
+            raise TaskError(f"{name} must be power, range and decay, such as 0.3 0.6 0.9; got {list(values)}")
+        return Feed(*values)
+
+    def planner(self, steps: int, pairs: int) -> Planner:
+        """Who decides where the tree branches.
+
+        Raises:
+            TaskError: if the tree does not fit the number of steps.
+        """
+        from segue.temporal.plan import Adaptive, Fixed, levels_from, preset_levels
+
+        if self.branches:
+            return Fixed(levels_from(self.branches, self.at, steps), steps)
+        if self.preset is not None:
+            return Fixed(preset_levels(self.preset, steps, self.depth), steps)
+        if steps < 2:
+            # A single step leaves nothing to share: every frame is a key of its own noise.
+            raise TaskError(f"a transition needs 2 or more steps, got {steps}")
+        most = PROBES_PER_PAIR * pairs if self.max_branches is None else self.max_branches
+        return Adaptive(steps, self.depth, most, self.budget)
+
+
+def tree_distance() -> Perceptual:
+    """What the gaps of a tree are measured with: latents, no decoding, no weights of its own."""
+    from segue.models.perceptual import LatentDistance
+
+    return LatentDistance()

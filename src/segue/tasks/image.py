@@ -1,0 +1,86 @@
+"""One picture from one prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from segue.tasks.record import Record
+from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
+from segue.types import Progress, silent
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
+    from segue.models.bundle import LatentDiffusion
+
+
+@dataclass(frozen=True)
+class NoPlan:
+    """Nothing is decided while the task runs."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture from a prompt.
+
+    Args:
+        prompt: what is wanted; (words:1.3) are weighted.
+        negative: what is not wanted.
+        seed: of the starting noise.
+        sampling: steps, guidance, solver and size.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    name: ClassVar[str] = "image"
+    plan_type: ClassVar[type[NoPlan]] = NoPlan
+
+    prompt: str
+    negative: str = ""
+    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        checked_prompt(self.prompt)
+        checked_seeds([self.seed])
+
+    def run(
+        self,
+        model: LatentDiffusion,
+        execution: Execution | None = None,
+        progress: Progress = silent,
+        plan: NoPlan | None = None,
+    ) -> Clip:
+        """A clip of one frame.
+
+        Raises:
+            TaskError: if the task does not fit the model.
+            ScheduleError: for a solver or a number of steps that the model cannot take.
+        """
+        from segue.diffusion.guidance import classifier_free
+        from segue.diffusion.loop import denoise
+        from segue.diffusion.noise import NamedNoise
+        from segue.diffusion.solvers import find_solver
+        from segue.diffusion.starts import from_seeds
+        from segue.media.clip import Clip, Provenance
+        from segue.tasks.frames import DecodedFrames
+        from segue.temporal.keys import ANY_KEY
+        from segue.temporal.timeline import Shot
+
+        execution = execution or Execution()
+        settings = self.sampling.resolve(model, 1)
+        with execution.applied(model) as ready:
+            schedule = ready.schedule(settings.steps, settings.size, solver=settings.solver)
+            texts = ready.text([self.prompt, self.negative])
+            cond = classifier_free(texts[[0]], texts[[1]], settings.guidance_scale[0])
+            start = from_seeds([self.seed], [ANY_KEY], schedule, settings.latent_shape(ready), ready.device)
+            state = start
+            solver = find_solver(settings.solver).solver
+            kick = NamedNoise(self.seed)
+            for state in denoise(ready.denoiser, start, schedule, cond, solver=solver, kick=kick):
+                progress("denoising", int(state.step[0]), len(schedule))
+            resolved = replace(self, sampling=settings.pinned())
+            record = Record.of(self.name, resolved, plan or NoPlan(), model, execution, {})
+        frames = DecodedFrames({0: state.x[0]}, (Shot(0, 0),), model.codec)
+        return Clip(frames, fps=1, provenance=Provenance(record.to_dict()))

@@ -1,0 +1,175 @@
+"""The JSON beside a result: what was asked, what was decided, with what; enough to make it again, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from segue.errors import RecordError
+from segue.tasks.sampling import Execution
+
+if TYPE_CHECKING:
+    from segue.models.bundle import LatentDiffusion
+
+FORMAT = 1
+PACKAGES = ("segue", "torch", "diffusers", "transformers", "av", "numpy")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Which model made a result.
+
+    Args:
+        name: as the user gave it.
+        sha256: over its weight files.
+        device: "cpu", "cuda", ...
+        dtype: what its networks computed in.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    name: str
+    sha256: str
+    device: str
+    dtype: str
+
+    @staticmethod
+    def of(model: LatentDiffusion) -> ModelRecord:
+        """The record of a loaded model."""
+        return ModelRecord(model.name, model.fingerprint, model.device.type, str(model.dtype).removeprefix("torch."))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One result: the task with nothing left open, the resolved plan, and everything that the bytes depend on.
+
+    Args:
+        format: version of this layout.
+        task: name of the task, such as "transition".
+        fields: the task's fields, resolved.
+        plan: what was decided while running, as the task stores it.
+        model: the model.
+        execution: batches and threads.
+        versions: of Segue, Python and the libraries.
+        scores: what was measured of the result.
+        complete: False if the work was interrupted and only a part was kept.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    format: int
+    task: str
+    fields: dict[str, Any]
+    plan: dict[str, Any]
+    model: ModelRecord
+    execution: Execution
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    scores: dict[str, Any] = field(default_factory=dict[str, Any])
+    complete: bool = True
+
+    @staticmethod
+    def of(
+        task: str,
+        fields: Any,
+        plan: Any,
+        model: LatentDiffusion,
+        execution: Execution,
+        scores: Mapping[str, Any],
+        complete: bool = True,
+    ) -> Record:
+        """A record of work that was just done; `fields` and `plan` are dataclasses of plain values."""
+        return Record(
+            FORMAT,
+            task,
+            asdict(fields),
+            asdict(plan),
+            ModelRecord.of(model),
+            execution.pinned(),
+            versions(),
+            dict(scores),
+            complete,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values that json can hold."""
+        return asdict(self)
+
+
+def read_record(path: Path) -> Record:
+    """The record in a JSON file.
+
+    Raises:
+        RecordError: if there is no such file, it is no JSON, no record, or of another format.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}; pass the .json beside a result") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is not JSON ({error}); pass the .json that Segue wrote beside a result") from error
+    found = data.get("format") if isinstance(data, dict) else None
+    if found is None:
+        raise RecordError(f"{path} is not a record of Segue: it has no format; pass the .json beside a result")
+    if found != FORMAT:
+        raise RecordError(
+            f"{path} has record format {found!r}, this Segue {version('segue')} reads format {FORMAT}; "
+            f"use the version that wrote it ({_writer(data)})"
+        )
+    try:
+        return TypeAdapter(Record).validate_python(data)
+    except ValidationError as error:
+        raise RecordError(f"{path} is not a sound record: {first_fault(error)}") from error
+
+
+def first_fault(error: Any) -> str:
+    """The first complaint of a pydantic validation error, in one line."""
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    return f"{where}: {fault['msg']}"
+
+
+def differences(record: Record, model: LatentDiffusion) -> list[str]:
+    """What is not as it was when the record was written, and may change the result; the model must be the same.
+
+    Raises:
+        RecordError: if the model's weights are others.
+    """
+    now = ModelRecord.of(model)
+    if now.sha256 != record.model.sha256:
+        raise RecordError(
+            f"the record was made with weights {record.model.sha256[:12]} of {record.model.name!r}, "
+            f"but this model has {now.sha256[:12]}; pass the original with --model"
+        )
+    found = [
+        f"{name} was {before}, is {versions().get(name, 'missing')}"
+        for name, before in record.versions.items()
+        if versions().get(name) != before
+    ]
+    if (now.device, now.dtype) != (record.model.device, record.model.dtype):
+        found.append(f"ran on {record.model.device} in {record.model.dtype}, now {now.device} in {now.dtype}")
+    return found
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of everything that may change a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def _writer(data: Mapping[str, Any]) -> str:
+    stated = data.get("versions")
+    return f"segue {stated['segue']}" if isinstance(stated, dict) and "segue" in stated else "unknown"

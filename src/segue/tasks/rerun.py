@@ -1,0 +1,85 @@
+"""Making a result again from the JSON beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segue.errors import RecordError
+from segue.tasks.image import Image
+from segue.tasks.record import Record, differences, first_fault, read_record
+from segue.tasks.transition import Transition
+from segue.types import Progress, silent
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
+    from segue.models.bundle import LatentDiffusion
+
+TASKS: dict[str, type[Image] | type[Transition]] = {task.name: task for task in (Image, Transition)}
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A result to be made again: its task, its plan and how it was run, as a record states them.
+
+    Args:
+        path: of the JSON, for messages.
+        record: what it says.
+    """
+
+    path: Path
+    record: Record
+
+    @staticmethod
+    def read(path: str | Path) -> Rerun:
+        """From a JSON file.
+
+        Raises:
+            RecordError: if it cannot be read, is of another version, or names a task that this Segue has not.
+        """
+        path = Path(path)
+        record = read_record(path)
+        if record.task not in TASKS:
+            raise RecordError(f"{path} is of task {record.task!r}; this Segue knows {', '.join(TASKS)}")
+        if not record.complete:
+            raise RecordError(
+                f"{path} records a run that was interrupted; it cannot be repeated, make it anew with the same settings"
+            )
+        return Rerun(path, record)
+
+    @property
+    def model_name(self) -> str:
+        """The model that made the result."""
+        return self.record.model.name
+
+    def differences(self, model: LatentDiffusion) -> list[str]:
+        """What is not as it was and may change the result.
+
+        Raises:
+            RecordError: if the model has other weights.
+        """
+        return differences(self.record, model)
+
+    def run(self, model: LatentDiffusion, progress: Progress = silent) -> Clip:
+        """The clip again: the same bytes, given the same model, versions, device class and threads.
+
+        Raises:
+            RecordError: if the record's fields do not make a task, or the model has other weights.
+        """
+        self.differences(model)
+        kind = TASKS[self.record.task]
+        task = _validated(kind, self.record.fields, self.path)
+        plan = _validated(kind.plan_type, self.record.plan, self.path)
+        return task.run(model, self.record.execution, progress, plan)
+
+
+def _validated(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise RecordError(f"{path} is not a sound record: {first_fault(error)}") from error
+    except ValueError as error:
+        raise RecordError(f"{path} is not a sound record: {error}") from error

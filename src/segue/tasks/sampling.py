@@ -1,0 +1,180 @@
+"""What every task that samples from a model has in common, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from segue.errors import TaskError
+
+if TYPE_CHECKING:
+    from segue.models.bundle import LatentDiffusion
+
+T = TypeVar("T")
+MAX_SIDE = 8192
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model is sampled. What is left out is the model's own default.
+
+    Args:
+        steps: network evaluations per picture, 1 or more.
+        guidance_scale: how strongly prompts are followed, 0 or more; 1 is unguided. One value, or one per key.
+        solver: ddim, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_sde or lcm.
+        size: (width, height) in pixels, multiples of the model's grid (8 for Stable Diffusion).
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    steps: int | None = None
+    guidance_scale: tuple[float, ...] = ()
+    solver: str | None = None
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise TaskError(f"steps must be 1 or more, got {self.steps}")
+        scale: Any = self.guidance_scale
+        scales = (float(scale),) if isinstance(scale, int | float) else tuple(scale)
+        object.__setattr__(self, "guidance_scale", scales)
+        if any(not 0 <= value <= 1000 for value in scales):
+            raise TaskError(f"guidance_scale must be 0 or more (usually 1 to 12), got {list(scales)}")
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(self.size))
+            if len(self.size) != 2 or not all(0 < side <= MAX_SIDE for side in self.size):
+                raise TaskError(f"size must be width and height in pixels, up to {MAX_SIDE} each; got {self.size}")
+
+    def resolve(self, model: LatentDiffusion, keys: int) -> Resolved:
+        """Every value as it will be used with a model.
+
+        Raises:
+            TaskError: if the size does not fit the model's grid, or the guidance scales the number of keys.
+            ScheduleError: for an unknown solver.
+        """
+        from segue.diffusion.solvers import find_solver
+
+        defaults = model.defaults
+        width, height = self.size or defaults.size
+        grid = model.codec.scale
+        if width % grid or height % grid:
+            low, high = (
+                (width // grid * grid, height // grid * grid),
+                (-(-width // grid) * grid, -(-height // grid) * grid),
+            )
+            raise TaskError(
+                f"size must be a multiple of {grid} on both sides for this model, got {width}x{height}; "
+                f"the nearest are {max(low[0], grid)}x{max(low[1], grid)} and {high[0]}x{high[1]}"
+            )
+        solver = find_solver(self.solver or defaults.solver).name
+        scales = per_key(self.guidance_scale or (defaults.guidance_scale,), keys, "guidance_scale")
+        return Resolved(self.steps or defaults.steps, scales, solver, (width, height))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Sampling settings with nothing left open.
+
+    Args:
+        steps: network evaluations per picture.
+        guidance_scale: one per key.
+        solver: its name.
+        size: (width, height) in pixels.
+    """
+
+    steps: int
+    guidance_scale: tuple[float, ...]
+    solver: str
+    size: tuple[int, int]
+
+    def latent_shape(self, model: LatentDiffusion) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents."""
+        width, height = self.size
+        return model.codec.channels, height // model.codec.scale, width // model.codec.scale
+
+    def pinned(self) -> Sampling:
+        """The same values as a request, for a record that must not depend on a model's defaults."""
+        return Sampling(self.steps, self.guidance_scale, self.solver, self.size)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the work is done; none of it changes what is made beyond the last digits.
+
+    Args:
+        max_batch: the most network rows in one call (a picture counts once per guidance term).
+        deterministic_batch: pad every call to `max_batch` rows, so that bits do not depend on what shares a call.
+        threads: CPU threads; None leaves what is set.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    max_batch: int = 16
+    deterministic_batch: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1:
+            raise TaskError(f"max_batch must be 1 or more, got {self.max_batch}")
+        if self.threads is not None and self.threads < 1:
+            raise TaskError(f"threads must be 1 or more, got {self.threads}")
+
+    @contextmanager
+    def applied(self, model: LatentDiffusion) -> Generator[LatentDiffusion]:
+        """The model as it is to be run, without gradients and with the asked number of threads, until the end."""
+        import torch
+
+        before = torch.get_num_threads()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        try:
+            with torch.no_grad():
+                yield model.batched(self.max_batch, deterministic=self.deterministic_batch)
+        finally:
+            torch.set_num_threads(before)
+
+    def pinned(self) -> Execution:
+        """With the number of threads that is in force, for a record."""
+        import torch
+
+        return replace(self, threads=self.threads or torch.get_num_threads())
+
+
+def per_key(values: Sequence[T], keys: int, name: str) -> tuple[T, ...]:
+    """One value per key: one value serves all.
+
+    Raises:
+        TaskError: if there are neither one nor as many as keys.
+    """
+    if len(values) == 1:
+        return tuple(values) * keys
+    if len(values) != keys:
+        raise TaskError(f"{name} must be given once, or once per key picture ({keys}); got {len(values)} values")
+    return tuple(values)
+
+
+def checked_prompt(text: Any, name: str = "prompt") -> str:
+    """A prompt that is not empty.
+
+    Raises:
+        TaskError: if it is.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise TaskError(f"{name} must be words that describe a picture, got {text!r}")
+    return text
+
+
+def checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Seeds that a random generator takes.
+
+    Raises:
+        TaskError: if there are none, or one is negative or beyond 63 bits.
+    """
+    if not seeds:
+        raise TaskError("seeds must be at least one number")
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise TaskError(f"a seed must be a whole number from 0 to 2^63 - 1, got {seed}")
+    return tuple(seeds)

@@ -1,0 +1,129 @@
+"""A film that passes from prompt to prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from segue.errors import TaskError
+from segue.tasks.branching import Branching
+from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds, per_key
+from segue.types import Progress, silent
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
+    from segue.models.bundle import LatentDiffusion
+
+MAX_FRAMES = 100_000
+
+
+@dataclass(frozen=True)
+class TransitionPlan:
+    """What was decided while a transition was made; replayed, it makes the same film whatever the clock says.
+
+    Args:
+        nodes: of the tree, each [position, step, left parent, right parent, share, stop, wave]; keys have parents -1,
+            and a stop of -1 is the end.
+        grown: how many of the nodes were placed by the tree's planner; the others serve single frames.
+        shots: what each frame shows: [node, node, share].
+        ended: why the tree stopped growing.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    nodes: list[tuple[float, int, int, int, float, int, int]]
+    grown: int
+    shots: list[tuple[int, int, float]]
+    ended: str
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A film that passes through the pictures of two or more prompts.
+
+    Args:
+        prompts: of the key pictures, in order; (words:1.3) are weighted.
+        negative: what is not wanted; one for all keys, or one per key.
+        seeds: of the key pictures; one for all, which aligns them, or one per key.
+        seconds: how long the film plays.
+        fps: frames per second.
+        sampling: steps, guidance, solver and size.
+        tree: where branches fork, and how strongly they are held to their parents.
+        fill: where frames beyond the tree come from: "branches" renders each by the model, "blend" mixes the pixels
+            of its neighbours.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    name: ClassVar[str] = "transition"
+    plan_type: ClassVar[type[TransitionPlan]] = TransitionPlan
+
+    prompts: tuple[str, ...]
+    negative: tuple[str, ...] = ("",)
+    seeds: tuple[int, ...] = (0,)
+    seconds: float = 4.0
+    fps: float = 30.0
+    sampling: Sampling = field(default_factory=Sampling)
+    tree: Branching = field(default_factory=Branching)
+    fill: Literal["branches", "blend"] = "branches"
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "negative", "seeds"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str | int) else tuple(value))
+        if len(self.prompts) < 2:
+            raise TaskError(f"a transition needs two or more prompts, got {len(self.prompts)}")
+        for number, prompt in enumerate(self.prompts, start=1):
+            checked_prompt(prompt, f"prompt {number}")
+        per_key(self.negative or ("",), len(self.prompts), "negative")
+        per_key(checked_seeds(self.seeds), len(self.prompts), "seeds")
+        if not 0 < self.fps <= 1000:
+            raise TaskError(f"fps must be above 0 and at most 1000, got {self.fps}")
+        if not self.seconds > 0 or not self.seconds * self.fps <= MAX_FRAMES:
+            raise TaskError(f"seconds must be above 0 and make at most {MAX_FRAMES} frames, got {self.seconds}")
+        if self.frames < len(self.prompts):
+            raise TaskError(
+                f"{self.seconds} seconds at {self.fps} fps are {self.frames} frames, fewer than the "
+                f"{len(self.prompts)} key pictures; make the film longer"
+            )
+        if self.fill not in ("branches", "blend"):
+            raise TaskError(f'fill must be "branches" or "blend", got {self.fill!r}')
+
+    @property
+    def frames(self) -> int:
+        """How many frames the film has."""
+        return round(self.seconds * self.fps)
+
+    def resolved(self, model: LatentDiffusion) -> Transition:
+        """The same task with a model's defaults written out and every list one per key."""
+        keys = len(self.prompts)
+        return replace(
+            self,
+            negative=per_key(self.negative or ("",), keys, "negative"),
+            seeds=per_key(self.seeds, keys, "seeds"),
+            sampling=self.sampling.resolve(model, keys).pinned(),
+        )
+
+    def run(
+        self,
+        model: LatentDiffusion,
+        execution: Execution | None = None,
+        progress: Progress = silent,
+        plan: TransitionPlan | None = None,
+    ) -> Clip:
+        """The film. Its pictures are latents until they are asked for.
+
+        Args:
+            model: makes the pictures.
+            execution: batches and threads.
+            progress: told of every step.
+            plan: of a film that was made before, to make it again.
+
+        Raises:
+            TaskError: if the task does not fit the model, or the plan not the task.
+            ScheduleError: for a solver or a number of steps that the model cannot take.
+            InterruptedRunError: on Ctrl-C, with the pictures that are finished.
+        """
+        from segue.tasks.transition_run import TransitionRun
+
+        run = TransitionRun(self.resolved(model), model, execution or Execution(), progress, plan)
+        return run.clip()

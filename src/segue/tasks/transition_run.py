@@ -1,0 +1,245 @@
+"""Making a transition: grow the tree, place the frames, run what they still need."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from segue.diffusion.solvers import find_solver
+from segue.errors import InterruptedRunError, TaskError
+from segue.media.clip import Clip, Provenance
+from segue.tasks.branching import tree_distance
+from segue.tasks.frames import DecodedFrames
+from segue.tasks.record import Record
+from segue.tasks.sampling import Execution
+from segue.tasks.transition import Transition, TransitionPlan
+from segue.temporal.grow import Grower, grow, measure
+from segue.temporal.keys import Keys
+from segue.temporal.plan import LATEST_FORK, Adaptive, Fixed, Planner, Replay
+from segue.temporal.timeline import Shot, even_positions, missing, shots
+from segue.temporal.tree import Node, Tree
+from segue.types import Perceptual, Progress
+
+if TYPE_CHECKING:
+    from segue.models.bundle import LatentDiffusion
+
+
+@dataclass
+class TransitionRun:
+    """One run of a resolved transition.
+
+    Args:
+        task: with nothing left open.
+        model: makes the pictures.
+        execution: batches and threads.
+        progress: told of every step.
+        plan: to replay; None to decide anew.
+    """
+
+    task: Transition
+    model: LatentDiffusion
+    execution: Execution
+    progress: Progress
+    plan: TransitionPlan | None = None
+    distance: Perceptual = field(default_factory=tree_distance)
+    tree: Tree = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tree = Tree.of_keys(len(self.task.prompts))
+
+    def clip(self) -> Clip:
+        """The finished film, or an InterruptedRunError that carries what is finished of it."""
+        settings = self.task.sampling.resolve(self.model, len(self.task.prompts))
+        steps = settings.steps
+        planner = self._planner(steps)
+        with self.execution.applied(self.model) as ready:
+            grower = Grower(
+                denoiser=ready.denoiser,
+                schedule=ready.schedule(steps, settings.size, solver=settings.solver),
+                solver=find_solver(settings.solver).solver,
+                keys=self._keys(ready),
+                shape=settings.latent_shape(ready),
+                device=ready.device,
+                batch=max(1, self.execution.max_batch // 2),
+                from_parents=self.task.tree.feed("crossfeed"),
+                from_first=self.task.tree.feed("first_crossfeed"),
+            )
+            try:
+                plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
+            except KeyboardInterrupt:
+                raise self._interrupted(grower) from None
+            shown = tuple(Shot(*shot) for shot in plan.shots)
+            self.progress("measuring", 0, 1)
+            scores = self._scores(grower, shown)
+            self.progress("measuring", 1, 1)
+        return self._finished(grower, plan, shown, scores)
+
+    def _keys(self, model: LatentDiffusion) -> Keys:
+        count = len(self.task.prompts)
+        # All texts are encoded together: rows can be mixed only if they have one length.
+        texts = model.text([*self.task.prompts, *self.task.negative])
+        positive, negative = texts[range(count)], texts[range(count, 2 * count)]
+        scales = self.task.sampling.guidance_scale
+        return Keys(positive, negative, scales, self.task.seeds, self.task.tree.damper)
+
+    def _planner(self, steps: int) -> Planner:
+        if self.plan is None:
+            return self.task.tree.planner(steps, len(self.task.prompts) - 1)
+        tree = _tree_of(self.plan)
+        tree.check(steps)
+        if tree.keys != len(self.task.prompts) or len(self.plan.shots) != self.task.frames:
+            raise TaskError("the plan does not belong to this task: it has other keys or another number of frames")
+        return Replay(tree)
+
+    def _replayed(self, grower: Grower, planner: Planner) -> TransitionPlan:
+        """Run a stored plan. Its order is kept, so batches are the same, and with them every bit."""
+        plan = self.plan
+        if plan is None:
+            raise ValueError("there is no plan to replay")
+        self._grow(grower, planner)
+        return plan
+
+    def _decided(self, grower: Grower, planner: Planner) -> TransitionPlan:
+        self._grow(grower, planner)
+        grown = len(self.tree.nodes)
+        gaps = measure(grower, self.tree, self.distance)
+        places = [self.tree.nodes[name].position for name in self.tree.frames()]
+        keys = [float(k) for k in range(len(self.task.prompts))]
+        positions = even_positions(places, gaps, keys, self.task.frames)
+        if self.task.fill == "branches":
+            self._fill(grower, positions, planner)
+        shown = shots(self.tree, positions)
+        return TransitionPlan(
+            [_flat(node) for node in self.tree.nodes],
+            grown,
+            [(shot.left, shot.right, shot.share) for shot in shown],
+            _why_ended(planner, grown - len(keys)),
+        )
+
+    def _grow(self, grower: Grower, planner: Planner) -> None:
+        total = self._expected(grower, planner)
+        done = 0
+        for grown in grow(grower, planner, self.distance, time.monotonic()):
+            self.tree = grown.tree
+            done += grown.row_steps
+            self.progress("growing the tree", done, max(total, done))
+
+    def _expected(self, grower: Grower, planner: Planner) -> int:
+        """Row-steps that the tree will take, for a progress bar."""
+        steps, keys = len(grower.schedule), len(grower.keys)
+        if isinstance(planner, Adaptive):
+            levels = planner.levels()
+            gaps, left, total = keys - 1, planner.max_branches, keys * steps
+            for wave in range(64):
+                count = min(gaps * 2**wave, left)
+                total += count * (steps - levels[min(wave, len(levels) - 1)])
+                left -= count
+            return total
+        full = planner.tree if isinstance(planner, Replay) else _fixed(planner, keys)
+        return sum((steps if node.stop is None else node.stop) - node.step for node in full.nodes)
+
+    def _fill(self, grower: Grower, positions: list[float], planner: Planner) -> None:
+        """Run a branch for every frame that the tree cannot show yet."""
+        wanted = missing(self.tree, positions)
+        if not wanted:
+            return
+        steps = len(grower.schedule)
+        last = max(node.step for node in self.tree.nodes)
+        stride = max(1, -(-steps // 10))
+        step = min(last + stride, max(1, int(steps * LATEST_FORK)))
+        wave = max(node.wave for node in self.tree.nodes) + 1
+        base = self.tree
+        self.tree = base.with_nodes([base.fork(position, step, wave) for position in wanted])
+        names = range(len(base.nodes), len(self.tree.nodes))
+        total, done = len(wanted) * (steps - step), 0
+        # Nothing forks from these, so that no latents but their last are kept.
+        for row_steps in grower.run(self.tree, names, frozenset()):
+            done += row_steps
+            self.progress("rendering frames", done, total)
+
+    def _scores(self, grower: Grower, shown: tuple[Shot, ...]) -> dict[str, Any]:
+        """How even the film is, by the distance that placed its frames."""
+        native = sum(shot.is_native for shot in shown)
+        order = [shot.left for shot in shown if shot.is_native]
+        steps: list[float] = []
+        pairs = list(pairwise(order))
+        for first in range(0, len(pairs), grower.batch):
+            part = pairs[first : first + grower.batch]
+            a, b = (torch.stack([grower.final(pair[side]) for pair in part]) for side in (0, 1))
+            steps += self.distance(a, b).tolist()
+        mean = sum(steps) / max(len(steps), 1)
+        return {
+            "distance": self.distance.name,
+            "frames": len(shown),
+            "native_frames": native,
+            "native_share": round(native / len(shown), 4),
+            "mean_step": round(mean, 5),
+            "largest_step": round(max(steps, default=0.0), 5),
+            "unevenness": round(max(steps, default=0.0) / mean, 3) if mean > 0 else 1.0,
+        }
+
+    def _finished(
+        self,
+        grower: Grower,
+        plan: TransitionPlan,
+        shown: tuple[Shot, ...],
+        scores: dict[str, Any],
+        complete: bool = True,
+    ) -> Clip:
+        record = Record.of(self.task.name, self.task, plan, self.model, self.execution, scores, complete)
+        used = {name for shot in shown for name in (shot.left, shot.right)}
+        latents = {name: grower.final(name) for name in used}
+        frames = DecodedFrames(latents, shown, self.model.codec, batch=max(1, self.execution.max_batch // 2))
+        return Clip(frames, self.task.fps, provenance=Provenance(record.to_dict()))
+
+    def _interrupted(self, grower: Grower) -> InterruptedRunError:
+        """What is finished, in order, each picture once."""
+        steps = len(grower.schedule)
+        ready = [
+            name
+            for name in self.tree.frames()
+            if name in grower.trajectories and steps in grower.trajectories[name].latents
+        ]
+        if len(ready) < 2:
+            return InterruptedRunError("interrupted before two pictures were finished; there is nothing to keep")
+        shown = tuple(Shot(name, name) for name in ready)
+        plan = TransitionPlan(
+            [_flat(node) for node in self.tree.nodes],
+            len(self.tree.nodes),
+            [(shot.left, shot.right, shot.share) for shot in shown],
+            "interrupted",
+        )
+        clip = self._finished(grower, plan, shown, {"frames": len(shown)}, complete=False)
+        return InterruptedRunError(f"interrupted; {len(ready)} of {self.task.frames} frames are finished", clip)
+
+
+def _flat(node: Node) -> tuple[float, int, int, int, float, int, int]:
+    left, right = node.parents or (-1, -1)
+    return node.position, node.step, left, right, node.share, -1 if node.stop is None else node.stop, node.wave
+
+
+def _tree_of(plan: TransitionPlan) -> Tree:
+    return Tree(
+        tuple(
+            Node(position, step, None if left < 0 else (left, right), share, None if stop < 0 else stop, wave)
+            for position, step, left, right, share, stop, wave in plan.nodes
+        )
+    )
+
+
+def _fixed(planner: Planner, keys: int) -> Tree:
+    if not isinstance(planner, Fixed):
+        raise TypeError(f"cannot tell how long {type(planner).__name__} will take")
+    return planner.resolve(keys)
+
+
+def _why_ended(planner: Planner, branches: int) -> str:
+    if not isinstance(planner, Adaptive):
+        return f"the tree was given: {branches} branches"
+    if branches >= planner.max_branches:
+        return f"the budget of {planner.max_branches} branches was used"
+    return f"the budget of {planner.budget} seconds was used, with {branches} branches"

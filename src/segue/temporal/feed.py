@@ -1,0 +1,34 @@
+"""The settings of a crossfeed, as a user gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segue.diffusion.envelope import Envelope
+from segue.errors import TaskError
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How strongly trajectories are pulled towards those before them (crossfeed).
+
+    Args:
+        power: in [0, 1]; 0 is not at all, 1 is onto them.
+        range: share of the trajectory's own steps over which it acts, in [0, 1].
+        decay: what is left of the power at the end of the range, in [0, 1].
+    """
+
+    power: float = 0.0
+    range: float = 1.0
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("power", "range", "decay"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise TaskError(f"the {name} of a crossfeed must be in [0, 1], got {value}")
+
+    def envelope(self, step: int, steps: int) -> Envelope:
+        """The envelope for a trajectory that begins at a step."""
+        start = step / steps
+        return Envelope(self.power, start, start + self.range * (1 - start), self.decay)

@@ -1,0 +1,212 @@
+"""Running a tree: rounds of branches, each round in as few batches as fit."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.diffusion.loop import denoise
+from segue.diffusion.noise import InheritedNoise
+from segue.diffusion.schedule import Schedule
+from segue.diffusion.starts import from_seeds
+from segue.temporal.crossfeed import Crossfeed, Pull
+from segue.temporal.feed import Feed
+from segue.temporal.keys import Keys
+from segue.temporal.mix import slerp
+from segue.temporal.plan import Growth, Planner
+from segue.temporal.tree import Node, Tree, neighbours
+from segue.types import Denoiser, Operator, Perceptual, RowId, Solver, State
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass
+class Trajectory:
+    """The latents of one node, at the steps where others may need them, and at its end."""
+
+    latents: dict[int, Tensor] = field(default_factory=dict[int, "Tensor"])
+
+    def at(self, step: int) -> Float[Tensor, "c h w"]:
+        """The latents with `step` steps behind them."""
+        return self.latents[step]
+
+
+@dataclass(frozen=True)
+class Between:
+    """The spherical mix of two trajectories, step by step."""
+
+    left: Trajectory
+    right: Trajectory
+    share: float
+
+    def at(self, step: int) -> Float[Tensor, "c h w"]:
+        """The mixed latents with `step` steps behind them."""
+        share = torch.tensor([self.share], dtype=torch.float64)
+        return slerp(self.left.at(step)[None], self.right.at(step)[None], share)[0]
+
+
+@dataclass
+class Grower:
+    """Runs nodes of a tree and keeps what later nodes need. This is the one place of a transition that has state.
+
+    Args:
+        denoiser: the model.
+        schedule: its noise levels.
+        solver: how it steps.
+        keys: what it is told at every position.
+        shape: (channels, height, width) of the latents.
+        device: where they live.
+        batch: rows that are run together; a round of more is run in several batches, each to its end.
+        from_parents: crossfeed of branches from the mix of their parents.
+        from_first: crossfeed of each key from the key before it.
+        operators: any others.
+    """
+
+    denoiser: Denoiser
+    schedule: Schedule
+    solver: Solver
+    keys: Keys
+    shape: tuple[int, int, int]
+    device: torch.device
+    batch: int = 16
+    from_parents: Feed = field(default_factory=Feed)
+    from_first: Feed = field(default_factory=Feed)
+    operators: Sequence[Operator] = ()
+    trajectories: dict[int, Trajectory] = field(default_factory=dict[int, Trajectory])
+    row_steps: int = 0
+    seconds: float = 0.0
+
+    def final(self, name: int) -> Float[Tensor, "c h w"]:
+        """The clean latents of a node that was run to its end."""
+        return self.trajectories[name].at(len(self.schedule))
+
+    @property
+    def row_seconds(self) -> float:
+        """Measured seconds of one row for one step."""
+        return self.seconds / max(self.row_steps, 1)
+
+    def run(self, tree: Tree, names: Sequence[int], forks: frozenset[int] | None) -> Iterator[int]:
+        """Run nodes whose parents have been run; yields the number of row-steps that were just done.
+
+        Nodes that begin and end together share batches. Whatever was yielded last, the trajectories of all batches
+        before are complete.
+        """
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for name in names:
+            node = tree.nodes[name]
+            groups[node.step, len(self.schedule) if node.stop is None else node.stop].append(name)
+        # Keys that are fed from the key before them wait for it.
+        size = 1 if self.from_first.power > 0 and tree.nodes[names[0]].is_key else self.batch
+        for (step, stop), group in sorted(groups.items()):
+            for first in range(0, len(group), size):
+                yield from self._run_batch(tree, group[first : first + size], step, stop, forks)
+
+    def _run_batch(
+        self, tree: Tree, names: Sequence[int], step: int, stop: int, forks: frozenset[int] | None
+    ) -> Iterator[int]:
+        nodes = [tree.nodes[name] for name in names]
+        ids = tuple(tree.row(name) for name in names)
+        kin = {row: self.keys.ancestry(node.position) for row, node in zip(ids, nodes, strict=True)}
+        feed = Crossfeed(dict(self._pulls(tree, names, step)))
+        run = denoise(
+            self.denoiser,
+            self._start(tree, names, step),
+            self.schedule,
+            self.keys.at([node.position for node in nodes]),
+            solver=self.solver,
+            operators=[feed, *self.operators] if feed.pulls else self.operators,
+            kick=InheritedNoise(kin),
+        )
+        recorded = [Trajectory() for _ in names]
+        begun = time.perf_counter()
+        for state in run:
+            now = int(state.step[0])
+            if now in (step, stop) or forks is None or now in forks or self._all_are_needed(nodes):
+                for trajectory, latents in zip(recorded, state.x, strict=True):
+                    trajectory.latents[now] = latents
+            if now > step:
+                ended = time.perf_counter()
+                self.seconds, self.row_steps = self.seconds + ended - begun, self.row_steps + len(names)
+                begun = ended
+            if now == stop:
+                self.trajectories.update(zip(names, recorded, strict=True))
+            if now > step:
+                yield len(names)
+                begun = time.perf_counter()
+            if now == stop:
+                return
+
+    def _all_are_needed(self, nodes: Sequence[Node]) -> bool:
+        return self.from_parents.power > 0 or (self.from_first.power > 0 and nodes[0].is_key)
+
+    def _start(self, tree: Tree, names: Sequence[int], step: int) -> State:
+        ids = tuple(tree.row(name) for name in names)
+        if tree.nodes[names[0]].is_key:
+            return from_seeds([self.keys.seeds[name] for name in names], ids, self.schedule, self.shape, self.device)
+        mixed = torch.stack([self._between(tree.nodes[name]).at(step) for name in names])
+        return State(mixed, torch.full((len(names),), step, dtype=torch.int64), ids)
+
+    def _between(self, node: Node) -> Between:
+        if node.parents is None:
+            raise ValueError("a key has no parents")
+        left, right = (self.trajectories[parent] for parent in node.parents)
+        return Between(left, right, node.share)
+
+    def _pulls(self, tree: Tree, names: Sequence[int], step: int) -> Iterator[tuple[RowId, Pull]]:
+        for name in names:
+            node, row = tree.nodes[name], tree.row(name)
+            if node.is_key and name > 0 and self.from_first.power > 0:
+                yield row, Pull(self.trajectories[name - 1], self.from_first.envelope(0, len(self.schedule)))
+            elif not node.is_key and self.from_parents.power > 0:
+                yield row, Pull(self._between(node), self.from_parents.envelope(step, len(self.schedule)))
+
+
+@dataclass(frozen=True)
+class Grown:
+    """How far a growth has come: the tree whose nodes are complete, and the row-steps that were just done."""
+
+    tree: Tree
+    row_steps: int
+
+
+def grow(grower: Grower, planner: Planner, distance: Perceptual, started: float) -> Iterator[Grown]:
+    """Run the keys, and then round after round of what the planner wants; yields after every step of every batch.
+
+    Args:
+        grower: runs the nodes and keeps their latents.
+        planner: decides on each round from the gaps that were measured.
+        distance: what the gaps are measured with; it compares latents.
+        started: `time.monotonic()` when the work began, for planners with a budget of seconds.
+    """
+    tree = Tree.of_keys(len(grower.keys))
+    names = list(range(len(grower.keys)))
+    known: dict[tuple[int, int], float] = {}
+    while names:
+        for done in grower.run(tree, names, planner.forks()):
+            yield Grown(tree, done)
+        gaps = measure(grower, tree, distance, known)
+        growth = Growth(tree, tuple(gaps), time.monotonic() - started, grower.row_seconds)
+        wave = planner.wave(growth)
+        names = list(range(len(tree.nodes), len(tree.nodes) + len(wave)))
+        tree = tree.with_nodes(wave)
+
+
+def measure(
+    grower: Grower, tree: Tree, distance: Perceptual, known: dict[tuple[int, int], float] | None = None
+) -> list[float]:
+    """Perceptual distances between neighbouring frames of a tree, from left to right; `known` ones are not repeated."""
+    known = {} if known is None else known
+    pairs = neighbours(tree)
+    new = [pair for pair in pairs if pair not in known]
+    for first in range(0, len(new), grower.batch):
+        part = new[first : first + grower.batch]
+        a, b = (torch.stack([grower.final(pair[side]) for pair in part]) for side in (0, 1))
+        known.update(zip(part, distance(a, b).tolist(), strict=True))
+    return [known[pair] for pair in pairs]

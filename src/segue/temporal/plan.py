@@ -1,0 +1,212 @@
+"""Who decides where the tree branches: fixed levels, the largest perceptual gap, or a plan that was stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Protocol
+
+from segue.errors import TaskError
+from segue.temporal.tree import Node, Tree, spread
+
+LATEST_FORK = 0.8
+"""Share of the run after which a fork can only cross-fade."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a planner may look at: the tree so far, the gaps between its frames, and the time.
+
+    Args:
+        tree: all nodes that have been run.
+        gaps: perceptual distance between neighbouring frames, in the order of `neighbours(tree)`.
+        seconds: how long the growth has taken so far.
+        row_seconds: measured seconds that one row takes for one step.
+    """
+
+    tree: Tree
+    gaps: tuple[float, ...]
+    seconds: float
+    row_seconds: float
+
+
+class Planner(Protocol):
+    """Decides what is run next."""
+
+    def wave(self, growth: Growth) -> list[Node]:
+        """The next nodes to run together; none when the tree is complete."""
+        ...
+
+    def forks(self) -> frozenset[int] | None:
+        """The steps at which branches can fork; None if any step can be one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Level:
+    """A layer of a fixed tree: `branches` trajectories in all, evenly spaced, from step `step` on."""
+
+    step: int
+    branches: int
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The tree of given levels, between every two keys.
+
+    The branches of one level end where those of the next begin, except where the two lie at the same position; there
+    one trajectory serves both. The last level is what can be shown.
+    """
+
+    levels: tuple[Level, ...]
+    steps: int
+
+    def __post_init__(self) -> None:
+        steps, counts = [level.step for level in self.levels], [level.branches for level in self.levels]
+        if steps[:1] != [0] or counts[:1] != [2]:
+            raise TaskError(f"a tree begins with 2 branches (the keys) at step 0, got {counts} at {steps}")
+        if any(a >= b for a, b in pairwise(steps)) or steps[-1] >= self.steps:
+            raise TaskError(f"the steps of a tree must increase and stay below {self.steps}, got {steps}")
+        if any(a >= b for a, b in pairwise(counts)):
+            raise TaskError(f"the branches of a tree must increase from level to level, got {counts}")
+
+    def forks(self) -> frozenset[int]:
+        """The steps of the levels."""
+        return frozenset(level.step for level in self.levels)
+
+    def wave(self, growth: Growth) -> list[Node]:
+        """The whole next level, between all keys at once."""
+        done = max(node.wave for node in growth.tree.nodes)
+        if done + 1 >= len(self.levels):
+            return []
+        full = self.resolve(growth.tree.keys)
+        return [node for node in full.nodes if node.wave == done + 1]
+
+    def resolve(self, keys: int) -> Tree:
+        """The complete tree: nothing in it depends on what the pictures show."""
+        tree = Tree.of_keys(keys)
+        alive = list(range(keys))
+        for wave, (level, after) in enumerate(zip(self.levels[1:], [*self.levels[2:], None], strict=True), start=1):
+            stop = after.step if after else None
+            current = list(range(keys))
+            for pair in range(keys - 1):
+                for k in range(1, level.branches - 1):
+                    position = pair + k / (level.branches - 1)
+                    known = tree.at(position)
+                    if known is not None:
+                        tree = tree.prolonged(known, stop)
+                        current.append(known)
+                        continue
+                    tree = tree.with_nodes([replace(tree.fork(position, level.step, wave, alive), stop=stop)])
+                    current.append(len(tree.nodes) - 1)
+            alive = current
+        return tree
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """Branches go where the pictures differ most; each round forks later than the one before and doubles the tree.
+
+    Args:
+        steps: length of the schedule.
+        depth: share of the run before the first fork, in [0, 1): small for invention, large for restraint.
+        max_branches: how many branches in all.
+        budget: seconds; no round is begun that would end beyond it by the measured speed. None is no limit.
+    """
+
+    steps: int
+    depth: float
+    max_branches: int
+    budget: float | None = None
+
+    def levels(self) -> list[int]:
+        """The steps at which successive rounds fork."""
+        first = min(max(1, math.floor(self.steps * self.depth)), self.steps - 1)
+        last = max(first, min(self.steps - 1, math.floor(self.steps * LATEST_FORK)))
+        return list(range(first, last + 1, max(1, math.ceil(self.steps / 10))))
+
+    def forks(self) -> frozenset[int]:
+        """The steps of all rounds."""
+        return frozenset(self.levels())
+
+    def wave(self, growth: Growth) -> list[Node]:
+        """As many branches as there are gaps, within what is left of the budget."""
+        tree, levels = growth.tree, self.levels()
+        done = max(node.wave for node in tree.nodes)
+        step = levels[min(done, len(levels) - 1)]
+        count = min(len(growth.gaps), self.max_branches - (len(tree.nodes) - tree.keys))
+        if self.budget is not None:
+            cost = growth.row_seconds * (self.steps - step)
+            count = min(count, math.floor((self.budget - growth.seconds) / max(cost, 1e-9)))
+        if count < 1:
+            return []
+        order = tree.frames()
+        places = [tree.nodes[name].position for name in order]
+        middles = spread(list(zip(places, places[1:], growth.gaps, strict=False)), count)
+        return [tree.fork(middle, step, done + 1) for middle in middles]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A tree that was stored is run again as it is, whatever is measured."""
+
+    tree: Tree
+
+    def forks(self) -> frozenset[int]:
+        """The steps at which it forks."""
+        return frozenset(node.step for node in self.tree.nodes)
+
+    def wave(self, growth: Growth) -> list[Node]:
+        """The next stored round."""
+        first = len(growth.tree.nodes)
+        if first >= len(self.tree.nodes):
+            return []
+        number = self.tree.nodes[first].wave
+        return [node for node in self.tree.nodes[first:] if node.wave == number]
+
+
+def levels_from(branches: Sequence[int], at: Sequence[float], steps: int) -> tuple[Level, ...]:
+    """Levels from two lists: whole numbers in `at` are steps, numbers below 1 are shares of the run.
+
+    Raises:
+        TaskError: if the lists differ in length, or steps and shares are mixed.
+    """
+    if len(branches) != len(at):
+        raise TaskError(f"branches and at must be of one length, got {len(branches)} and {len(at)}")
+    whole = all(float(value).is_integer() for value in at)
+    if not whole and not all(0 <= value < 1 for value in at):
+        raise TaskError(f"at must be steps (whole numbers) or shares of the run (below 1), got {list(at)}")
+    spots = [round(value) if whole else round(value * steps) for value in at]
+    return tuple(Level(step, count) for step, count in zip(spots, branches, strict=True))
+
+
+PRESETS: dict[str, int] = {"lowest": 5, "low": 7, "medium": 13, "high": 25, "ultra": 50}
+"""Branches of the last level, keys included."""
+
+
+def preset_levels(name: str, steps: int, depth: float) -> tuple[Level, ...]:
+    """The levels of a preset: branches multiply evenly (in the logarithm) from 2 to the preset's last count.
+
+    The first fork is at `depth`, the last three steps before the end; levels closer than three steps are left out.
+
+    Raises:
+        TaskError: if there is no such preset, or too few steps for it.
+    """
+    if name not in PRESETS:
+        raise TaskError(f"preset must be one of {', '.join(PRESETS)}; got {name!r}")
+    final = PRESETS[name]
+    first, last = max(1, round(steps * depth)), max(1, steps - 3)
+    between = max(1, steps // 5 - 1)
+    levels = [Level(0, 2)]
+    for k in range(between):
+        share = k / max(between - 1, 1)
+        step = round(first + share * (last - first))
+        count = round(2 * (final / 2) ** ((k + 1) / between))
+        if (step - levels[-1].step >= 3 or len(levels) == 1) and count > levels[-1].branches and step < steps:
+            levels.append(Level(step, count))
+    if len(levels) == 1:
+        raise TaskError(f"preset {name!r} needs more than {steps} steps at depth {depth}")
+    levels[-1] = Level(levels[-1].step, final)
+    return tuple(levels)

@@ -1,0 +1,160 @@
+"""The diffusion tree: which trajectories a transition is made of, and where each forks from its parents.
+
+A transition through K key pictures lies on a line from position 0 to K - 1, with the keys at the whole numbers. A
+branch at position 2.25 is a quarter of the way from key 2 to key 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from segue.errors import TaskError
+from segue.types import RowId
+
+SAME_PLACE = 1e-9
+DISTANCE_DIGITS = 3
+"""Decisions compare distances rounded to so many digits, so that no machine's last bit decides."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One trajectory of the tree.
+
+    Args:
+        position: where it lies on the line of the keys.
+        step: the step at which it forks from its parents; 0 for keys, which start from their own noise.
+        parents: the nodes on its left and right whose latents it starts from; none for keys.
+        share: how far it lies from the left parent to the right one, in [0, 1].
+        stop: the step at which it ends; None is the end of the schedule. Only whole trajectories become frames.
+        wave: which round of the growth it belongs to; its parents are of earlier ones.
+    """
+
+    position: float
+    step: int = 0
+    parents: tuple[int, int] | None = None
+    share: float = 0.0
+    stop: int | None = None
+    wave: int = 0
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it starts from its own noise."""
+        return self.parents is None
+
+    @property
+    def is_frame(self) -> bool:
+        """Whether it is run to the end and can be shown."""
+        return self.stop is None
+
+
+@dataclass(frozen=True)
+class Tree:
+    """All nodes in the order in which they were planned: the keys first. A node's name is its place in this order."""
+
+    nodes: tuple[Node, ...]
+
+    @staticmethod
+    def of_keys(count: int) -> Tree:
+        """A tree that is only its keys."""
+        return Tree(tuple(Node(position=float(k)) for k in range(count)))
+
+    @property
+    def keys(self) -> int:
+        """How many keys there are."""
+        return sum(node.is_key for node in self.nodes)
+
+    def with_nodes(self, nodes: Iterable[Node]) -> Tree:
+        """The tree with more nodes at its end."""
+        return Tree((*self.nodes, *nodes))
+
+    def frames(self) -> list[int]:
+        """The nodes that can be shown, from left to right."""
+        return sorted((i for i, node in enumerate(self.nodes) if node.is_frame), key=lambda i: self.nodes[i].position)
+
+    def fork(self, position: float, step: int, wave: int, candidates: Sequence[int] | None = None) -> Node:
+        """A node at a position, forked at a step from the nearest nodes that began earlier and are still running.
+
+        Raises:
+            TaskError: if the step is not after the start of the keys.
+        """
+        if step < 1:
+            raise TaskError(f"a branch can fork at step 1 or later, got step {step}")
+        able = [
+            i
+            for i in (range(len(self.nodes)) if candidates is None else candidates)
+            if self.nodes[i].step < step and _runs_until(self.nodes[i], step) and self.nodes[i].wave < wave
+        ]
+        left = max((i for i in able if self.nodes[i].position <= position), key=lambda i: self.nodes[i].position)
+        right = min((i for i in able if self.nodes[i].position > position), key=lambda i: self.nodes[i].position)
+        start, end = self.nodes[left].position, self.nodes[right].position
+        return Node(position, step, (left, right), (position - start) / (end - start), wave=wave)
+
+    def row(self, name: int) -> RowId:
+        """The name of a node as a row of a batch."""
+        return RowId("key" if self.nodes[name].is_key else "branch", name)
+
+    def at(self, position: float) -> int | None:
+        """The node at this very position, if there is one."""
+        near = (i for i, node in enumerate(self.nodes) if abs(node.position - position) < SAME_PLACE)
+        return next(near, None)
+
+    def prolonged(self, name: int, stop: int | None) -> Tree:
+        """The tree with one node run further."""
+        nodes = list(self.nodes)
+        nodes[name] = replace(nodes[name], stop=stop)
+        return Tree(tuple(nodes))
+
+    def check(self, steps: int) -> None:
+        """Parents come first, began earlier and run long enough; positions lie between them.
+
+        Raises:
+            TaskError: naming the node that breaks the rule; a hand-made or damaged plan is caught here.
+        """
+        for name, node in enumerate(self.nodes):
+            if node.parents is None:
+                continue
+            left, right = (self.nodes[parent] if 0 <= parent < name else None for parent in node.parents)
+            sound = (
+                left is not None
+                and right is not None
+                and max(left.step, right.step) < node.step < steps
+                and _runs_until(left, node.step)
+                and _runs_until(right, node.step)
+                and left.position <= node.position <= right.position
+                and max(left.wave, right.wave) < node.wave
+                and 0 <= node.share <= 1
+                and (node.stop is None or node.step < node.stop <= steps)
+            )
+            if not sound:
+                raise TaskError(f"branch {name} of the plan does not fit its parents {node.parents}: {node}")
+
+
+def _runs_until(node: Node, step: int) -> bool:
+    return node.stop is None or node.stop >= step
+
+
+def spread(gaps: Sequence[tuple[float, float, float]], count: int) -> list[float]:
+    """Where `count` new branches go: always to the middle of the gap that is largest, as far as is known.
+
+    A gap that has been split counts as two halves of half its size until it is measured again. Ties go left.
+
+    Args:
+        gaps: (left position, right position, perceptual distance), from left to right.
+        count: how many.
+    """
+    open_gaps = [(left, right, round(size, DISTANCE_DIGITS)) for left, right, size in gaps]
+    chosen: list[float] = []
+    for _ in range(count):
+        widest = max(range(len(open_gaps)), key=lambda i: (open_gaps[i][2], -i))
+        left, right, size = open_gaps[widest]
+        middle = (left + right) / 2
+        chosen.append(middle)
+        open_gaps[widest : widest + 1] = [(left, middle, size / 2), (middle, right, size / 2)]
+    return sorted(chosen)
+
+
+def neighbours(tree: Tree) -> list[tuple[int, int]]:
+    """Pairs of nodes that would follow each other as frames, from left to right."""
+    return list(pairwise(tree.frames()))
