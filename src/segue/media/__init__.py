@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segue.media.clip import Clip, Provenance, TensorFrames
     from segue.media.disk import check_writable
+    from segue.media.reader import read
     from segue.media.writer import Writer, write
 
 _HOME = {
@@ -19,10 +20,11 @@ _HOME = {
     "TensorFrames": "clip",
     "Writer": "writer",
     "check_writable": "disk",
+    "read": "reader",
     "write": "writer",
 }
 
-__all__ = ["Clip", "Provenance", "TensorFrames", "Writer", "check_writable", "write"]
+__all__ = ["Clip", "Provenance", "TensorFrames", "Writer", "check_writable", "read", "write"]
 
 
 def __getattr__(name: str) -> Any:

@@ -42,8 +42,12 @@ def disk_errors(path: Path, doing: str = "write") -> Generator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # Pillow's own, about the content.
+            raise
         reason = (error.strerror or str(error) or type(error).__name__).lower()
-        advice = _ADVICE.get(error.errno or 0, "check the path and the disk").format(folder=path.parent)
+        advice = "check its name and permissions"
+        if doing == "write":
+            advice = _ADVICE.get(error.errno or 0, "check the path and the disk").format(folder=path.parent)
         raise DiskError(f"cannot {doing} {path}: {reason}; {advice}") from error
 
 

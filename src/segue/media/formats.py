@@ -27,6 +27,7 @@ class Format:
         preset: the default speed preset, where the codec has one.
         even: whether both sides must be even.
         options: what else the encoder is told.
+        muxing: what else the container is told.
         sound: the encoder for sound, where the container holds any.
         copied: codecs of sound that the container takes as they are.
     """
@@ -39,6 +40,7 @@ class Format:
     preset: str | None = None
     even: bool = False
     options: Mapping[str, str] = field(default_factory=dict[str, str])
+    muxing: Mapping[str, str] = field(default_factory=dict[str, str])
     sound: str | None = None
     copied: tuple[str, ...] = ()
 
@@ -48,7 +50,8 @@ def _h264(container: str) -> Format:
     # mbtree is off, as its AVX-512 code reads memory that was never written: small pictures got other bytes every time.
     options = {"threads": THREADS, "x264-params": "chromaloc=1:mbtree=0"}
     copied = ("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus")
-    return Format("video", container, "libx264", "yuv420p", 16, "medium", True, options, "aac", copied)
+    muxing = {"movflags": "+faststart"} if container != "matroska" else {}
+    return Format("video", container, "libx264", "yuv420p", 16, "medium", True, options, muxing, "aac", copied)
 
 
 _VP9 = {"threads": THREADS, "b": "0", "deadline": "good", "cpu-used": "2", "row-mt": "0", "tile-columns": "0"}
@@ -58,10 +61,10 @@ FORMATS: Mapping[str, Format] = {
     ".m4v": _h264("mp4"),
     ".mov": _h264("mov"),
     ".mkv": _h264("matroska"),
-    ".webm": Format("video", "webm", "libvpx-vp9", "yuv420p", 24, None, False, _VP9, "libopus", ("opus", "vorbis")),
+    ".webm": Format("video", "webm", "libvpx-vp9", "yuv420p", 24, None, False, _VP9, {}, "libopus", ("opus", "vorbis")),
     ".gif": Format("video", "gif", "gif", "pal8"),
-    ".webp": Format("video", "webp", "libwebp", "bgra", options={"quality": "90", "compression_level": "4"}),
-    ".apng": Format("video", "apng", "apng", "rgb24", options={"pred": "mixed"}),
+    ".webp": Format("video", "webp", "libwebp", "bgra", options={"quality": "90"}, muxing={"loop": "0"}),
+    ".apng": Format("video", "apng", "apng", "rgb24", options={"pred": "mixed"}, muxing={"plays": "0"}),
     ".png": Format("picture", "PNG"),
     ".jpg": Format("picture", "JPEG", options={"quality": "95", "subsampling": "0"}),
     ".jpeg": Format("picture", "JPEG", options={"quality": "95", "subsampling": "0"}),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import av
 import numpy as np
 from av.codec.context import Flags
+from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -120,42 +121,45 @@ class VideoSink:
         self.form = form
         self.pad = tuple(side % 2 if form.even else 0 for side in size)
         self._count = 0
+        self._time_base = 1 / fps
+        muxing = {"fflags": "+bitexact", **form.muxing}
         # "file:" keeps a colon in a name from being read as a protocol.
-        flags = {"movflags": "+faststart", "fflags": "+bitexact"}
-        wanted = flags if form.container in ("mp4", "mov") else {"fflags": "+bitexact"}
-        self._container = av.open(f"file:{part.absolute()}", "w", format=form.container, container_options=wanted)
+        self._container = av.open(f"file:{part.absolute()}", "w", format=form.container, container_options=muxing)
         try:
-            self._open_stream(fps, size, options)
+            self._stream = self._open_stream(fps, size, options)
+            self._palette = _palette(size, self._time_base) if form.pixels == "pal8" else None
         except BaseException:
             self.abort()
             raise
 
-    def _open_stream(self, fps: Fraction, size: tuple[int, int], options: Mapping[str, str]) -> None:
+    def _open_stream(self, fps: Fraction, size: tuple[int, int], options: Mapping[str, str]) -> av.VideoStream:
         if any(self.pad):
             self._container.metadata["comment"] = TRUE_SIZE.format(width=size[0], height=size[1])
         stream = self._container.add_stream(self.form.codec, rate=fps, options=dict(options))
         assert isinstance(stream, av.VideoStream)
-        self._stream = stream
         context = stream.codec_context
         context.width, context.height = size[0] + self.pad[0], size[1] + self.pad[1]
         context.pix_fmt = self.form.pixels
-        context.time_base = 1 / fps
+        context.time_base = self._time_base
         context.flags |= Flags.bitexact
         if self.form.pixels == "yuv420p":
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED
+        return stream
 
     def append(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
         """Encode one frame."""
         if any(self.pad):
             frame = np.pad(frame, ((0, self.pad[1]), (0, self.pad[0]), (0, 0)), mode="edge")
-        picture = self._converted(av.VideoFrame.from_ndarray(frame, format="rgb24"))
-        picture.pts = self._count
-        picture.time_base = self._stream.codec_context.time_base
-        self._container.mux(self._stream.encode(picture))
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.pts, picture.time_base = self._count, self._time_base
+        self._container.mux(self._stream.encode(self._converted(picture)))
         self._count += 1
 
     def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
+        if self._palette is not None:
+            self._palette.vpush(picture)
+            return self._palette.vpull()
         if self.form.pixels != "yuv420p":
             return picture.reformat(format=self.form.pixels)
         return picture.reformat(
@@ -176,3 +180,19 @@ class VideoSink:
         """Close the file, whatever it lacks."""
         with suppress(Exception):
             self._container.close()
+
+
+def _palette(size: tuple[int, int], time_base: Fraction) -> Graph:
+    """256 colours chosen for each frame. The fixed pattern of Bayer dithering moves least from frame to frame."""
+    graph = Graph()
+    source = graph.add_buffer(width=size[0], height=size[1], format=av.VideoFormat("rgb24"), time_base=time_base)
+    split, sink = graph.add("split"), graph.add("buffersink")
+    choose = graph.add("palettegen", "stats_mode=single")
+    use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=5")
+    source.link_to(split)
+    split.link_to(choose, 0, 0)
+    split.link_to(use, 1, 0)
+    choose.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    return graph
