@@ -44,9 +44,10 @@ class LatentDiffusion:
         text: prompts to conditioning.
         denoiser: latents to x0.
         codec: latents to pictures and back.
+        parts: its networks, by the names of the diffusers layout: unet, text_encoder, vae.
         scheduler: the checkpoint's scheduler configuration, as diffusers writes it; read, never stepped.
         defaults: size, steps, guidance scale and solver that suit it.
-        weights: the files that its numbers came from.
+        weights: the files that its numbers came from, each with the scale at which it was merged (1 for the base).
         device: where its networks live.
         dtype: what its networks compute in.
     """
@@ -55,9 +56,10 @@ class LatentDiffusion:
     text: TextEncoder
     denoiser: NetworkDenoiser
     codec: Codec
+    parts: Mapping[str, torch.nn.Module]
     scheduler: Mapping[str, Any]
     defaults: Defaults
-    weights: tuple[Path, ...]
+    weights: tuple[tuple[Path, float], ...]
     device: torch.device
     dtype: torch.dtype
 
@@ -83,11 +85,11 @@ class LatentDiffusion:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the contents of the weight files, in their order; computed when first asked for."""
+        """sha256 over the contents of the weight files and their scales, in order; computed when first asked for."""
         digest = hashlib.sha256()
-        for path in self.weights:
+        for path, scale in self.weights:
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+                digest.update(hashlib.file_digest(file, "sha256").digest() + repr(float(scale)).encode())
         return digest.hexdigest()
 
     def batched(self, max_batch: int, *, deterministic: bool = False) -> LatentDiffusion:

@@ -32,10 +32,13 @@ def read_header(path: Path) -> dict[str, Entry]:
     """The tensors that a safetensors file says it holds, without reading them; the sizes are checked.
 
     Raises:
+        ModelNotFoundError: there is no such file.
         UnsafeFileError: the file is of a kind that can run code.
         CheckpointError: it is cut short, or no safetensors file.
     """
     refuse_pickle(path)
+    if not path.is_file():
+        raise ModelNotFoundError(f"there is no file {path}")
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)

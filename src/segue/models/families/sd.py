@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from segue.diffusion.schedule import is_flow
 from segue.diffusion.solvers import solver_for
 from segue.errors import CheckpointError
+from segue.models.attention import announced
 from segue.models.bundle import Defaults, LatentDiffusion
 from segue.models.codec import AutoencoderCodec, codec_dtype
 from segue.models.denoiser import NetworkDenoiser
@@ -44,14 +45,15 @@ class UNetNetwork:
         """What the UNet predicts, in its own dtype and on its own device."""
         device, dtype = self.unet.device, self.unet.dtype
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
-        return self.unet(
-            latents.to(device, dtype),
-            # float32 first: some accelerators have no float64, and the UNet embeds time in float32 anyway.
-            time.float().to(device),
-            encoder_hidden_states=cond.text.to(device, dtype),
-            class_labels=cond.label,
-            return_dict=False,
-        )[0]
+        with announced(call):
+            return self.unet(
+                latents.to(device, dtype),
+                # float32 first: some accelerators have no float64, and the UNet embeds time in float32 anyway.
+                time.float().to(device),
+                encoder_hidden_states=cond.text.to(device, dtype),
+                class_labels=cond.label,
+                return_dict=False,
+            )[0]
 
 
 def from_folder(
@@ -142,7 +144,8 @@ def assemble(
         codec=codec,
         scheduler=scheduler,
         defaults=Defaults(size=(side, side), solver=solver_for(scheduler)),
-        weights=weights,
+        parts={"unet": unet, "text_encoder": text.encoder, "vae": vae},
+        weights=tuple((file, 1.0) for file in weights),
         device=unet.device,
         dtype=unet.dtype,
     )

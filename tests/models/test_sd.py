@@ -1,0 +1,96 @@
+# pyright: basic
+"""Text to image through our loop equals diffusers' own pipeline on the same folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from segue.diffusion.guidance import classifier_free
+from segue.diffusion.loop import collect, denoise
+from segue.diffusion.starts import from_seeds
+from segue.errors import CheckpointError
+from segue.models.families.sd import prediction_of
+from segue.models.loading import load_model
+from segue.models.weights import quiet
+from segue.types import RowId
+
+PROMPT, NEGATIVE = "a red apple", "cat"
+
+
+def ours(model, steps: int, scale: float, seed: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
+    schedule = model.schedule(steps, size, solver="ddim")
+    text = model.text([NEGATIVE, PROMPT])
+    shape = (model.codec.channels, size[1] // model.codec.scale, size[0] // model.codec.scale)
+    state = from_seeds([seed], [RowId("a")], schedule, shape, model.device)
+    guided = classifier_free(text[[1]], text[[0]], scale)
+    return model.codec.decode(collect(denoise(model.denoiser, state, schedule, guided), schedule))
+
+
+def theirs(folder, steps: int, scale: float, seed: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
+    with quiet():
+        pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=steps,
+        guidance_scale=scale,
+        width=size[0],
+        height=size[1],
+        generator=torch.Generator().manual_seed(seed),
+        output_type="pt",
+    ).images
+
+
+@pytest.mark.parametrize("name", ["folder", "short_folder"])
+@pytest.mark.parametrize(("steps", "scale", "size"), [(7, 5.0, (64, 64)), (20, 1.0, (64, 64)), (10, 7.5, (80, 48))])
+def test_a_picture_equals_diffusers(name, steps, scale, size, request):
+    folder = request.getfixturevalue(name)
+    expected = theirs(folder, steps, scale, 11, size)
+    got = ours(load_model(folder, device="cpu"), steps, scale, 11, size)
+    assert expected.std() > 0.01
+    assert (got - expected).abs().max() <= 1 / 255
+
+
+def test_the_comparison_can_fail(folder, model):
+    assert (ours(model, 7, 5.0, 11) - theirs(folder, 7, 5.0, 12)).abs().max() > 1 / 255
+
+
+def test_what_a_model_says_about_itself(model, short_model, folder):
+    assert model.denoiser.prediction == "epsilon"
+    assert short_model.denoiser.prediction == "v_prediction"
+    assert model.defaults.size == (64, 64)
+    assert (model.name, model.dtype, model.device.type) == (str(folder), torch.float32, "cpu")
+    for part in model.parts.values():
+        assert not part.training
+        assert not any(parameter.requires_grad for parameter in part.parameters())
+
+
+def test_the_fingerprint_follows_the_weights(model, short_model, folder):
+    assert model.fingerprint == load_model(folder).fingerprint
+    assert len({model.fingerprint, short_model.fingerprint}) == 2
+    assert len(model.fingerprint) == 64
+
+
+def test_half_precision_runs_and_stays_close(folder, model):
+    half = load_model(folder, device="cpu", dtype="bfloat16")
+    assert half.parts["unet"].dtype == torch.bfloat16
+    picture = ours(half, 5, 3.0, 1)
+    assert picture.dtype == torch.float32
+    assert (picture - ours(model, 5, 3.0, 1)).abs().mean() < 0.05
+
+
+def test_predictions_by_config():
+    assert prediction_of({}, "x") == "epsilon"
+    assert prediction_of({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "x") == "flow_prediction"
+    with pytest.raises(CheckpointError, match="got 'score'"):
+        prediction_of({"prediction_type": "score"}, "x")
+
+
+def test_the_scheduler_is_read_as_data(model, folder):
+    assert dict(model.scheduler) == json.loads((folder / "scheduler/scheduler_config.json").read_text())
