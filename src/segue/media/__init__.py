@@ -9,22 +9,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segue.media.audio import Audio
     from segue.media.clip import Clip, Provenance, TensorFrames
     from segue.media.disk import check_writable
     from segue.media.reader import read
+    from segue.media.resize import fit
+    from segue.media.sheet import contact_sheet
+    from segue.media.spool import Spool
     from segue.media.writer import Writer, write
 
 _HOME = {
+    "Audio": "audio",
     "Clip": "clip",
     "Provenance": "clip",
+    "Spool": "spool",
     "TensorFrames": "clip",
     "Writer": "writer",
     "check_writable": "disk",
+    "contact_sheet": "sheet",
+    "fit": "resize",
     "read": "reader",
     "write": "writer",
 }
 
-__all__ = ["Clip", "Provenance", "TensorFrames", "Writer", "check_writable", "read", "write"]
+__all__ = [
+    "Audio",
+    "Clip",
+    "Provenance",
+    "Spool",
+    "TensorFrames",
+    "Writer",
+    "check_writable",
+    "contact_sheet",
+    "fit",
+    "read",
+    "write",
+]
 
 
 def __getattr__(name: str) -> Any:
