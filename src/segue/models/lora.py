@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -69,7 +69,7 @@ def read_lora(path: Path) -> dict[tuple[str, str], Update]:
     factors: dict[tuple[str, str], dict[str, Tensor]] = {}
     alphas: dict[tuple[str, str], float] = {}
     with safe_open(path, "pt") as file:
-        said = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        said: dict[str, Any] = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
         for key in header:
             if match := _FACTOR.fullmatch(key):
                 side = {"A": "down", "B": "up"}.get(match["peft"]) or match["old"] or match["kohya"]
@@ -81,13 +81,26 @@ def read_lora(path: Path) -> dict[tuple[str, str], Update]:
                     f'{path} is no plain LoRA: it has "{key}". Expected pairs of low-rank factors in the diffusers, '
                     "PEFT or kohya format (DoRA, LoHa, LoKr and whole models are not read)"
                 )
+    odd = [key for key, value in said.items() if key.endswith((".use_rslora", ".use_dora")) and value]
+    if odd:
+        raise CheckpointError(
+            f"{path} asks for {odd[0].split('.')[1]}, which Segue does not support; expected a plain LoRA"
+        )
     broken = [layer for layer, pair in factors.items() if len(pair) != 2]
     if broken or not factors:
         raise CheckpointError(f"{path} is no complete LoRA: {broken[0][1] if broken else 'it has no pair of factors'}")
     return {
-        layer: Update(pair["down"], pair["up"], alphas.get(layer, said.get(f"{layer[0]}.lora_alpha")))
+        layer: Update(pair["down"], pair["up"], alphas.get(layer, _alpha(said, *layer)))
         for layer, pair in factors.items()
     }
+
+
+def _alpha(said: Mapping[str, Any], part: str, layer: str) -> float | None:
+    """The alpha that PEFT's metadata gives a layer: by the end of its name, or one for all layers of the part."""
+    for name, alpha in (said.get(f"{part}.alpha_pattern") or {}).items():
+        if f"_{layer}".endswith(f"_{_target(f'{part}.{name}')[1]}"):
+            return float(alpha)
+    return said.get(f"{part}.lora_alpha")
 
 
 def merged(model: LatentDiffusion, loras: Mapping[Path, float]) -> LatentDiffusion:
