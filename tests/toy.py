@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from segue.types import Condition, Conditioning, Guided, Point, over_rows
+from segue.models.bundle import Defaults, LatentDiffusion
+from segue.models.denoiser import NetworkDenoiser
+from segue.types import Call, Condition, Conditioning, Guided, Network, Point, over_rows
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class RmsDistance:
     """Root mean square difference: a Perceptual with nothing hidden in it."""
 
     name: str = "rms"
-    domain: str = "latents"
+    domain: Literal["latents", "frames"] = "latents"
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         return (a - b).square().flatten(1).mean(1).sqrt()
@@ -110,3 +113,38 @@ class RmsDistance:
 def text_of(*values: float) -> Conditioning:
     """Conditioning whose rows are constant."""
     return Conditioning(torch.tensor(values)[:, None, None].expand(-1, 2, 3).clone())
+
+
+@dataclass(frozen=True)
+class ToyNetwork:
+    """A network in the place of a UNet: computed element by element, told the time and the text."""
+
+    def __call__(self, x: Tensor, time: Tensor, cond: Conditioning, call: Call) -> Tensor:
+        pull = over_rows(cond.text.mean(dim=(1, 2)), x)
+        # Prompts move a pattern about, so that pictures differ by more than a shift of all their numbers.
+        place = torch.arange(x[0].numel(), dtype=x.dtype).reshape(x[0].shape)
+        pattern = torch.sin(0.7 * place + 3 * pull * torch.cos(place))
+        return torch.tanh(x * 0.2 - pattern) - 0.1 * over_rows(time / 1000, x)
+
+
+def toy_model(max_batch: int = 8, network: Network | None = None) -> LatentDiffusion:
+    """A whole latent diffusion model without weights: 16 x 16 pictures, v-prediction, 10 steps."""
+    return LatentDiffusion(
+        name="toy",
+        text=HashedText(),
+        denoiser=NetworkDenoiser(network or ToyNetwork(), "v_prediction", max_batch=max_batch),
+        codec=PatchCodec(),
+        scheduler={
+            "_class_name": "DDIMScheduler",
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "prediction_type": "v_prediction",
+            "timestep_spacing": "trailing",
+        },
+        parts={},
+        defaults=Defaults(size=(16, 16), steps=10, guidance_scale=2.0),
+        weights=(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )

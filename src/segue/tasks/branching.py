@@ -28,7 +28,8 @@ class Branching:
         branches: for a fixed tree, how many branches there are at each level, keys included: 2 3 7 10.
         at: where those levels begin: steps (0 3 6 9), or shares of the run (0 0.25 0.5 0.75).
         preset: a fixed tree by name: lowest, low, medium, high or ultra.
-        max_branches: how many branches the measured gaps may place; without it, 7 between every two keys.
+        max_branches: how many branches the measured gaps may place; without it, 7 between every two keys, and
+            at most half of the frames.
         budget: seconds for placing branches by measured gaps; what was done is stored, and repeats exactly.
     """
 
@@ -81,7 +82,7 @@ class Branching:
             raise TaskError(f"{name} must be power, range and decay, such as 0.3 0.6 0.9; got {list(values)}")
         return Feed(*values)
 
-    def planner(self, steps: int, pairs: int) -> Planner:
+    def planner(self, steps: int, keys: int, frames: int) -> Planner:
         """Who decides where the tree branches.
 
         Raises:
@@ -96,7 +97,9 @@ class Branching:
         if steps < 2:
             # A single step leaves nothing to share: every frame is a key of its own noise.
             raise TaskError(f"a transition needs 2 or more steps, got {steps}")
-        most = PROBES_PER_PAIR * pairs if self.max_branches is None else self.max_branches
+        pairs = keys - 1
+        usual = max(pairs, min(PROBES_PER_PAIR * pairs, (frames - keys) // 2))
+        most = usual if self.max_branches is None else self.max_branches
         return Adaptive(steps, self.depth, most, self.budget)
 
 

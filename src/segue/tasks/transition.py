@@ -70,6 +70,8 @@ class Transition:
         for name in ("prompts", "negative", "seeds"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str | int) else tuple(value))
+        for name in ("seconds", "fps"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         if len(self.prompts) < 2:
             raise TaskError(f"a transition needs two or more prompts, got {len(self.prompts)}")
         for number, prompt in enumerate(self.prompts, start=1):

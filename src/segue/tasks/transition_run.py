@@ -19,7 +19,7 @@ from segue.tasks.sampling import Execution
 from segue.tasks.transition import Transition, TransitionPlan
 from segue.temporal.grow import Grower, grow, measure
 from segue.temporal.keys import Keys
-from segue.temporal.plan import LATEST_FORK, Adaptive, Fixed, Planner, Replay
+from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
 from segue.temporal.timeline import Shot, even_positions, missing, shots
 from segue.temporal.tree import Node, Tree
 from segue.types import Perceptual, Progress
@@ -88,7 +88,7 @@ class TransitionRun:
 
     def _planner(self, steps: int) -> Planner:
         if self.plan is None:
-            return self.task.tree.planner(steps, len(self.task.prompts) - 1)
+            return self.task.tree.planner(steps, len(self.task.prompts), self.task.frames)
         tree = _tree_of(self.plan)
         tree.check(steps)
         if tree.keys != len(self.task.prompts) or len(self.plan.shots) != self.task.frames:
@@ -147,15 +147,12 @@ class TransitionRun:
         wanted = missing(self.tree, positions)
         if not wanted:
             return
-        steps = len(grower.schedule)
-        last = max(node.step for node in self.tree.nodes)
-        stride = max(1, -(-steps // 10))
-        step = min(last + stride, max(1, int(steps * LATEST_FORK)))
+        step = planner.fill_step(self.tree)
         wave = max(node.wave for node in self.tree.nodes) + 1
         base = self.tree
         self.tree = base.with_nodes([base.fork(position, step, wave) for position in wanted])
         names = range(len(base.nodes), len(self.tree.nodes))
-        total, done = len(wanted) * (steps - step), 0
+        total, done = len(wanted) * (len(grower.schedule) - step), 0
         # Nothing forks from these, so that no latents but their last are kept.
         for row_steps in grower.run(self.tree, names, frozenset()):
             done += row_steps
@@ -214,7 +211,9 @@ class TransitionRun:
             "interrupted",
         )
         clip = self._finished(grower, plan, shown, {"frames": len(shown)}, complete=False)
-        return InterruptedRunError(f"interrupted; {len(ready)} of {self.task.frames} frames are finished", clip)
+        return InterruptedRunError(
+            f"interrupted; {len(ready)} pictures were finished (the whole film has {self.task.frames} frames)", clip
+        )
 
 
 def _flat(node: Node) -> tuple[float, int, int, int, float, int, int]:

@@ -92,7 +92,7 @@ class Grower:
         """Measured seconds of one row for one step."""
         return self.seconds / max(self.row_steps, 1)
 
-    def run(self, tree: Tree, names: Sequence[int], forks: frozenset[int] | None) -> Iterator[int]:
+    def run(self, tree: Tree, names: Sequence[int], forks: frozenset[int]) -> Iterator[int]:
         """Run nodes whose parents have been run; yields the number of row-steps that were just done.
 
         Nodes that begin and end together share batches. Whatever was yielded last, the trajectories of all batches
@@ -109,7 +109,7 @@ class Grower:
                 yield from self._run_batch(tree, group[first : first + size], step, stop, forks)
 
     def _run_batch(
-        self, tree: Tree, names: Sequence[int], step: int, stop: int, forks: frozenset[int] | None
+        self, tree: Tree, names: Sequence[int], step: int, stop: int, forks: frozenset[int]
     ) -> Iterator[int]:
         nodes = [tree.nodes[name] for name in names]
         ids = tuple(tree.row(name) for name in names)
@@ -128,7 +128,7 @@ class Grower:
         begun = time.perf_counter()
         for state in run:
             now = int(state.step[0])
-            if now in (step, stop) or forks is None or now in forks or self._all_are_needed(nodes):
+            if now in (step, stop) or now in forks or self._all_are_needed(nodes):
                 for trajectory, latents in zip(recorded, state.x, strict=True):
                     trajectory.latents[now] = latents
             if now > step:

@@ -39,8 +39,12 @@ class Planner(Protocol):
         """The next nodes to run together; none when the tree is complete."""
         ...
 
-    def forks(self) -> frozenset[int] | None:
-        """The steps at which branches can fork; None if any step can be one."""
+    def forks(self) -> frozenset[int]:
+        """The steps at which branches can fork: what the latents must be kept of."""
+        ...
+
+    def fill_step(self, tree: Tree) -> int:
+        """The step at which branches fork that serve single frames, once the tree is complete."""
         ...
 
 
@@ -73,8 +77,15 @@ class Fixed:
             raise TaskError(f"the branches of a tree must increase from level to level, got {counts}")
 
     def forks(self) -> frozenset[int]:
-        """The steps of the levels."""
-        return frozenset(level.step for level in self.levels)
+        """The steps of the levels, and of what fills between them."""
+        return frozenset(level.step for level in self.levels) | {self._after_levels()}
+
+    def fill_step(self, tree: Tree) -> int:
+        """A tenth of the run after the last level, where that is not too late."""
+        return self._after_levels()
+
+    def _after_levels(self) -> int:
+        return max(1, min(self.levels[-1].step + math.ceil(self.steps / 10), math.floor(self.steps * LATEST_FORK)))
 
     def wave(self, growth: Growth) -> list[Node]:
         """The whole next level, between all keys at once."""
@@ -131,11 +142,16 @@ class Adaptive:
         """The steps of all rounds."""
         return frozenset(self.levels())
 
+    def fill_step(self, tree: Tree) -> int:
+        """Where another round would fork."""
+        levels = self.levels()
+        return levels[min(max(node.wave for node in tree.nodes), len(levels) - 1)]
+
     def wave(self, growth: Growth) -> list[Node]:
         """As many branches as there are gaps, within what is left of the budget."""
-        tree, levels = growth.tree, self.levels()
+        tree = growth.tree
         done = max(node.wave for node in tree.nodes)
-        step = levels[min(done, len(levels) - 1)]
+        step = self.fill_step(tree)
         count = min(len(growth.gaps), self.max_branches - (len(tree.nodes) - tree.keys))
         if self.budget is not None:
             cost = growth.row_seconds * (self.steps - step)
@@ -157,6 +173,14 @@ class Replay:
     def forks(self) -> frozenset[int]:
         """The steps at which it forks."""
         return frozenset(node.step for node in self.tree.nodes)
+
+    def fill_step(self, tree: Tree) -> int:
+        """None is needed: what served single frames is stored too.
+
+        Raises:
+            TaskError: always.
+        """
+        raise TaskError("a stored plan has no room for more branches")
 
     def wave(self, growth: Growth) -> list[Node]:
         """The next stored round."""

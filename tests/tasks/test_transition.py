@@ -1,0 +1,294 @@
+"""The transition as its users see it, on a model that can be reasoned about."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, fields, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segue.errors import InterruptedRunError, RecordError, ScheduleError, TaskError
+from segue.media.clip import Clip
+from segue.models.bundle import LatentDiffusion
+from segue.tasks.branching import Branching
+from segue.tasks.image import Image
+from segue.tasks.rerun import Rerun
+from segue.tasks.sampling import Execution, Sampling
+from segue.tasks.transition import Transition
+from toy import ToyNetwork, toy_model
+
+SMALL = Transition(("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3))
+
+
+def pixels(clip: Clip) -> torch.Tensor:
+    return clip.frames[0 : len(clip)]
+
+
+def record(clip: Clip) -> dict[str, Any]:
+    assert clip.provenance is not None
+    return dict(clip.provenance.record)
+
+
+@pytest.fixture
+def model() -> LatentDiffusion:
+    return toy_model()
+
+
+def test_counts_are_exact_and_all_frames_are_native(model: LatentDiffusion) -> None:
+    clip = SMALL.run(model)
+    scores = record(clip)["scores"]
+    assert len(clip) == 20
+    assert clip.seconds == 1.0
+    assert clip.size == (16, 16)
+    assert scores["native_share"] == 1.0
+    assert pixels(clip).shape == (20, 3, 16, 16)
+
+
+def test_no_frame_is_shown_twice_and_keys_are_plain_pictures(model: LatentDiffusion) -> None:
+    clip = SMALL.run(model)
+    shown = pixels(clip)
+    assert all(not torch.equal(a, b) for a, b in pairwise(shown))
+    keys = [Image(prompt, seed=seed).run(model) for prompt, seed in (("one", 1), ("three", 3))]
+    assert torch.equal(shown[0], pixels(keys[0])[0])
+    assert torch.equal(shown[-1], pixels(keys[1])[0])
+
+
+def test_speed_is_even(model: LatentDiffusion) -> None:
+    scores = record(replace(SMALL, fps=40).run(model))["scores"]
+    assert scores["unevenness"] < 1.5
+    assert 0 < scores["largest_step"] < 0.5
+
+
+def test_a_film_is_the_same_at_any_batch_size(model: LatentDiffusion) -> None:
+    one = SMALL.run(model, Execution(max_batch=1))
+    many = SMALL.run(model, Execution(max_batch=64))
+    assert torch.equal(pixels(one), pixels(many))
+    assert record(one)["plan"] == record(many)["plan"]
+
+
+def test_blending_is_asked_for_and_counted(model: LatentDiffusion) -> None:
+    tree = Branching(max_branches=4)
+    blended = replace(SMALL, tree=tree, fill="blend").run(model)
+    scores = record(blended)["scores"]
+    assert scores["native_frames"] <= 3 + 4
+    shots = record(blended)["plan"]["shots"]
+    assert sum(left == right for left, right, _ in shots) == scores["native_frames"]
+    assert record(replace(SMALL, tree=tree).run(model))["scores"]["native_share"] == 1.0
+
+
+@pytest.mark.parametrize("solver", ["ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "lcm"])
+def test_every_solver_makes_a_smooth_film(model: LatentDiffusion, solver: str) -> None:
+    scores = record(replace(SMALL, sampling=Sampling(solver=solver)).run(model))["scores"]
+    ends = record(replace(SMALL, seconds=3 / 20, sampling=Sampling(solver=solver)).run(model))["scores"]
+    assert scores["largest_step"] < 0.4 * ends["largest_step"]
+
+
+CHANGES: dict[str, Any] = {
+    "prompts": ("one", "two", "four"),
+    "negative": ("ugly",),
+    "seeds": (1, 2, 4),
+    "seconds": 1.5,
+    "fps": 30.0,
+    "fill": "blend",
+    "sampling.steps": 9,
+    "sampling.guidance_scale": (3.0,),
+    "sampling.solver": "dpmpp_2m",
+    "sampling.size": (24, 16),
+    "tree.depth": 0.7,
+    "tree.crossfeed": (0.5, 0.6, 0.9),
+    "tree.first_crossfeed": (0.5, 0.6, 0.9),
+    "tree.damper": 0.5,
+    "tree.branches": (2, 3, 5),
+    "tree.at": (0, 0.3, 0.6),
+    "tree.preset": "low",
+    "tree.max_branches": 3,
+    "tree.budget": 1e-9,
+}
+
+
+def changed(name: str) -> Transition:
+    head, _, tail = name.partition(".")
+    if not tail:
+        return replace(SMALL, **{head: CHANGES[name]})
+    values = {tail: CHANGES[name]}
+    if tail in ("branches", "at"):
+        values = {"branches": CHANGES["tree.branches"], "at": CHANGES["tree.at"]}
+    return replace(SMALL, **{head: replace(getattr(SMALL, head), **values)})
+
+
+def test_every_field_is_tried() -> None:
+    names = {field.name for field in fields(Transition)} - {"sampling", "tree"}
+    names |= {f"sampling.{field.name}" for field in fields(Sampling)}
+    names |= {f"tree.{field.name}" for field in fields(Branching)}
+    assert names == set(CHANGES)
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_every_field_changes_the_film(model: LatentDiffusion, name: str) -> None:
+    """Nothing that a user sets is silently ignored."""
+    before, after = pixels(SMALL.run(model)), pixels(changed(name).run(model))
+    assert before.shape != after.shape or not torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"prompts": ()}, "two or more prompts, got 0"),
+        ({"prompts": ("one",)}, "two or more prompts, got 1"),
+        ({"prompts": ("one", " ")}, "prompt 2 must be words"),
+        ({"seeds": (1, 2)}, "seeds must be given once, or once per key picture"),
+        ({"seeds": (-1,)}, "from 0 to"),
+        ({"negative": ("a", "b")}, "negative must be given once"),
+        ({"seconds": 0.0}, "seconds must be above 0"),
+        ({"seconds": 1e9}, "at most 100000 frames"),
+        ({"seconds": 0.1, "fps": 20}, "fewer than the 3 key pictures"),
+        ({"fps": 0.0}, "fps must be above 0"),
+        ({"fill": "hold"}, "fill must be"),
+    ],
+)
+def test_impossible_tasks_are_refused_before_any_work(settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(TaskError, match=expected):
+        replace(SMALL, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"depth": 1.0}, r"depth must be in \[0, 1\)"),
+        ({"damper": 0.0}, r"damper must be in \(0, 1\]"),
+        ({"crossfeed": (2.0, 0.5, 0.5)}, "power of a crossfeed"),
+        ({"crossfeed": (0.5, 0.5)}, "power, range and decay"),
+        ({"max_branches": -1}, "max_branches"),
+        ({"budget": 0.0}, "budget"),
+        ({"branches": (2, 3)}, "both branches and at"),
+        ({"branches": (2, 3), "at": (0, 3), "preset": "low"}, "not by both"),
+        ({"preset": "low", "budget": 3.0}, "trees that grow"),
+    ],
+)
+def test_impossible_trees_are_refused_before_any_work(settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(TaskError, match=expected):
+        Branching(**settings)
+
+
+def test_what_does_not_fit_the_model_is_refused(model: LatentDiffusion) -> None:
+    with pytest.raises(
+        TaskError, match="multiple of 2 on both sides .* got 15x16; the nearest are 14x16 and 16x16"
+    ):
+        replace(SMALL, sampling=Sampling(size=(15, 16))).run(model)
+    with pytest.raises(ScheduleError, match="solver must be one of"):
+        replace(SMALL, sampling=Sampling(solver="heun")).run(model)
+    with pytest.raises(TaskError, match="2 or more steps"):
+        replace(SMALL, sampling=Sampling(steps=1)).run(model)
+    with pytest.raises(TaskError, match="steps must be 1 or more"):
+        Sampling(steps=0)
+    with pytest.raises(TaskError, match="guidance_scale"):
+        Sampling(guidance_scale=(-1.0,))
+
+
+def test_progress_reaches_its_end(model: LatentDiffusion) -> None:
+    seen: dict[str, tuple[float, float]] = {}
+
+    def progress(what: str, done: float, total: float) -> None:
+        assert 0 <= done <= total
+        seen[what] = (done, total)
+
+    SMALL.run(model, progress=progress)
+    assert set(seen) == {"growing the tree", "rendering frames", "measuring"}
+    assert all(done == total for done, total in seen.values())
+
+
+@pytest.mark.parametrize("tree", [Branching(), Branching(budget=60.0), Branching(preset="low"), Branching(depth=0.0)])
+def test_a_rerun_is_the_same_film_bit_for_bit(model: LatentDiffusion, tree: Branching, tmp_path: Path) -> None:
+    task = replace(SMALL, tree=tree, sampling=Sampling(solver="dpmpp_2m_sde"))
+    clip = task.run(model)
+    path = clip.save(tmp_path / "film.mp4")
+    again = Rerun.read(tmp_path / "film.json")
+    assert again.model_name == "toy"
+    assert again.differences(model) == []
+    repeated = again.run(model)
+    assert torch.equal(pixels(clip), pixels(repeated))
+    assert record(repeated) == record(clip)
+    assert repeated.save(tmp_path / "again.mp4").read_bytes() == path.read_bytes()
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "film.json").read_text()
+
+
+def test_a_budget_in_seconds_repeats_because_its_plan_is_stored(tmp_path: Path) -> None:
+    class Slow(ToyNetwork):
+        def __call__(self, *args: Any) -> torch.Tensor:
+            time.sleep(0.02)
+            return super().__call__(*args)
+
+    task = replace(SMALL, tree=Branching(max_branches=40, budget=0.5))
+    slow = task.run(toy_model(network=Slow()))
+    assert "seconds was used" in record(slow)["plan"]["ended"]
+    assert record(slow)["plan"]["grown"] < 43
+    slow.save(tmp_path / "film.mp4")
+    assert torch.equal(pixels(Rerun.read(tmp_path / "film.json").run(toy_model())), pixels(slow))
+
+
+def test_records_that_cannot_be_repeated_say_why(model: LatentDiffusion, tmp_path: Path) -> None:
+    SMALL.run(model).save(tmp_path / "film.mp4")
+    good = json.loads((tmp_path / "film.json").read_text())
+
+    def refuse(expected: str, **changes: Any) -> None:
+        path = tmp_path / "changed.json"
+        path.write_text(json.dumps({**good, **changes}))
+        with pytest.raises(RecordError, match=expected):
+            Rerun.read(path).run(model)
+
+    refuse("record format 99, this Segue .* reads format 1", format=99)
+    refuse("has no format", format=None)
+    refuse("task 'film'", task="film")
+    refuse("was interrupted", complete=False)
+    refuse("other_field", other_field=1)
+    refuse("strange", fields={**good["fields"], "strange": 1})
+    refuse("two or more prompts", fields={**good["fields"], "prompts": ["one"]})
+    refuse("weights abc", model={**good["model"], "sha256": "abc"})
+    for text, expected in (("{", "not JSON"), ("[]", "no format")):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(RecordError, match=expected):
+            Rerun.read(tmp_path / "bad.json")
+    with pytest.raises(RecordError, match="cannot read"):
+        Rerun.read(tmp_path / "missing.json")
+
+
+def test_a_plan_of_another_task_is_refused(model: LatentDiffusion) -> None:
+    plan = Transition.plan_type(**record(SMALL.run(model))["plan"])
+    with pytest.raises(TaskError, match="does not belong"):
+        replace(SMALL, seconds=2.0).run(model, plan=plan)
+
+
+def test_interrupting_keeps_what_is_finished(model: LatentDiffusion, tmp_path: Path) -> None:
+    def stop(what: str, done: float, total: float) -> None:
+        if what == "rendering frames" and done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError, match="whole film has 20 frames") as caught:
+        SMALL.run(model, Execution(max_batch=4), progress=stop)
+    partial = caught.value.partial
+    assert partial is not None
+    assert 2 < len(partial) < 20
+    whole = {tuple(frame.flatten().tolist()) for frame in pixels(SMALL.run(model, Execution(max_batch=4)))}
+    placed = sum(tuple(frame.flatten().tolist()) in whole for frame in pixels(partial))
+    assert placed > len(partial) / 2
+    assert partial.save(tmp_path / "part.mp4").stat().st_size > 0
+    assert json.loads((tmp_path / "part.json").read_text())["complete"] is False
+
+
+def test_interrupting_before_anything_is_finished_says_so(model: LatentDiffusion) -> None:
+    def stop(what: str, done: float, total: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError, match="nothing to keep") as caught:
+        SMALL.run(model, progress=stop)
+    assert caught.value.partial is None
+
+
+def test_tasks_are_plain_values() -> None:
+    assert Transition(**json.loads(json.dumps({"prompts": ["a", "b"], "seeds": [1, 2]}))).seeds == (1, 2)
+    assert json.loads(json.dumps(asdict(SMALL)))["tree"]["depth"] == SMALL.tree.depth
