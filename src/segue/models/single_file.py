@@ -118,6 +118,7 @@ def _what(header: Mapping[str, Entry]) -> str:
 
 
 def _read(path: Path, folder: Path, tokenizer: CLIPTokenizer | None) -> dict[str, Any]:
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     given = {"tokenizer": tokenizer} if tokenizer is not None else {}
@@ -126,7 +127,15 @@ def _read(path: Path, folder: Path, tokenizer: CLIPTokenizer | None) -> dict[str
             pipeline = StableDiffusionPipeline.from_single_file(
                 str(path), config=str(folder), local_files_only=True, safety_checker=None, **given
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        SingleFileComponentError,
+    ) as error:
         raise CheckpointError(_misfit(path, folder, " ".join(str(error).split())[:300])) from error
     parts = {part: getattr(pipeline, part) for part in ("unet", "text_encoder", "vae", "tokenizer")}
     for part in ("unet", "text_encoder", "vae"):
