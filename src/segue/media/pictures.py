@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -100,7 +101,8 @@ class AnimatedFrames:
         self._cache: OrderedDict[int, UInt8[np.ndarray, "h w 3"]] = OrderedDict()
         starts = [0.0]
         with _reading(path):
-            self._image = Image.open(path, formats=KINDS)
+            # From memory: an open file would have to be closed by someone. Animations are small.
+            self._image = Image.open(BytesIO(path.read_bytes()), formats=KINDS)
             for number in range(frame_count(self._image)):
                 self._image.seek(number)
                 self._image.load()

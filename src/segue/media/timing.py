@@ -77,7 +77,8 @@ def _constant_rate(times: np.ndarray, span: Fraction, tick: float, declared: Seq
     measured = len(times) / span
     if error(measured) < 1e-9:
         return measured
-    usual = sorted(_STANDARD, key=lambda rate: abs(rate - measured))
+    # Whole rates first: short clips with coarse time stamps fit 24 and 23.976 alike.
+    usual = sorted(_STANDARD, key=lambda rate: (rate.denominator, abs(rate - measured)))
     for rate in (*declared, *usual):
         if error(rate) <= 1.01 * tick and abs(rate / measured - 1) < 0.1:
             return rate
