@@ -57,22 +57,16 @@ def download(repository: Repository) -> Path:
         except (errors.OfflineModeIsEnabled, OSError, *_connection_errors()) as error:
             return _cached(repository, error)
         names = {file.rfilename for file in info.siblings or ()}
-        if repository.file is not None:
-            wanted = {repository.file}
-            if repository.file not in names:
-                raise ModelNotFoundError(f"the hub's {repository.id} has no file {repository.file}")
-        else:
-            wanted = needed_files(repository.id, names)
+        if repository.file is not None and repository.file not in names:
+            raise ModelNotFoundError(f"the hub's {repository.id} has no file {repository.file}")
+        wanted = set[str]() if repository.file is not None else needed_files(repository.id, names)
         # One small file first: a gated repository answers questions, but refuses files.
-        first = min(wanted, key=lambda name: not name.endswith(".json"))
-        local = Path(hf_hub_download(repository.id, first, revision=info.sha, library_name="segue"))
+        first = repository.file or "model_index.json"
+        options = {"revision": repository.revision, "library_name": "segue"}
+        local = Path(hf_hub_download(repository.id, first, **options))
         if repository.file is not None:
             return local
-        return Path(
-            snapshot_download(
-                repository.id, revision=info.sha, allow_patterns=sorted(wanted), library_name="segue", max_workers=4
-            )
-        )
+        return Path(snapshot_download(repository.id, allow_patterns=sorted(wanted), **options))
 
 
 def needed_files(name: str, files: Iterable[str]) -> set[str]:
@@ -107,18 +101,22 @@ def needed_files(name: str, files: Iterable[str]) -> set[str]:
 
 
 def _cached(repository: Repository, reason: BaseException) -> Path:
-    from huggingface_hub import errors, hf_hub_download, snapshot_download
+    from huggingface_hub import errors, hf_hub_download
 
-    revision = repository.revision
+    first = repository.file or "model_index.json"
     try:
+        local = Path(hf_hub_download(repository.id, first, revision=repository.revision, local_files_only=True))
         if repository.file is not None:
-            return Path(hf_hub_download(repository.id, repository.file, revision=revision, local_files_only=True))
-        return Path(snapshot_download(repository.id, revision=revision, local_files_only=True))
-    except (errors.LocalEntryNotFoundError, OSError, ValueError):
+            return local
+        # The client calls a snapshot incomplete when files are missing that no model needs, so we look ourselves.
+        folder = local.parent
+        needed_files(repository.id, (path.relative_to(folder).as_posix() for path in folder.rglob("*")))
+        return folder
+    except (errors.LocalEntryNotFoundError, ModelNotFoundError, OSError, ValueError):
         why = "offline mode is on" if isinstance(reason, errors.OfflineModeIsEnabled) else "it does not answer"
         raise ModelAccessError(
-            f"{repository.id} is not on this machine, and the hub cannot be asked for it ({why}). Connect, "
-            "or give the path of a local folder or file"
+            f"{repository.id} is not on this machine, or not all of it, and the hub cannot be asked for it ({why}). "
+            "Connect, or give the path of a local folder or file"
         ) from reason
 
 
