@@ -1,0 +1,64 @@
+"""The corpus in memory, and the chance of a step: a function of (seed, step) alone, so a run can be cut anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segue.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Pictures with the weight they are drawn with and the captions each may have."""
+
+    pictures: UInt8[Tensor, "n h w 3"]
+    weights: NDArray[np.float64]
+    captions: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> Corpus:
+        """Read what `segue.training.corpus.build` wrote, all of it into memory (50 KB a picture at 128 pixels)."""
+        if not (folder / "sources.json").exists():
+            raise TrainingError(f"no corpus in {folder}: build one first (segue.training.corpus.build)")
+        pictures = torch.from_numpy(np.load(folder / "pictures.npy"))
+        lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text("utf-8").splitlines()]
+        if len(lines) != len(pictures):
+            raise TrainingError(f"{folder}: {len(pictures)} pictures, {len(lines)} lines in manifest.jsonl; rebuild it")
+        weights = np.array([line["weight"] for line in lines], np.float64)
+        return cls(pictures, weights / weights.sum(), tuple(tuple(line["captions"]) for line in lines))
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def split(self, every: int) -> tuple[Corpus, Corpus]:
+        """(training, validation): every `every`-th picture goes to validation."""
+        chosen = np.arange(len(self)) % every == every - 1
+        return self.take(np.flatnonzero(~chosen)), self.take(np.flatnonzero(chosen))
+
+    def take(self, rows: NDArray[np.int64]) -> Corpus:
+        weights = self.weights[rows]
+        return Corpus(self.pictures[rows], weights / weights.sum(), tuple(self.captions[i] for i in rows))
+
+    def floats(self, rows: Sequence[int] | NDArray[np.int64]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [0, 1]."""
+        return self.pictures[rows].permute(0, 3, 1, 2).float() / 255
+
+
+def step_rng(seed: int, step: int) -> np.random.Generator:
+    """The generator of a step: choices made with it are the same in a run that was cut and resumed."""
+    return np.random.default_rng((seed, step))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The same for torch; on the CPU, so that the noise does not depend on the device."""
+    state = np.random.SeedSequence((seed, step, 1)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> 1))

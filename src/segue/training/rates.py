@@ -1,0 +1,13 @@
+"""Learning rates over steps."""
+
+from __future__ import annotations
+
+
+def trapezoid(step: int, steps: int, warmup: int, decay: int) -> float:
+    """Factor of the rate at `step` (from 0): up over `warmup` steps, flat, then linearly to 0 over the last `decay`.
+
+    The flat part does not know where it ends, so a run can be lengthened, or brought home early, when it is resumed.
+    """
+    up = (step + 1) / max(warmup, 1)
+    down = (steps - step) / max(decay, 1)
+    return max(0.0, min(1.0, up, down))
