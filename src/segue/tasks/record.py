@@ -59,6 +59,7 @@ class Record:
         versions: of Segue, Python and the libraries.
         scores: what was measured of the result.
         complete: False if the work was interrupted and only a part was kept.
+        output: how the file was written: its suffix, and the quality if one was asked for.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -72,6 +73,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     scores: dict[str, Any] = field(default_factory=dict[str, Any])
     complete: bool = True
+    output: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @staticmethod
     def of(

@@ -64,7 +64,7 @@ class TransitionRun:
                 keys=self._keys(ready),
                 shape=settings.latent_shape(ready),
                 device=ready.device,
-                batch=max(1, self.execution.max_batch // 2),
+                batch=self._rows_at_once(),
                 from_parents=self.task.tree.feed("crossfeed"),
                 from_first=self.task.tree.feed("first_crossfeed"),
             )
@@ -78,6 +78,11 @@ class TransitionRun:
             self.progress("measuring", 1, 1)
         return self._finished(grower, plan, shown, scores)
 
+    def _rows_at_once(self) -> int:
+        """Pictures whose network rows fit into one call: each takes two where there is guidance."""
+        unguided = set(self.task.sampling.guidance_scale) == {1.0} and self.task.tree.damper == 1
+        return max(1, self.execution.max_batch // (1 if unguided else 2))
+
     def _keys(self, model: LatentDiffusion) -> Keys:
         count = len(self.task.prompts)
         # All texts are encoded together: rows can be mixed only if they have one length.
@@ -89,7 +94,7 @@ class TransitionRun:
     def _planner(self, steps: int) -> Planner:
         if self.plan is None:
             return self.task.tree.planner(steps, len(self.task.prompts), self.task.frames)
-        tree = _tree_of(self.plan)
+        tree = tree_of(self.plan)
         tree.check(steps)
         if tree.keys != len(self.task.prompts) or len(self.plan.shots) != self.task.frames:
             raise TaskError("the plan does not belong to this task: it has other keys or another number of frames")
@@ -221,7 +226,8 @@ def _flat(node: Node) -> tuple[float, int, int, int, float, int, int]:
     return node.position, node.step, left, right, node.share, -1 if node.stop is None else node.stop, node.wave
 
 
-def _tree_of(plan: TransitionPlan) -> Tree:
+def tree_of(plan: TransitionPlan) -> Tree:
+    """The tree that a plan states."""
     return Tree(
         tuple(
             Node(position, step, None if left < 0 else (left, right), share, None if stop < 0 else stop, wave)
