@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from segue.errors import MediaError
+from segue.errors import InterruptedRunError, MediaError
 from segue.media.disk import PathLike, as_path, record_path, written_whole
 from segue.types import Frames, Progress, silent
 
@@ -108,6 +108,26 @@ class TensorFrames:
 
 
 @dataclass(frozen=True)
+class Excerpt:
+    """A part of other frames."""
+
+    frames: Frames
+    numbers: range
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.frames.size
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        numbers = self.numbers[window]
+        return self.frames[numbers.start : numbers.stop : numbers.step]
+
+
+@dataclass(frozen=True)
 class Clip:
     """A sequence of pictures at a constant rate, with what belongs to it.
 
@@ -146,6 +166,17 @@ class Clip:
         """(width, height) in pixels."""
         return self.frames.size
 
+    def cut(self, first: int, stop: int) -> Clip:
+        """The frames from `first` up to, not including, `stop`, with their sound.
+
+        Raises:
+            MediaError: if they are not 0 <= first < stop <= the number of frames.
+        """
+        if not 0 <= first < stop <= len(self):
+            raise MediaError(f"expected a range within the {len(self)} frames of the clip, got {first} to {stop}")
+        audio = None if self.audio is None else self.audio.later(first / self.fps)
+        return Clip(Excerpt(self.frames, range(first, stop)), self.fps, audio, self.provenance)
+
     def save(
         self, path: PathLike, *, crf: int | None = None, preset: str | None = None, progress: Progress = silent
     ) -> Path:
@@ -163,11 +194,22 @@ class Clip:
         Raises:
             MediaError: for an unknown suffix, or options that the format does not have.
             DiskError: if the file system refuses. Nothing half-written is left, and an older file is still whole.
+            InterruptedRunError: on Ctrl-C; a shorter clip of what was written by then is kept, its record says so.
         """
         from segue.media.writer import write
 
-        path = write(self, path, crf=crf, preset=preset, progress=progress)
+        path = as_path(path)
+        try:
+            write(self, path, crf=crf, preset=preset, progress=progress)
+        except InterruptedRunError:
+            if self.provenance is not None:
+                _save_record(Provenance({**self.provenance.record, "complete": False}), path)
+            raise
         if self.provenance is not None:
-            with written_whole(record_path(path)) as part:
-                part.write_text(self.provenance.to_json(), encoding="utf-8")
-        return as_path(path)
+            _save_record(self.provenance, path)
+        return path
+
+
+def _save_record(provenance: Provenance, path: Path) -> None:
+    with written_whole(record_path(path)) as part:
+        part.write_text(provenance.to_json(), encoding="utf-8")

@@ -17,12 +17,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segue.errors import MediaError
+from segue.media.audio import Audio, Soundtrack
 from segue.media.formats import Format
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-    from segue.media.audio import Audio
 
 # What the picture of a padded file is; the reader cuts it back.
 TRUE_SIZE = "segue: the picture is {width}x{height}, at the top left"
@@ -127,6 +127,7 @@ class VideoSink:
         self._container = av.open(f"file:{part.absolute()}", "w", format=form.container, container_options=muxing)
         try:
             self._stream = self._open_stream(fps, size, options)
+            self._sound = Soundtrack(audio, self._container, form) if audio is not None and form.sound else None
             self._palette = _palette(size, self._time_base) if form.pixels == "pal8" else None
         except BaseException:
             self.abort()
@@ -155,6 +156,8 @@ class VideoSink:
         picture.pts, picture.time_base = self._count, self._time_base
         self._container.mux(self._stream.encode(self._converted(picture)))
         self._count += 1
+        if self._sound is not None:
+            self._sound.mux(until=self._count * self._time_base)
 
     def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
         if self._palette is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from segue.errors import MediaError
+from segue.errors import InterruptedRunError, MediaError
 from segue.media.clip import as_rate, to_uint8
 from segue.media.disk import PathLike, as_path, check_folder, check_writable, disk_errors, part_of, remove
 from segue.media.formats import Format, format_of
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 WINDOW_BYTES = 64 << 20
+WINDOW_FRAMES = 16
+"""Small enough that progress is seen, and that an interrupt loses little."""
 
 
 class Writer:
@@ -153,13 +155,24 @@ def write(
 
     Returns:
         The path of the file or folder.
+
+    Raises:
+        InterruptedRunError: on Ctrl-C; the frames that were written by then are kept, as a whole file.
     """
     width, height = clip.size
-    window = max(1, WINDOW_BYTES // (12 * width * height))
+    window = max(1, min(WINDOW_FRAMES, WINDOW_BYTES // (12 * width * height)))
     with Writer(path, clip.fps, clip.size, audio=clip.audio, crf=crf, preset=preset) as writer:
-        for first in range(0, len(clip), window):
-            writer.append(clip.frames[first : first + window])
-            progress("write", writer.count, len(clip))
+        try:
+            for first in range(0, len(clip), window):
+                writer.append(clip.frames[first : first + window])
+                progress("writing", writer.count, len(clip))
+        except KeyboardInterrupt:
+            if not writer.count:
+                raise
+            writer.close()
+            raise InterruptedRunError(
+                f"interrupted while writing; {writer.path} holds {writer.count} of {len(clip)} frames"
+            ) from None
     return writer.path
 
 
