@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from segue.errors import InterruptedRunError, MediaError
 from segue.media.disk import PathLike, as_path, record_path, written_whole
@@ -57,7 +57,26 @@ def to_uint8(frames: Float[Tensor, "t 3 h w"] | UInt8[Tensor, "t 3 h w"]) -> UIn
     low, high = (float(bound) for bound in frames.aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise MediaError(f"expected frames in [0, 1], got values from {low:.4g} to {high:.4g}")
-    return frames.float().clamp(0, 1).mul(255).round().byte()
+    return frames.float().clamp(0, 1).mul_(255).round_().byte()
+
+
+@runtime_checkable
+class Levels(Frames, Protocol):
+    """Frames that are kept as bytes: reading these saves the way through floats."""
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window, 256 levels a colour."""
+        ...
+
+
+def levels_of(frames: Frames, window: slice) -> UInt8[Tensor, "t 3 h w"]:
+    """The pictures of a window as bytes; rounded, if they are not kept so."""
+    return frames.levels(window) if isinstance(frames, Levels) else to_uint8(frames[window])
+
+
+def as_floats(levels: UInt8[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h w"]:
+    """Bytes to pictures in [0, 1]; `to_uint8` takes them back exactly."""
+    return levels.float().div_(255)
 
 
 @dataclass(frozen=True)
@@ -104,7 +123,11 @@ class TensorFrames:
         return len(self.pixels)
 
     def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
-        return self.pixels[window].float() / 255
+        return as_floats(self.pixels[window])
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window, 256 levels a colour."""
+        return self.pixels[window]
 
 
 @dataclass(frozen=True)
@@ -123,8 +146,15 @@ class Excerpt:
         return len(self.numbers)
 
     def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        return self.frames[self._inner(window)]
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window, 256 levels a colour."""
+        return levels_of(self.frames, self._inner(window))
+
+    def _inner(self, window: slice) -> slice:
         numbers = self.numbers[window]
-        return self.frames[numbers.start : numbers.stop : numbers.step]
+        return slice(numbers.start, numbers.stop, numbers.step)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from segue.errors import InterruptedRunError, MediaError
-from segue.media.clip import as_rate, to_uint8
+from segue.media.clip import as_rate, levels_of, to_uint8
 from segue.media.disk import PathLike, as_path, check_folder, check_writable, disk_errors, part_of, remove
 from segue.media.formats import Format, format_of
 from segue.media.sinks import FolderSink, PictureSink, Sink, VideoSink
@@ -164,7 +164,7 @@ def write(
     with Writer(path, clip.fps, clip.size, audio=clip.audio, crf=crf, preset=preset) as writer:
         try:
             for first in range(0, len(clip), window):
-                writer.append(clip.frames[first : first + window])
+                writer.append(levels_of(clip.frames, slice(first, first + window)))
                 progress("writing", writer.count, len(clip))
         except KeyboardInterrupt:
             if not writer.count:

@@ -1,0 +1,192 @@
+"""Flags from dataclasses: every field of a task is a flag of its command, with the help of its docstring."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from cyclopts import Parameter, Token
+
+from segue.errors import TaskError
+
+SHORTER = {"seeds": "seed", "guidance_scale": "guidance"}
+"""Fields whose flag has a name of its own: a list is given item by item, and some names are long."""
+
+ALIASES = {"output": "-o", "model": "-m"}
+RUNS = {"branches", "at"}
+"""Lists that are given in one go, `--at 0 3 6 9`; others by repeating their flag, once per key."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A field as the command line shows it.
+
+    Args:
+        name: of the parameter.
+        place: where its value belongs: the verb's argument, then the fields down to it.
+        hint: its type, as the dataclass states it.
+        default: of the field; MISSING if it must be given.
+        help: what its docstring says.
+    """
+
+    name: str
+    place: tuple[str, ...]
+    hint: Any
+    default: Any
+    help: str
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether it is given without a name: what has no default."""
+        return self.default is MISSING
+
+    def parameter(self) -> inspect.Parameter:
+        """As a parameter of a function that cyclopts reads."""
+        hint, default = self.hint, None if self.is_positional else self.default
+        optional = _optional(hint)
+        about = Parameter(help=self.help, negative=(), alias=ALIASES.get(self.name), show_default=_shown(default))
+        if optional == tuple[int, int]:
+            hint, shape = optional, Parameter(converter=_size, n_tokens=1, metavar="WxH", show_default=False)
+            about = Parameter.combine(about, shape)
+        elif self.name in RUNS:
+            about = Parameter.combine(about, Parameter(consume_multiple=True))
+        kind = inspect.Parameter.POSITIONAL_ONLY if self.is_positional else inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(self.name, kind, default=default, annotation=Annotated[hint, about])
+
+
+def flags(kind: type[Any], place: tuple[str, ...]) -> list[Flag]:
+    """One flag per field of a dataclass, and of the dataclasses in it."""
+    hints, helps = get_type_hints(kind), described(kind)
+    found: list[Flag] = []
+    for item in fields(kind):
+        hint, here = hints[item.name], (*place, item.name)
+        if is_dataclass(hint) and isinstance(hint, type):
+            found += flags(hint, here)
+        else:
+            name = SHORTER.get(item.name, item.name)
+            found.append(Flag(name, here, hint, _default(item), helps[item.name]))
+    return found
+
+
+def described(kind: type[Any]) -> dict[str, str]:
+    """What the docstring of a dataclass says of each field, under "Args:"."""
+    _, _, block = (inspect.getdoc(kind) or "").partition("Args:\n")
+    found: dict[str, str] = {}
+    for name, text in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", block, flags=re.MULTILINE):
+        found[name] = " ".join(text.split())
+    return found
+
+
+def verb(function: Callable[..., int]) -> Callable[..., int]:
+    """A command from a function whose arguments are dataclasses: their fields become flags.
+
+    A function with an argument `task` also takes `--config FILE.toml`: the task's fields at the top, those of other
+    arguments in tables of their names ([execution], [model], ...). Flags win over the file.
+
+    Raises:
+        ValueError: if two fields would share a flag.
+    """
+    kinds: dict[str, type[Any]] = {key: kind for key, kind in get_type_hints(function).items() if key != "return"}
+    every = [flag for key, kind in kinds.items() for flag in flags(kind, (key,))]
+    by_name = {flag.name: flag for flag in every}
+    if len(by_name) < len(every):
+        raise ValueError(f"two fields of {function.__name__} share a flag")
+    parameters = [flag.parameter() for flag in sorted(every, key=lambda flag: not flag.is_positional)]
+    if "task" in kinds:
+        about = Parameter(help="a TOML file of the same fields; flags win over it")
+        hint = Annotated[Path | None, about]
+        parameters.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))
+    positional = [flag for flag in every if flag.is_positional]
+
+    def command(*values: Any, **named: Any) -> int:
+        config = named.pop("config", None) if "task" in kinds else None
+        given = _read_config(config, kinds) if config is not None else {}
+        for flag, value in [*zip(positional, values, strict=False), *((by_name[key], v) for key, v in named.items())]:
+            _put(given, flag.place, value)
+        for flag in positional:
+            _require(given, flag, function.__name__)
+        return function(**{key: build(kind, given.get(key, {})) for key, kind in kinds.items()})
+
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {}  # cyclopts would prefer these to the signature
+    command.__doc__, command.__name__, command.__module__ = function.__doc__, function.__name__, function.__module__
+    return command
+
+
+def build(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """A dataclass from plain values.
+
+    Raises:
+        TaskError: if a value is of the wrong type or out of range, or a field does not exist.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        cause = fault.get("ctx", {}).get("error")
+        if isinstance(cause, TaskError):
+            raise cause from None
+        where = ".".join(str(part) for part in fault["loc"])
+        raise TaskError(f"{where}: {fault['msg']}; got {fault['input']!r}") from None
+
+
+def _read_config(path: Path, kinds: Mapping[str, type[Any]]) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.expanduser().read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TaskError(f"cannot read {path}: {reason}; expected a TOML file of the command's fields") from None
+    others = {key: data.pop(key) for key in kinds if key != "task" and key in data}
+    return {"task": data, **others}
+
+
+def _put(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
+    inner: Any = values
+    for part in place[:-1]:
+        inner = inner.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise TaskError(f"{part} must be a table of fields in the configuration, got {inner!r}")
+    inner[place[-1]] = value
+
+
+def _require(values: dict[str, Any], flag: Flag, command: str) -> None:
+    """An empty list is left to the task, which knows how many it needs."""
+    owner = values.setdefault(flag.place[0], {})
+    if get_origin(flag.hint) is tuple:
+        owner.setdefault(flag.place[-1], ())
+    elif flag.place[-1] not in owner:
+        raise TaskError(f"{flag.name.upper()} is missing: {flag.help}; see segue {command} --help")
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default_factory() if item.default_factory is not MISSING else item.default
+
+
+def _optional(hint: Any) -> Any:
+    """T of `T | None`, or the type itself."""
+    if get_origin(hint) in (Union, types.UnionType):
+        kept = [part for part in get_args(hint) if part is not type(None)]
+        return kept[0] if len(kept) == 1 else hint
+    return hint
+
+
+def _shown(default: Any) -> bool | Callable[[Any], str]:
+    """How a default is shown in the help: lists as they would be typed, and nothing where nothing is set."""
+    if default in (None, (), ("",), "", False):
+        return False
+    return (lambda _: " ".join(str(part) for part in default)) if isinstance(default, tuple) else True
+
+
+def _size(_: Any, tokens: list[Token]) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)\s*[x×,]\s*(\d+)", tokens[0].value.strip(), flags=re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"--size must be WIDTHxHEIGHT in pixels, such as 512x384; got {tokens[0].value!r}")
+    return int(match[1]), int(match[2])

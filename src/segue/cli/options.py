@@ -1,0 +1,111 @@
+"""What commands take besides a task: the model, and where results go."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from segue.errors import TaskError
+from segue.types import Progress
+
+if TYPE_CHECKING:
+    from segue.models.bundle import LatentDiffusion
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model, and where it runs.
+
+    Args:
+        model: an embedded model by name (`segue models` lists them), a folder, a .safetensors file, or a hub
+            repository as owner/name; left out, what SEGUE_MODEL names, or else the embedded one.
+        device: cpu, cuda, cuda:1 or mps; left out, the fastest that is here.
+        dtype: float32, float16 or bfloat16; left out, float32 on the CPU and float16 elsewhere.
+        lora: a LoRA file to merge into the weights, FILE or FILE=SCALE; may be repeated.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    lora: tuple[str, ...] = ()
+
+    def otherwise(self, model: str, device: str, dtype: str) -> ModelChoice:
+        """With what was left out filled in."""
+        return replace(self, model=self.model or model, device=self.device or device, dtype=self.dtype or dtype)
+
+    def load(self, progress: Progress) -> LatentDiffusion:
+        """The model, ready to use.
+
+        Raises:
+            ModelError: see `segue.zoo.load`.
+        """
+        from segue.zoo.load import load
+
+        progress("loading the model", 0, 1)
+        loras: dict[str | Path, float] = dict(_scaled(text) for text in self.lora)
+        model = load(self.model, device=self.device, dtype=self.dtype, loras=loras or None)
+        progress("loading the model", 1, 1)
+        return model
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the result goes, and what is said of it.
+
+    Args:
+        output: file to write, replaced if it exists; its suffix chooses the format (.mp4 .webm .gif .webp .png ...,
+            or no suffix for a folder of PNG files). Left out, a new name in this folder.
+        crf: constant rate factor of the video, lower is better: 0 to 51 for H.264, 0 to 63 for VP9.
+        json: print one JSON object instead of a line.
+        quiet: print nothing but errors, and no progress.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    output: Path | None = None
+    crf: int | None = None
+    json: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing beside the film.
+
+    Args:
+        tree: file to draw the tree of branches in, such as tree.svg.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    tree: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.tree is not None and self.tree.suffix.lower() != ".svg":
+            raise TaskError(f"the tree is drawn as SVG: give a name such as {self.tree.stem or 'tree'}.svg")
+
+
+def slug(text: str, most: int = 40) -> str:
+    """A prompt as the name of a file: its letters and digits, in words joined by hyphens."""
+    words = re.findall(r"\w+", re.sub(r":\d*\.?\d+\)", ")", text).lower())
+    name = ""
+    for word in words:
+        longer = f"{name}-{word}" if name else word[:most]
+        if len(longer) > most:
+            break
+        name = longer
+    return name or "picture"
+
+
+def _scaled(text: str) -> tuple[str, float]:
+    file, equals, scale = text.rpartition("=")
+    if not equals:
+        return text, 1.0
+    try:
+        return file, float(scale)
+    except ValueError:
+        raise TaskError(f"--lora must be FILE or FILE=SCALE, such as style.safetensors=0.8; got {text!r}") from None

@@ -1,0 +1,164 @@
+"""What commands that make a clip have in common: names are checked first, what is finished is never lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segue.cli.options import Output
+from segue.cli.progress import Meter
+from segue.cli.result import Result
+from segue.errors import DiskError, InterruptedRunError, MediaError, TaskError
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to make.
+
+    Args:
+        make: makes it, and tells a meter.
+        default: name of the result if the user gives none.
+        frames: how many it will have.
+        fps: its rate.
+        tree: where to draw the tree, if at all.
+    """
+
+    make: Callable[[Meter], Clip]
+    default: str
+    frames: int
+    fps: float = 1.0
+    tree: Path | None = None
+
+
+def produce(job: Job, output: Output) -> int:
+    """Make a clip, write it, and say so on stdout. What was finished when Ctrl-C came is written too.
+
+    Returns:
+        The command's exit code: 0, or 130 after Ctrl-C.
+
+    Raises:
+        SegueError: the path cannot be written, found before anything is made; or what `make` raises.
+    """
+    began = time.monotonic()
+    path = output.output.expanduser() if output.output else free(Path(job.default))
+    check(path, job, output.crf)
+    if job.tree is not None:
+        check_drawing(job.tree)
+    complete = True
+    with Meter(output.quiet) as meter:
+        if output.output is None:
+            meter.note(f"the result will be {path}; choose another name with -o")
+        try:
+            clip = job.make(meter)
+        except InterruptedRunError as error:
+            if error.partial is None:
+                raise
+            clip, complete = error.partial, False
+            meter.note(f"{error}; writing them to {path}")
+        clip = _noted(clip, path, output.crf)
+        if job.tree is not None:
+            draw_tree(clip, job.tree)
+        try:
+            clip.save(path, crf=output.crf, progress=meter)
+        except InterruptedRunError as error:
+            complete = False
+            meter.note(str(error))
+    written = int(meter.done["writing"])
+    if not output.quiet:
+        result = Result(path, clip, written, complete, time.monotonic() - began)
+        print(json.dumps(result.as_dict(), allow_nan=False) if output.json else result.line())
+    return 0 if complete else INTERRUPTED
+
+
+def check(path: Path, job: Job, crf: int | None) -> None:
+    """Find out before long work what would be in its way at the end.
+
+    Raises:
+        MediaError: the suffix names no format, or one that cannot hold the result.
+        DiskError: nothing can be written there, or another program's JSON lies where the record goes.
+    """
+    from segue.media.disk import record_path
+    from segue.media.formats import format_of
+    from segue.media.writer import Writer
+
+    if format_of(path).kind == "picture" and job.frames > 1:
+        raise MediaError(
+            f"{path.name} holds one picture, and the result has {job.frames}: choose a video such as "
+            f"{path.stem}.mp4, or a name without suffix for a folder of pictures"
+        )
+    # Opening a writer finds what the folder, the format and the encoder refuse.
+    Writer(path, job.fps, (64, 64), crf=crf).discard()
+    beside = record_path(path)
+    if beside.exists() and not _is_record(beside):
+        raise DiskError(f"{beside} would be replaced by the record of {path.name}, and it is not one: move it away")
+
+
+def check_drawing(path: Path) -> None:
+    """Find out whether a drawing can be written.
+
+    Raises:
+        DiskError: if not.
+    """
+    from segue.media.disk import disk_errors, part_of
+
+    with disk_errors(path):
+        part = part_of(path)
+        part.touch()
+        part.unlink()
+
+
+def free(path: Path) -> Path:
+    """A name of which neither the file nor its record exists: the path itself, or with a number."""
+    for number in count(1):
+        name = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        if not name.exists() and not name.with_suffix(".json").exists():
+            return name
+    raise AssertionError
+
+
+def draw_tree(clip: Clip, path: Path) -> None:
+    """Draw the tree of a transition, as its record states it.
+
+    Raises:
+        TaskError: if the clip is no transition.
+        DiskError: if the file system refuses.
+    """
+    from segue.media.disk import written_whole
+    from segue.tasks.transition import TransitionPlan
+    from segue.tasks.transition_run import tree_of
+    from segue.temporal.drawing import draw
+
+    record = clip.provenance.record if clip.provenance else {}
+    if record.get("task") != "transition":
+        raise TaskError("only a transition has a tree to draw; leave out --tree")
+    task = record["fields"]
+    picture = draw(tree_of(TransitionPlan(**record["plan"])), task["sampling"]["steps"], list(task["prompts"]))
+    with written_whole(path.expanduser()) as part:
+        part.write_text(picture, encoding="utf-8")
+
+
+def _noted(clip: Clip, path: Path, crf: int | None) -> Clip:
+    """The clip with a record that also says how it is written."""
+    from segue.media.clip import Provenance
+
+    record = clip.provenance.record if clip.provenance else {}
+    how = {"suffix": path.suffix, "crf": crf}
+    return replace(clip, provenance=Provenance({**record, "output": how}))
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"format", "task"} <= data.keys()

@@ -1,0 +1,45 @@
+"""`segue rerun`: a result made again from the JSON beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from segue.cli.fields import verb
+from segue.cli.options import Drawing, ModelChoice, Output
+from segue.cli.produce import Job, produce
+from segue.cli.progress import Meter
+from segue.tasks.rerun import Rerun
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """Which record.
+
+    Args:
+        record: the .json beside a result.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    record: Path
+
+
+@verb
+def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing) -> int:
+    """Make a result again, byte for byte, from the JSON beside it: segue rerun x.json -o again.mp4"""
+    again = Rerun.read(file.record.expanduser())
+    made, was = again.record.model, again.record.output
+    chosen = model.otherwise(made.name, made.device, made.dtype)
+
+    def make(progress: Meter):
+        loaded = chosen.load(progress)
+        for difference in again.differences(loaded):
+            progress.note(f"warning: {difference}; the result may differ")
+        return again.run(loaded, progress)
+
+    default = f"{file.record.stem}-rerun{was.get('suffix', '.mp4')}"
+    shots = again.record.plan.get("shots", [0])
+    job = Job(make, default, len(shots), again.record.fields.get("fps", 1), drawing.tree)
+    return produce(job, replace(output, crf=was.get("crf") if output.crf is None else output.crf))
