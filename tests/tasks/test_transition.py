@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from segue.tasks.image import Image
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
+from segue.types import Call, Conditioning
 from toy import ToyNetwork, toy_model
 
 SMALL = Transition(("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3))
@@ -176,9 +177,7 @@ def test_impossible_trees_are_refused_before_any_work(settings: dict[str, Any], 
 
 
 def test_what_does_not_fit_the_model_is_refused(model: LatentDiffusion) -> None:
-    with pytest.raises(
-        TaskError, match="multiple of 2 on both sides .* got 15x16; the nearest are 14x16 and 16x16"
-    ):
+    with pytest.raises(TaskError, match=r"multiple of 2 on both sides .* got 15x16; the nearest are 14x16 and 16x16"):
         replace(SMALL, sampling=Sampling(size=(15, 16))).run(model)
     with pytest.raises(ScheduleError, match="solver must be one of"):
         replace(SMALL, sampling=Sampling(solver="heun")).run(model)
@@ -219,9 +218,9 @@ def test_a_rerun_is_the_same_film_bit_for_bit(model: LatentDiffusion, tree: Bran
 
 def test_a_budget_in_seconds_repeats_because_its_plan_is_stored(tmp_path: Path) -> None:
     class Slow(ToyNetwork):
-        def __call__(self, *args: Any) -> torch.Tensor:
-            time.sleep(0.02)
-            return super().__call__(*args)
+        def __call__(self, x: torch.Tensor, time: torch.Tensor, cond: Conditioning, call: Call) -> torch.Tensor:
+            sleep(0.02)
+            return super().__call__(x, time, cond, call)
 
     task = replace(SMALL, tree=Branching(max_branches=40, budget=0.5))
     slow = task.run(toy_model(network=Slow()))

@@ -1,0 +1,116 @@
+"""The embedded model: real pictures, and the laws of the house on a real network, within their stated tolerance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from torch import Tensor
+
+from segue.media.clip import Clip
+from segue.models.bundle import LatentDiffusion
+from segue.tasks.branching import Branching
+from segue.tasks.image import Image
+from segue.tasks.sampling import Execution, Sampling
+from segue.tasks.transition import Transition
+from segue.zoo import load, models
+
+FAST = Sampling(steps=12)
+
+
+@cache
+def model() -> LatentDiffusion:
+    return load("emoji", device="cpu")
+
+
+@cache
+def picture(prompt: str, seed: int = 0) -> Tensor:
+    return Image(prompt, seed=seed, sampling=FAST).run(model()).frames[0:1][0]
+
+
+def film(execution: Execution, **changes: Any) -> Clip:
+    task = Transition(("a red apple", "a green apple"), seconds=0.5, fps=20, seeds=(1, 2), sampling=FAST)
+    return replace(task, **changes).run(model(), execution)
+
+
+def subject_colour(frame: Tensor) -> Tensor:
+    """Mean colour of what is not background, weighted by saturation."""
+    saturation = frame.amax(0) - frame.amin(0)
+    return (frame * saturation).sum((1, 2)) / saturation.sum()
+
+
+def ghosting(frame: Tensor, first: Tensor, last: Tensor) -> float:
+    """How far a frame is from every pixel mix of two others, in units of their distance: 0 is a double exposure."""
+    span = (last - first).flatten()
+    share = float((frame - first).flatten() @ span / (span @ span))
+    return float((frame - first - share * (last - first)).norm() / span.norm())
+
+
+def test_it_is_the_standard_layout_and_equals_the_pipeline_of_diffusers() -> None:
+    card = models()[0]
+    pipe = StableDiffusionPipeline.from_pretrained(card.folder, safety_checker=None, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    seed = torch.Generator().manual_seed(7)
+    made: Any = pipe("a red apple", num_inference_steps=12, guidance_scale=4.0, generator=seed, output_type="pt")
+    task = Image("a red apple", seed=7, sampling=Sampling(steps=12, guidance_scale=(4.0,), solver="ddim"))
+    ours = task.run(model()).frames[0:1]
+    assert float((ours - made.images).abs().max()) <= 1 / 255
+
+
+def test_colours_are_what_the_prompt_says() -> None:
+    for seed in range(2):
+        red, green = (subject_colour(picture(f"a {word} apple", seed)) for word in ("red", "green"))
+        assert float(red[0] - red[1]) > 0.2, f"seed {seed}: a red apple of mean colour {red.tolist()}"
+        assert float(green[1] - green[0]) > 0.05, f"seed {seed}: a green apple of mean colour {green.tolist()}"
+
+
+def test_prompts_make_different_pictures_on_a_quiet_ground() -> None:
+    prompts = ["a red apple", "a castle", "a cat face", "a sailboat"]
+    shown = [picture(prompt) for prompt in prompts]
+    for i, a in enumerate(shown):
+        corners = torch.stack([a[:, :6, :6], a[:, :6, -6:]])
+        assert float(corners.std()) < 0.1, prompts[i]
+        assert all(float((a - b).abs().mean()) > 0.04 for b in shown[i + 1 :])
+
+
+def test_batches_agree_within_the_stated_tolerance() -> None:
+    """Across batch sizes: the same plan, and pixels within 1/255 on all but a thousandth."""
+    one, many = film(Execution(max_batch=2)), film(Execution(max_batch=64))
+    assert one.provenance is not None
+    assert many.provenance is not None
+    assert one.provenance.record["plan"] == many.provenance.record["plan"]
+    apart = (one.frames[0:10] - many.frames[0:10]).abs()
+    assert float((apart > 1 / 255).float().mean()) < 1e-3
+
+
+def test_calls_of_one_shape_are_bit_identical() -> None:
+    """`deterministic_batch` pads: whatever shares a call, a picture's bits stay."""
+    how = Execution(max_batch=6, deterministic_batch=True)
+    whole = film(how, tree=Branching(max_branches=3))
+    alone = Image("a red apple", seed=1, sampling=FAST).run(model(), how)
+    assert torch.equal(whole.frames[0:1], alone.frames[0:1])
+    assert torch.equal(whole.frames[0:10], film(how, tree=Branching(max_branches=3)).frames[0:10])
+
+
+def test_a_transition_is_native_even_and_no_double_exposure() -> None:
+    clip = film(Execution(), prompts=("a cat face", "a castle"), seconds=0.8)
+    assert clip.provenance is not None
+    scores = clip.provenance.record["scores"]
+    frames = clip.frames[0 : len(clip)]
+    assert scores["native_share"] == 1.0
+    assert scores["unevenness"] < 3
+    middle = len(frames) // 2
+    assert ghosting(frames[middle], frames[0], frames[-1]) > 0.2
+    blended = film(Execution(), prompts=("a cat face", "a castle"), tree=Branching(max_branches=0), fill="blend")
+    mixed = blended.frames[0 : len(blended)]
+    assert ghosting(mixed[5], mixed[0], mixed[-1]) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_middle_of_a_transition_is_as_sharp_as_its_ends() -> None:
+    frames = film(Execution(), prompts=("a cat face", "a castle"), seconds=0.8).frames[0:16]
+    edges = (frames.diff(dim=-1).abs().mean((1, 2, 3)) + frames.diff(dim=-2).abs().mean((1, 2, 3))).tolist()
+    assert min(edges[4:-4]) > 0.7 * min(edges[0], edges[-1])
