@@ -120,13 +120,15 @@ def test_a_replayed_tree_is_the_same_tree() -> None:
 
 def test_parents_are_the_nearest_that_began_earlier() -> None:
     tree = Tree.of_keys(2)
-    tree = tree.with_nodes([tree.fork(0.5, 5, 1)])
-    late = tree.fork(0.25, 8, 2)
+    tree = tree.with_nodes(tree.fork([0.5], 5, 1))
+    late, later = tree.fork([0.25, 0.75], 8, 2)
     assert late.parents == (0, 2)
-    assert late.share == 0.5
-    assert tree.fork(0.25, 5, 2).parents == (0, 1), "a branch of the same step is no parent"
+    assert later.parents == (2, 1)
+    assert late.share == later.share == 0.5
+    (same,) = tree.fork([0.25], 5, 2)
+    assert same.parents == (0, 1), "a branch of the same step is no parent"
     with pytest.raises(TaskError, match="step 1 or later"):
-        tree.fork(0.5, 0, 1)
+        tree.fork([0.5], 0, 1)
 
 
 @pytest.mark.parametrize(

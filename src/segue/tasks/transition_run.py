@@ -155,7 +155,7 @@ class TransitionRun:
         step = planner.fill_step(self.tree)
         wave = max(node.wave for node in self.tree.nodes) + 1
         base = self.tree
-        self.tree = base.with_nodes([base.fork(position, step, wave) for position in wanted])
+        self.tree = base.with_nodes(base.fork(wanted, step, wave))
         names = range(len(base.nodes), len(self.tree.nodes))
         total, done = len(wanted) * (len(grower.schedule) - step), 0
         # Nothing forks from these, so that no latents but their last are kept.

@@ -110,7 +110,8 @@ class Fixed:
                         tree = tree.prolonged(known, stop)
                         current.append(known)
                         continue
-                    tree = tree.with_nodes([replace(tree.fork(position, level.step, wave, alive), stop=stop)])
+                    (node,) = tree.fork([position], level.step, wave, alive)
+                    tree = tree.with_nodes([replace(node, stop=stop)])
                     current.append(len(tree.nodes) - 1)
             alive = current
         return tree
@@ -161,7 +162,7 @@ class Adaptive:
         order = tree.frames()
         places = [tree.nodes[name].position for name in order]
         middles = spread(list(zip(places, places[1:], growth.gaps, strict=False)), count)
-        return [tree.fork(middle, step, done + 1) for middle in middles]
+        return tree.fork(middles, step, done + 1)
 
 
 @dataclass(frozen=True)

@@ -86,30 +86,43 @@ def _invert(places: Sequence[float], travelled: Sequence[float], distance: float
 
 def missing(tree: Tree, positions: Sequence[float]) -> list[float]:
     """The positions that no frame of the tree is near enough to serve."""
-    return [position for index, position in enumerate(positions) if _serving(tree, positions, index) is None]
+    known = _Known.of(tree)
+    return [position for index, position in enumerate(positions) if known.serving(positions, index) is None]
 
 
 def shots(tree: Tree, positions: Sequence[float]) -> list[Shot]:
     """What each frame shows, from the frames that the tree has: the node that serves it, or a mix of its neighbours."""
-    order = tree.frames()
+    known = _Known.of(tree)
     shown: list[Shot] = []
     for index, position in enumerate(positions):
-        node = _serving(tree, positions, index)
+        node = known.serving(positions, index)
         if node is not None:
             shown.append(Shot(node, node))
             continue
-        right = next(i for i in order if tree.nodes[i].position > position)
-        left = order[order.index(right) - 1]
-        start, end = tree.nodes[left].position, tree.nodes[right].position
-        shown.append(Shot(left, right, (position - start) / (end - start)))
+        right = bisect_right(known.places, position)
+        start, end = known.places[right - 1], known.places[right]
+        shown.append(Shot(known.names[right - 1], known.names[right], (position - start) / (end - start)))
     return shown
 
 
-def _serving(tree: Tree, positions: Sequence[float], index: int) -> int | None:
-    """The node that shows frame `index`, if one lies within SNAP of the way to the next frame on its side."""
-    position = positions[index]
-    nearest = min(tree.frames(), key=lambda i: abs(tree.nodes[i].position - position))
-    place = tree.nodes[nearest].position
-    beside = index + 1 if place > position else index - 1
-    reach = abs(positions[beside] - position) if 0 <= beside < len(positions) else 0.0
-    return nearest if abs(place - position) <= SNAP * reach else None
+@dataclass(frozen=True)
+class _Known:
+    """The frames that a tree has, from left to right: their names and places."""
+
+    names: tuple[int, ...]
+    places: tuple[float, ...]
+
+    @staticmethod
+    def of(tree: Tree) -> _Known:
+        names = tree.frames()
+        return _Known(tuple(names), tuple(tree.nodes[name].position for name in names))
+
+    def serving(self, positions: Sequence[float], index: int) -> int | None:
+        """The node that shows frame `index`, if one lies within SNAP of the way to the next frame on its side."""
+        position = positions[index]
+        right = min(max(bisect_right(self.places, position), 1), len(self.places) - 1)
+        nearest = min((right - 1, right), key=lambda i: abs(self.places[i] - position))
+        place = self.places[nearest]
+        beside = index + 1 if place > position else index - 1
+        reach = abs(positions[beside] - position) if 0 <= beside < len(positions) else 0.0
+        return self.names[nearest] if abs(place - position) <= SNAP * reach else None

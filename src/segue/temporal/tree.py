@@ -6,6 +6,7 @@ branch at position 2.25 is a quarter of the way from key 2 to key 3.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -73,23 +74,31 @@ class Tree:
         """The nodes that can be shown, from left to right."""
         return sorted((i for i, node in enumerate(self.nodes) if node.is_frame), key=lambda i: self.nodes[i].position)
 
-    def fork(self, position: float, step: int, wave: int, candidates: Sequence[int] | None = None) -> Node:
-        """A node at a position, forked at a step from the nearest nodes that began earlier and are still running.
+    def fork(
+        self, positions: Sequence[float], step: int, wave: int, candidates: Iterable[int] | None = None
+    ) -> list[Node]:
+        """Nodes at positions, forked at a step from the nearest nodes that began earlier and are still running.
+
+        Args:
+            positions: on the line of the keys, each left of the last key.
+            step: where they fork.
+            wave: the round that they belong to; parents are of earlier ones.
+            candidates: the nodes that may be parents; None is all.
 
         Raises:
             TaskError: if the step is not after the start of the keys.
         """
         if step < 1:
             raise TaskError(f"a branch can fork at step 1 or later, got step {step}")
-        able = [
-            i
-            for i in (range(len(self.nodes)) if candidates is None else candidates)
-            if self.nodes[i].step < step and _runs_until(self.nodes[i], step) and self.nodes[i].wave < wave
-        ]
-        left = max((i for i in able if self.nodes[i].position <= position), key=lambda i: self.nodes[i].position)
-        right = min((i for i in able if self.nodes[i].position > position), key=lambda i: self.nodes[i].position)
-        start, end = self.nodes[left].position, self.nodes[right].position
-        return Node(position, step, (left, right), (position - start) / (end - start), wave=wave)
+        names = range(len(self.nodes)) if candidates is None else candidates
+        able = sorted((node.position, name) for name in names if _can_bear(node := self.nodes[name], step, wave))
+        forked: list[Node] = []
+        for position in positions:
+            right = bisect_right(able, position, key=lambda parent: parent[0])
+            (start, left_name), (end, right_name) = able[right - 1], able[right]
+            share = (position - start) / (end - start)
+            forked.append(Node(position, step, (left_name, right_name), share, wave=wave))
+        return forked
 
     def row(self, name: int) -> RowId:
         """The name of a node as a row of a batch."""
@@ -129,6 +138,10 @@ class Tree:
             )
             if not sound:
                 raise TaskError(f"branch {name} of the plan does not fit its parents {node.parents}: {node}")
+
+
+def _can_bear(node: Node, step: int, wave: int) -> bool:
+    return node.step < step and _runs_until(node, step) and node.wave < wave
 
 
 def _runs_until(node: Node, step: int) -> bool:
