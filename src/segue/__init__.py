@@ -1,1 +1,39 @@
-"""Segue: temporally coherent video from latent diffusion models."""
+"""Segue: temporally coherent video from latent diffusion models.
+
+Names are loaded on first use: importing the package imports no torch, and does nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segue import errors
+    from segue.media import Clip, read
+    from segue.tasks.branching import Branching
+    from segue.tasks.image import Image
+    from segue.tasks.rerun import Rerun
+    from segue.tasks.sampling import Execution, Sampling
+    from segue.tasks.transition import Transition
+    from segue.zoo import ModelCard, load
+
+__version__ = "0.1.0"
+_HOME = {name: f"segue.tasks.{name.lower()}" for name in ("Branching", "Image", "Rerun", "Sampling", "Transition")}
+_HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
+_HOME.update(ModelCard="segue.zoo", load="segue.zoo")
+
+__all__ = ["Branching", "Clip", "Execution", "Image", "ModelCard", "Rerun", "Sampling", "Transition"]
+__all__ += ["__version__", "errors", "load", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("segue.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:
@@ -107,17 +108,16 @@ class State:
         import torch
 
         longest = max((state.history for state in states), key=len)
-        parts = [state.history or _no_history(longest, len(state)) for state in states]
+        none = [
+            tuple(part.new_full((len(state), *part.shape[1:]), float("nan")) for part in longest) for state in states
+        ]
+        parts = [state.history or blank for state, blank in zip(states, none, strict=True)]
         return State(
             torch.cat([state.x for state in states]),
             torch.cat([state.step for state in states]),
             tuple(row for state in states for row in state.ids),
             tuple(torch.cat(rows) for rows in zip(*parts, strict=True)),
         )
-
-
-def _no_history(like: History, count: int) -> History:
-    return tuple(part.new_full((count, *part.shape[1:]), float("nan")) for part in like)
 
 
 @dataclass(frozen=True)
@@ -146,21 +146,17 @@ class Conditioning:
         return len(self.text)
 
     def __getitem__(self, rows: Sequence[int]) -> Conditioning:
-        pick = list(rows)
-        return self._map(lambda part: part[pick])
+        return self._map(lambda part: part[list(rows)])
 
     def lerp(self, other: Conditioning, weight: Float[Tensor, " b"]) -> Conditioning:
         """Linear mix, row by row: `weight` 0 is self, 1 is `other`. Labels must agree; they cannot be mixed."""
-        if (self.label is None) != (other.label is None) or (
-            self.label is not None and other.label is not None and not self.label.equal(other.label)
-        ):
+        mine, theirs = (None if part.label is None else part.label.tolist() for part in (self, other))
+        if mine != theirs:
             raise ValueError("conditionings with different labels cannot be mixed")
 
         def mix(a: Tensor, b: Tensor) -> Tensor:
-            if not a.is_floating_point():
-                return a
             w = over_rows(weight, a)
-            return a * (1 - w) + b * w
+            return a * (1 - w) + b * w if a.is_floating_point() else a
 
         return self._zip(other, mix)
 
@@ -179,10 +175,7 @@ class Conditioning:
         """One batch of several that are made of the same parts."""
         import torch
 
-        merged = parts[0]
-        for part in parts[1:]:
-            merged = merged._zip(part, lambda a, b: torch.cat([a, b]))
-        return merged
+        return reduce(lambda merged, part: merged._zip(part, lambda a, b: torch.cat([a, b])), parts)
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Conditioning:
         return self._zip(self, lambda a, _: f(a))
@@ -230,8 +223,7 @@ class Guided:
         return len(self.terms[0])
 
     def __getitem__(self, rows: Sequence[int]) -> Guided:
-        pick = list(rows)
-        return Guided(tuple(term[pick] for term in self.terms), self.weights[:, pick], self.rescale)
+        return Guided(tuple(term[rows] for term in self.terms), self.weights[:, list(rows)], self.rescale)
 
     @staticmethod
     def cat(parts: Sequence[Guided]) -> Guided:
@@ -262,14 +254,6 @@ class Call:
     rows: tuple[RowId, ...]
     term: tuple[int, ...]
     phase: Literal["all", "anchors", "rest"] = "all"
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What to encode as one row of conditioning."""
-
-    text: str
-    negative: str = ""
 
 
 class Network(Protocol):

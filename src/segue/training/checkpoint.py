@@ -55,7 +55,7 @@ def resume(path: Path, run: Run) -> tuple[int, float]:
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         run.model.load_state_dict(_below(tensors, "model."))
         run.ema.load(_below(tensors, "ema."))
     except (SafetensorError, RuntimeError, KeyError) as error:

@@ -1,0 +1,68 @@
+# A fresh machine needs Python 3.11, pip and make.
+#
+#   make demo     install into .venv, and render demo.mp4 with the embedded model
+#   make test     install what the checks need, then lint, types and all tests
+#   make          only install
+#   make clean    remove .venv, caches and what was rendered
+#
+#   PYTHON=...         which Python makes .venv
+#   TORCH_INDEX=URL    a package index that holds another build of torch, such as one for CUDA
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+# Which build is installed is remembered by the name of its index; without TORCH_INDEX, the one that is there will do.
+ANY_TORCH := $(firstword $(wildcard $(VENV)/.torch*) $(VENV)/.torch)
+TORCH_STAMP := $(if $(TORCH_INDEX),$(VENV)/.torch-$(notdir $(patsubst %/,%,$(TORCH_INDEX))),$(ANY_TORCH))
+BASE := $(VENV)/.base
+DEV := $(VENV)/.dev
+
+DEMO := "a red apple" "a green apple" "a lemon" "the sun" "a sunflower"
+
+# Tests run several processes' worth of small tensors: more threads than one only wait for each other.
+export OMP_NUM_THREADS ?= $(if $(filter tests test,$(MAKECMDGOALS)),1,)
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: install demo test lint types tests clean
+
+install: $(BASE)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Segue needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and by exact version, so that no dependency drags in another build of it.
+$(TORCH_STAMP): constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--force-reinstall --index-url $(TORCH_INDEX)) $(TORCH)
+	rm -f $(VENV)/.torch*
+	touch $@
+
+$(BASE): pyproject.toml constraints.txt $(TORCH_STAMP)
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(DEV): $(BASE)
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(BASE)
+	$(BIN)/segue transition $(DEMO) -o demo.mp4 --seconds 10 --fps 24
+
+test: lint types tests
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)
+	$(BIN)/pyright
+
+tests: $(DEV)
+	$(BIN)/pytest -q --durations=10
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist demo.mp4 demo.json
+	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
