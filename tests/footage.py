@@ -22,6 +22,14 @@ def moving(count: int = 10, size: tuple[int, int] = (96, 64)) -> Tensor:
     return (frames * 255).round().byte()
 
 
+def numbers(frames: Tensor, total: int) -> list[int]:
+    """Which of `total` moving frames each of these (t, 3, h, w in [0, 1]) is, read off its bar."""
+    width = frames.shape[3]
+    weight = (frames[:, 0, frames.shape[2] * 3 // 8] - 0.8).clamp(min=0)
+    centre = (weight * torch.arange(width)).sum(-1) / weight.sum(-1)
+    return ((centre - 1.5) * (total - 1) / (width - 4)).round().int().tolist()
+
+
 def patches() -> Tensor:
     """One uint8 picture (1, 3, 96, 160) of 15 flat colours, 32 pixels each, the corners of the RGB cube among them."""
     corners = [[255 * (i >> bit & 1) for bit in range(3)] for i in range(8)]

@@ -76,7 +76,9 @@ def levels_of(frames: Frames, window: slice) -> UInt8[Tensor, "t 3 h w"]:
 
 def as_floats(levels: UInt8[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h w"]:
     """Bytes to pictures in [0, 1]; `to_uint8` takes them back exactly."""
-    return levels.float().div_(255)
+    import torch
+
+    return levels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ class Excerpt:
 
     def _inner(self, window: slice) -> slice:
         numbers = self.numbers[window]
-        return slice(numbers.start, numbers.stop, numbers.step)
+        # Backwards to the first frame, `stop` is -1, which a slice would take for the last one.
+        return slice(numbers.start, numbers.stop if numbers.stop >= 0 else None, numbers.step)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from segue.errors import MediaError
+from segue.media.clip import as_floats
 from segue.media.disk import disk_errors
 from segue.media.sinks import RATE
 from segue.media.timing import DEFAULT_RATE, Timing, timing
@@ -41,22 +42,24 @@ def _reading(path: Path) -> Generator[None]:
     try:
         with disk_errors(path, "read"):
             yield
+    except UnidentifiedImageError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise MediaError(f"cannot read {path}: the picture is damaged ({error}); try another copy") from error
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the file's content is that of a picture, still or animated, that Pillow reads."""
+def picture_kind(path: Path) -> Literal["still", "moving"] | None:
+    """Whether the file's content is a picture that Pillow reads, and whether that moves. None if it is no picture.
+
+    Raises:
+        MediaError: if it is damaged.
+    """
     try:
-        with disk_errors(path, "read"), Image.open(path, formats=KINDS):
-            return True
+        with _reading(path), Image.open(path, formats=KINDS) as image:
+            moves = image.format in ("GIF", "WEBP", "PNG") and getattr(image, "n_frames", 1) > 1
+            return "moving" if moves else "still"
     except UnidentifiedImageError:
-        return False
-
-
-def frame_count(image: Image.Image) -> int:
-    """How many frames an open picture has."""
-    return getattr(image, "n_frames", 1)
+        return None
 
 
 def still(path: Path, background: str) -> UInt8[Tensor, "1 3 h w"]:
@@ -103,7 +106,7 @@ class AnimatedFrames:
         with _reading(path):
             # From memory: an open file would have to be closed by someone. Animations are small.
             self._image = Image.open(BytesIO(path.read_bytes()), formats=KINDS)
-            for number in range(frame_count(self._image)):
+            for number in range(getattr(self._image, "n_frames", 1)):
                 self._image.seek(number)
                 self._image.load()
                 # Players show what claims to last no time at all for a tenth of a second.
@@ -122,12 +125,16 @@ class AnimatedFrames:
         return len(self.timing.shown)
 
     def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        return as_floats(self.levels(window))
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window, 256 levels a colour."""
         wanted = [self.timing.shown[i] for i in range(len(self))[window]]
         pixels = np.empty((len(wanted), *self.size[::-1], 3), np.uint8)
         with self._lock, _reading(self.path):
             for row in np.argsort(wanted, kind="stable"):
                 pixels[row] = self._frame(wanted[row])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def _frame(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         if number not in self._cache:
@@ -169,10 +176,14 @@ class FolderFrames:
         return len(self.files)
 
     def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        return as_floats(self.levels(window))
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window, 256 levels a colour."""
         files = self.files[window]
         if not files:
-            return torch.empty(0, 3, *self.size[::-1])
-        return torch.cat([still(file, self.background) for file in files]).float() / 255
+            return torch.empty(0, 3, *self.size[::-1], dtype=torch.uint8)
+        return torch.cat([still(file, self.background) for file in files])
 
     def _inspect(self, file: Path) -> tuple[tuple[int, int], str]:
         """The size that a file will have, and the rate that it may name."""

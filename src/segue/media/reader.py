@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from PIL import Image
-
 from segue.errors import MediaError
 from segue.media.audio import Audio
 from segue.media.clip import Clip, TensorFrames, as_rate
 from segue.media.disk import PathLike, as_path, disk_errors
-from segue.media.pictures import AnimatedFrames, FolderFrames, frame_count, is_picture, still
+from segue.media.pictures import AnimatedFrames, FolderFrames, picture_kind, still
 from segue.media.timing import DEFAULT_RATE
 from segue.media.video import VideoFrames
 
@@ -40,12 +38,11 @@ def read(path: PathLike, *, fps: Fraction | float | None = None, background: str
     if folder:
         frames = FolderFrames(path, background)
         return Clip(frames, rate or frames.rate)
-    if not is_picture(path):
-        video = VideoFrames(path, rate)
-        return Clip(video, video.timing.fps, Audio(path, video.start) if video.has_sound else None)
-    with Image.open(path) as image:
-        moving = frame_count(image) > 1 and image.format in ("GIF", "WEBP", "PNG")
-    if not moving:
+    kind = picture_kind(path)
+    if kind == "still":
         return Clip(TensorFrames(still(path, background)), rate or DEFAULT_RATE)
-    animation = AnimatedFrames(path, rate, background)
-    return Clip(animation, animation.timing.fps)
+    if kind == "moving":
+        animation = AnimatedFrames(path, rate, background)
+        return Clip(animation, animation.timing.fps)
+    video = VideoFrames(path, rate)
+    return Clip(video, video.timing.fps, Audio(path, video.start) if video.has_sound else None)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from segue.errors import MediaError
-from segue.media.clip import to_uint8
+from segue.media.clip import as_floats, to_uint8
 from segue.media.disk import PathLike, as_path, disk_errors, written_whole
 
 if TYPE_CHECKING:
@@ -111,12 +111,16 @@ class Spool:
         self._count += len(pixels)
 
     def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        return as_floats(self.levels(window))
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window, 256 levels a colour."""
         numbers = range(self._count)[window]
         pixels = np.empty((len(numbers), 3, *self._size[::-1]), np.uint8)
         with self._lock, disk_errors(self.folder, "read"):
             for row, number in enumerate(numbers):
                 self._read(number, memoryview(pixels[row]).cast("B"))
-        return torch.from_numpy(pixels).float() / 255
+        return torch.from_numpy(pixels)
 
     def _read(self, number: int, into: memoryview) -> None:
         self._file.seek(number * self._bytes)

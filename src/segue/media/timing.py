@@ -82,7 +82,8 @@ def _constant_rate(times: np.ndarray, span: Fraction, tick: float, declared: Seq
     for rate in (*declared, *usual):
         if error(rate) <= 1.01 * tick and abs(rate / measured - 1) < 0.1:
             return rate
-    return next((rate for rate in (*declared, measured) if error(rate) < 0.5 / rate), None)
+    near = (rate for rate in usual if abs(rate / measured - 1) < 0.02)
+    return next((rate for rate in (*declared, *near, measured) if error(rate) < 0.5 / rate), None)
 
 
 def _usual_rate(times: np.ndarray) -> Fraction:

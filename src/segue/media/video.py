@@ -8,7 +8,9 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ import torch
 from av.video.reformatter import ColorRange, Colorspace
 
 from segue.errors import MediaError
+from segue.media.clip import as_floats
 from segue.media.disk import disk_errors
 from segue.media.sinks import SWSCALE, TRUE_SIZE
 from segue.media.timing import DEFAULT_RATE, Timing, timing
@@ -98,12 +101,16 @@ class VideoFrames:
         return len(self.timing.shown)
 
     def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        return as_floats(self.levels(window))
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window, 256 levels a colour."""
         wanted = [self.timing.shown[i] for i in range(len(self))[window]]
         pixels = np.empty((len(wanted), *self.size[::-1], 3), np.uint8)
         with self._lock, self._decoding():
             for row in np.argsort(wanted, kind="stable"):
                 pixels[row] = self._frame(wanted[row])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     @contextmanager
     def _decoding(self) -> Generator[None]:
@@ -144,13 +151,18 @@ class VideoFrames:
             raise MediaError(f"cannot read {self.path}: there are no frames in it")
         rate = self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE
         step = max(1, round(1 / (rate * self._tick)))
-        shown = sorted((tick, duration or step, key) for tick, duration, key in stamps if tick is not None)
+        shown = sorted((tick, key) for tick, _, key in stamps if tick is not None)
+        ticks = [tick for tick, _ in shown]
         # Without a time of its own for each frame there is nothing to seek by: frames are counted from the start.
-        self._seekable = len({tick for tick, _, _ in shown}) == len(stamps)
+        self._seekable = len(set(ticks)) == len(stamps)
         if not self._seekable:
             return [step * number for number in range(len(stamps))], step * len(stamps)
-        self._keys = [number for number, (_, _, key) in enumerate(shown) if key]
-        return [tick for tick, _, _ in shown], shown[-1][0] + shown[-1][1]
+        self._keys = [number for number, (_, key) in enumerate(shown) if key]
+        last, duration, _ = stamps[-1]
+        if last != ticks[-1] or not duration:
+            # Frames that are stored out of order have the durations of their neighbours.
+            duration = round(median(after - before for before, after in pairwise(ticks))) if len(ticks) > 1 else step
+        return ticks, ticks[-1] + duration
 
     def _frame(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         if number in self._cache:
