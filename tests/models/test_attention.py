@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from diffusers import ControlNetModel, MotionAdapter, UNetMotionModel, UNetSpatioTemporalConditionModel
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.models.unets.unet_motion_model import MotionAdapter, UNetMotionModel
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 
 from segue.models.attention import attached, sites
 from segue.models.denoiser import PADDING
@@ -73,7 +77,7 @@ def test_attention_over_time_is_told_apart(model):
         motion_num_attention_heads=4,
         use_motion_mid_block=False,
     )
-    animated = UNetMotionModel.from_unet2d(model.parts["unet"], motion)
+    animated: Any = UNetMotionModel.from_unet2d(model.parts["unet"], motion)
     found = sites(animated)
     assert all((site.kind == "temporal") == ("motion_modules" in site.name) for site in found)
     assert {site.kind for site in found} == {"self", "cross", "temporal"}
@@ -159,7 +163,7 @@ def test_processors_that_hold_weights_come_back_as_they_were(model, ask):
 
     place = sites(model.parts["unet"])[0]
     plain = place.module.processor
-    weighted = Weighted(plain)
+    weighted: Any = Weighted(plain)
     place.module.set_processor(weighted)
     try:
         before = ask()

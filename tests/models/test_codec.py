@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from segue.errors import TaskError
 from segue.models.codec import AutoencoderCodec, codec_dtype
@@ -31,10 +32,11 @@ def test_shapes_and_ranges(codec):
 
 
 def test_the_mode_is_scaled_and_shifted(model):
-    vae: AutoencoderKL = model.codec.vae
+    vae: Any = model.codec.vae
     mode = vae.encode(PICTURES * 2 - 1).latent_dist.mode()
     assert torch.allclose(model.codec.encode(PICTURES), mode * vae.config.scaling_factor, atol=1e-6)
-    shifted = AutoencoderKL.from_config({**vae.config, "shift_factor": 0.3, "scaling_factor": 2.0}).eval()
+    shifted: Any = AutoencoderKL.from_config({**vae.config, "shift_factor": 0.3, "scaling_factor": 2.0})
+    shifted.eval()
     shifted.load_state_dict(vae.state_dict())
     codec = AutoencoderCodec(shifted)
     assert torch.allclose(codec.encode(PICTURES), (mode - 0.3) * 2, atol=1e-6)

@@ -163,9 +163,43 @@ def test_on_a_real_network_a_batch_equals_its_rows_one_by_one(model):
     assert (together - alone).abs().max() < 1e-4 * together.abs().max()
 
 
-def test_on_a_real_network_padded_rows_are_equal_bit_by_bit(model):
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("max_batch", [3, 6, 8, 11])
+def test_on_a_real_network_padded_rows_are_equal_bit_by_bit(model, threads, max_batch):
     x, at, cond = real(model, 5)
-    denoiser = model.batched(6, deterministic=True).denoiser
+    denoiser = model.batched(max_batch, deterministic=True).denoiser
     together = denoiser(x, at, cond)
     for rows in ([0], [3], [4, 1], [2, 0, 4], [4, 3, 2, 1, 0]):
         assert torch.equal(denoiser(x[rows], at[rows], cond[rows]), together[rows])
+
+
+def test_without_padding_rows_are_not_equal_bit_by_bit(model):
+    """Or the law above would hold vacuously."""
+    x, at, cond = real(model, 5)
+    denoiser = model.batched(16).denoiser
+    together = denoiser(x, at, cond)
+    assert not all(torch.equal(denoiser(x[[i]], at[[i]], cond[[i]]), together[[i]]) for i in range(5))
+
+
+def test_filled_calls_have_a_multiple_of_four_rows_where_they_can():
+    for max_batch, group, rows in (
+        (3, 1, 3),
+        (4, 1, 4),
+        (11, 1, 8),
+        (16, 1, 16),
+        (11, 2, 8),
+        (14, 14, 14),
+        (60, 14, 56),
+    ):
+        spy = Spy()
+        denoiser = NetworkDenoiser(spy, "epsilon", max_batch=max_batch, group=group, deterministic_batch=True)
+        pick = [0] * group
+        denoiser(X[pick], AT[pick], text(group))
+        assert spy.sizes == [rows]

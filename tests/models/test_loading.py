@@ -8,13 +8,14 @@ import pickle
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import write_model
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from ldm_layout import to_ldm
 from safetensors.torch import load_file, save_file
+from tiny import write_model
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, UnsafeFileError
@@ -85,7 +86,7 @@ def test_versions_are_told_apart_by_shapes():
 def test_the_configurations_that_ship_are_those_of_the_published_models(name, unet, text):
     """By their numbers of parameters; the sizes are those of the published weight files."""
     with torch.device("meta"):
-        network = UNet2DConditionModel.from_config(json.loads((CONFIGS / name / "unet/config.json").read_text()))
+        network: Any = UNet2DConditionModel.from_config(json.loads((CONFIGS / name / "unet/config.json").read_text()))
         config = json.loads((CONFIGS / name / "text_encoder/config.json").read_text())
         encoder = CLIPTextModel(CLIPTextConfig(**config))
     assert sum(p.numel() for p in network.parameters()) == unet

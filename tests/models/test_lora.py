@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
@@ -29,6 +30,10 @@ def latents_of(model) -> torch.Tensor:
     return model.parts["unet"](x, time, encoder_hidden_states=model.text(["a red apple"]).text).sample
 
 
+def layers(network) -> Any:
+    return get_peft_model_state_dict(network)
+
+
 def described(network) -> dict[str, object]:
     """What training scripts write beside a LoRA: PEFT's configuration, made of JSON's types."""
     config = network.peft_config["default"].to_dict()
@@ -41,7 +46,7 @@ def trained(folder, tmp_path_factory) -> Path:
     torch.manual_seed(9)
     place = tmp_path_factory.mktemp("lora")
     with quiet():
-        pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
         pipeline.unet.add_adapter(
             LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_out.0", "conv1"], alpha_pattern={"conv1": 2})
         )
@@ -53,8 +58,8 @@ def trained(folder, tmp_path_factory) -> Path:
                         parameter.normal_(std=0.1)
         StableDiffusionPipeline.save_lora_weights(
             place,
-            unet_lora_layers=get_peft_model_state_dict(pipeline.unet),
-            text_encoder_lora_layers=get_peft_model_state_dict(pipeline.text_encoder),
+            unet_lora_layers=layers(pipeline.unet),
+            text_encoder_lora_layers=layers(pipeline.text_encoder),
             unet_lora_adapter_metadata=described(pipeline.unet),
             text_encoder_lora_adapter_metadata=described(pipeline.text_encoder),
         )
@@ -82,7 +87,7 @@ def test_the_algebra_of_one_layer(folder, model, tmp_path):
 
 def test_it_equals_diffusers_with_the_same_file(folder, trained):
     with quiet():
-        pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
         pipeline.load_lora_weights(trained.parent, weight_name=trained.name, adapter_name="it")
         pipeline.set_adapters(["it"], [0.7])
     ids = pipeline.tokenizer(["a red apple"], padding="max_length", max_length=77, return_tensors="pt").input_ids

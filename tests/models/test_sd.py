@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
@@ -32,7 +34,7 @@ def ours(model, steps: int, scale: float, seed: int, size: tuple[int, int] = (64
 
 def theirs(folder, steps: int, scale: float, seed: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
     with quiet():
-        pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+_ALIKE = 4
 PADDING = -1
 """The guidance term that a Call gives to rows which only fill a batch up."""
 
@@ -57,8 +59,9 @@ class NetworkDenoiser:
         network: the family's module call.
         prediction: what it predicts.
         max_batch: the most network rows (terms times rows) in one call; a whole number of groups is taken.
-        deterministic_batch: fill every call up to exactly that many rows, so that a row's bits do not depend on its
-            companions. Rows that fill up repeat the last group and carry the term PADDING.
+        deterministic_batch: fill every call up to one number of rows, so that a row's bits do not depend on its
+            companions: max_batch, or the multiple of 4 below it. Rows that fill up repeat the last group and carry
+            the term PADDING.
         group: consecutive rows that must share a call (the frames of a video model).
     """
 
@@ -112,11 +115,20 @@ class NetworkDenoiser:
 
     def _calls(self, count: int) -> Iterator[tuple[list[int], list[int]]]:
         """Cut network rows 0..count into calls: the rows of each, and the rows that fill it up."""
-        most = self.max_batch // self.group * self.group
+        most = self._most()
         for start in range(0, count, most):
             rows = list(range(start, min(start + most, count)))
             missing = most - len(rows) if self.deterministic_batch else 0
             yield rows, rows[-self.group :] * (missing // self.group)
+
+    def _most(self) -> int:
+        most = self.max_batch // self.group * self.group
+        if not self.deterministic_batch:
+            return most
+        # On several threads MKL cuts a product of few rows (time embeddings have one each) so that a row's rounding
+        # depends on its place, unless their number is a multiple of 4: 5, 6, 7, 9, 10 and 11 were seen to fail.
+        whole = most - most % math.lcm(_ALIKE, self.group)
+        return whole or most
 
 
 def _weighted_sum(raws: tuple[Tensor, ...], weights: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def download(repository: Repository) -> Path:
         wanted = set[str]() if repository.file is not None else needed_files(repository.id, names)
         # One small file first: a gated repository answers questions, but refuses files.
         first = repository.file or "model_index.json"
-        options = {"revision": repository.revision, "library_name": "segue"}
+        options: dict[str, Any] = {"revision": repository.revision, "library_name": "segue"}
         local = Path(hf_hub_download(repository.id, first, **options))
         if repository.file is not None:
             return local
