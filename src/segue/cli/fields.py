@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import tomllib
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter, Token
 
@@ -21,6 +20,9 @@ SHORTER = {"seeds": "seed", "guidance_scale": "guidance"}
 ALIASES = {"output": "-o", "model": "-m"}
 RUNS = {"branches", "at"}
 """Lists that are given in one go, `--at 0 3 6 9`; others by repeating their flag, once per key."""
+
+POSITIONAL, VAR_POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,28 @@ class Flag:
         """Whether it is given without a name: what has no default."""
         return self.default is MISSING
 
+    @property
+    def is_list(self) -> bool:
+        """Whether it is all that is given without a name."""
+        return self.is_positional and get_origin(self.hint) is tuple
+
     def parameter(self) -> inspect.Parameter:
-        """As a parameter of a function that cyclopts reads."""
-        hint, default = self.hint, None if self.is_positional else self.default
-        optional = _optional(hint)
-        about = Parameter(help=self.help, negative=(), alias=ALIASES.get(self.name), show_default=_shown(default))
-        if optional == tuple[int, int]:
-            hint, shape = optional, Parameter(converter=_size, n_tokens=1, metavar="WxH", show_default=False)
-            about = Parameter.combine(about, shape)
+        """As a parameter of a function that cyclopts reads. What must be given is optional here: the task misses it."""
+        about = Parameter(help=self.help, negative=(), alias=ALIASES.get(self.name))
+        if self.is_list:
+            return inspect.Parameter(self.name, VAR_POSITIONAL, annotation=Annotated[get_args(self.hint)[0], about])
+        if self.is_positional:
+            return inspect.Parameter(self.name, POSITIONAL, default=None, annotation=Annotated[self.hint | None, about])
+        if self.hint == tuple[int, int] | None:
+            about = Parameter.combine(about, Parameter(converter=_size, n_tokens=1, metavar="WxH"))
         elif self.name in RUNS:
             about = Parameter.combine(about, Parameter(consume_multiple=True))
-        kind = inspect.Parameter.POSITIONAL_ONLY if self.is_positional else inspect.Parameter.KEYWORD_ONLY
-        return inspect.Parameter(self.name, kind, default=default, annotation=Annotated[hint, about])
+        about = Parameter.combine(about, Parameter(show_default=_shown(self.default)))
+        return inspect.Parameter(self.name, KEYWORD, default=self.default, annotation=Annotated[self.hint, about])
+
+    def values(self, given: tuple[Any, ...]) -> Any:
+        """The value of a positional flag, from all that was given without a name."""
+        return given if self.is_list else given[0]
 
 
 def flags(kind: type[Any], place: tuple[str, ...]) -> list[Flag]:
@@ -100,16 +112,19 @@ def verb(function: Callable[..., int]) -> Callable[..., int]:
     parameters = [flag.parameter() for flag in sorted(every, key=lambda flag: not flag.is_positional)]
     if "task" in kinds:
         about = Parameter(help="a TOML file of the same fields; flags win over it")
-        hint = Annotated[Path | None, about]
-        parameters.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))
+        parameters.append(inspect.Parameter("config", KEYWORD, default=None, annotation=Annotated[Path | None, about]))
     positional = [flag for flag in every if flag.is_positional]
+    if len(positional) > 1:
+        raise ValueError(f"two fields of {function.__name__} have no default, and only one can go without a name")
 
     def command(*values: Any, **named: Any) -> int:
         config = named.pop("config", None) if "task" in kinds else None
         given = _read_config(config, kinds) if config is not None else {}
-        for flag, value in [*zip(positional, values, strict=False), *((by_name[key], v) for key, v in named.items())]:
-            _put(given, flag.place, value)
+        for name, value in named.items():
+            _put(given, by_name[name].place, value)
         for flag in positional:
+            if values:
+                _put(given, flag.place, flag.values(values))
             _require(given, flag, function.__name__)
         return function(**{key: build(kind, given.get(key, {})) for key, kind in kinds.items()})
 
@@ -135,6 +150,8 @@ def build(kind: type[Any], values: Mapping[str, Any]) -> Any:
         if isinstance(cause, TaskError):
             raise cause from None
         where = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "unexpected_keyword_argument":
+            raise TaskError(f"there is no field {where}; the fields are {', '.join(_names(kind))}") from None
         raise TaskError(f"{where}: {fault['msg']}; got {fault['input']!r}") from None
 
 
@@ -160,22 +177,18 @@ def _put(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
 def _require(values: dict[str, Any], flag: Flag, command: str) -> None:
     """An empty list is left to the task, which knows how many it needs."""
     owner = values.setdefault(flag.place[0], {})
-    if get_origin(flag.hint) is tuple:
+    if flag.is_list:
         owner.setdefault(flag.place[-1], ())
     elif flag.place[-1] not in owner:
-        raise TaskError(f"{flag.name.upper()} is missing: {flag.help}; see segue {command} --help")
+        raise TaskError(f"{flag.name.upper()} is missing ({flag.help.rstrip('.')}); see segue {command} --help")
+
+
+def _names(kind: type[Any]) -> list[str]:
+    return [".".join(flag.place) for flag in flags(kind, ())]
 
 
 def _default(item: Field[Any]) -> Any:
     return item.default_factory() if item.default_factory is not MISSING else item.default
-
-
-def _optional(hint: Any) -> Any:
-    """T of `T | None`, or the type itself."""
-    if get_origin(hint) in (Union, types.UnionType):
-        kept = [part for part in get_args(hint) if part is not type(None)]
-        return kept[0] if len(kept) == 1 else hint
-    return hint
 
 
 def _shown(default: Any) -> bool | Callable[[Any], str]:

@@ -60,8 +60,8 @@ class Output:
         output: file to write, replaced if it exists; its suffix chooses the format (.mp4 .webm .gif .webp .png ...,
             or no suffix for a folder of PNG files). Left out, a new name in this folder.
         crf: constant rate factor of the video, lower is better: 0 to 51 for H.264, 0 to 63 for VP9.
-        json: print one JSON object instead of a line.
-        quiet: print nothing but errors, and no progress.
+        json: print one JSON object on stdout instead of a line.
+        quiet: no progress, no notes and no line at the end; errors are still said.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +74,7 @@ def produce(job: Job, output: Output) -> int:
             complete = False
             meter.note(str(error))
     written = int(meter.done["writing"])
-    if not output.quiet:
+    if output.json or not output.quiet:
         result = Result(path, clip, written, complete, time.monotonic() - began)
         print(json.dumps(result.as_dict(), allow_nan=False) if output.json else result.line())
     return 0 if complete else INTERRUPTED
@@ -150,10 +150,10 @@ def draw_tree(clip: Clip, path: Path) -> None:
 def _noted(clip: Clip, path: Path, crf: int | None) -> Clip:
     """The clip with a record that also says how it is written."""
     from segue.media.clip import Provenance
+    from segue.tasks.record import WrittenAs
 
     record = clip.provenance.record if clip.provenance else {}
-    how = {"suffix": path.suffix, "crf": crf}
-    return replace(clip, provenance=Provenance({**record, "output": how}))
+    return replace(clip, provenance=Provenance({**record, "output": asdict(WrittenAs(path.suffix, crf))}))
 
 
 def _is_record(path: Path) -> bool:

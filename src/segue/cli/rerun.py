@@ -10,7 +10,9 @@ from segue.cli.fields import verb
 from segue.cli.options import Drawing, ModelChoice, Output
 from segue.cli.produce import Job, produce
 from segue.cli.progress import Meter
+from segue.tasks.record import WrittenAs
 from segue.tasks.rerun import Rerun
+from segue.tasks.transition import Transition
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RecordFile:
 def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing) -> int:
     """Make a result again, byte for byte, from the JSON beside it: segue rerun x.json -o again.mp4"""
     again = Rerun.read(file.record.expanduser())
-    made, was = again.record.model, again.record.output
+    made, task, was = again.record.model, again.task, again.record.output or WrittenAs(".mp4")
     chosen = model.otherwise(made.name, made.device, made.dtype)
 
     def make(progress: Meter):
@@ -39,7 +41,7 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
             progress.note(f"warning: {difference}; the result may differ")
         return again.run(loaded, progress)
 
-    default = f"{file.record.stem}-rerun{was.get('suffix', '.mp4')}"
-    shots = again.record.plan.get("shots", [0])
-    job = Job(make, default, len(shots), again.record.fields.get("fps", 1), drawing.tree)
-    return produce(job, replace(output, crf=was.get("crf") if output.crf is None else output.crf))
+    default = Path(f"{file.record.stem}-rerun{was.suffix}").name
+    frames, fps = (task.frames, task.fps) if isinstance(task, Transition) else (1, 1)
+    crf = was.crf if output.crf is None else output.crf
+    return produce(Job(make, default, frames, fps, drawing.tree), replace(output, crf=crf))

@@ -46,6 +46,21 @@ class ModelRecord:
 
 
 @dataclass(frozen=True)
+class WrittenAs:
+    """How a result was written.
+
+    Args:
+        suffix: of its file, which names the format.
+        crf: constant rate factor, if one was asked for.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    suffix: str
+    crf: int | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """One result: the task with nothing left open, the resolved plan, and everything that the bytes depend on.
 
@@ -59,7 +74,7 @@ class Record:
         versions: of Segue, Python and the libraries.
         scores: what was measured of the result.
         complete: False if the work was interrupted and only a part was kept.
-        output: how the file was written: its suffix, and the quality if one was asked for.
+        output: how the command wrote the file; None if it was not a command that did.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -73,7 +88,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     scores: dict[str, Any] = field(default_factory=dict[str, Any])
     complete: bool = True
-    output: dict[str, Any] = field(default_factory=dict[str, Any])
+    output: WrittenAs | None = None
 
     @staticmethod
     def of(
@@ -134,6 +149,8 @@ def read_record(path: Path) -> Record:
 def first_fault(error: Any) -> str:
     """The first complaint of a pydantic validation error, in one line."""
     fault = error.errors()[0]
+    if "error" in fault.get("ctx", {}):
+        return str(fault["ctx"]["error"])
     where = ".".join(str(part) for part in fault["loc"]) or "the whole"
     return f"{where}: {fault['msg']}"
 

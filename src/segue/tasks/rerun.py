@@ -26,17 +26,21 @@ class Rerun:
     Args:
         path: of the JSON, for messages.
         record: what it says.
+        task: to do again.
+        plan: that was made for it.
     """
 
     path: Path
     record: Record
+    task: Image | Transition
+    plan: Any
 
     @staticmethod
     def read(path: str | Path) -> Rerun:
         """From a JSON file.
 
         Raises:
-            RecordError: if it cannot be read, is of another version, or names a task that this Segue has not.
+            RecordError: if it cannot be read, is of another version, or does not make a task that this Segue has.
         """
         path = Path(path)
         record = read_record(path)
@@ -46,7 +50,8 @@ class Rerun:
             raise RecordError(
                 f"{path} records a run that was interrupted; it cannot be repeated, make it anew with the same settings"
             )
-        return Rerun(path, record)
+        kind = TASKS[record.task]
+        return Rerun(path, record, _validated(kind, record.fields, path), _validated(kind.plan_type, record.plan, path))
 
     @property
     def model_name(self) -> str:
@@ -65,13 +70,11 @@ class Rerun:
         """The clip again: the same bytes, given the same model, versions, device class and threads.
 
         Raises:
-            RecordError: if the record's fields do not make a task, or the model has other weights.
+            RecordError: if the model has other weights.
+            TaskError: if the plan does not belong to the task.
         """
         self.differences(model)
-        kind = TASKS[self.record.task]
-        task = _validated(kind, self.record.fields, self.path)
-        plan = _validated(kind.plan_type, self.record.plan, self.path)
-        return task.run(model, self.record.execution, progress, plan)
+        return self.task.run(model, self.record.execution, progress, self.plan)
 
 
 def _validated(kind: type[Any], values: dict[str, Any], path: Path) -> Any:

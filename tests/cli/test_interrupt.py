@@ -1,0 +1,70 @@
+"""Ctrl-C, sent as the signal that it is: what is finished stays, as a playable video, and the command says where."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import SHORT
+from segue.media import read
+
+COMMAND = [sys.executable, "-c", "import sys; from segue.cli.main import main; sys.exit(main())"]
+
+
+def interrupted(film: list[str], folder: Path, stage: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a run that is interrupted when it says that a stage has begun."""
+    process = subprocess.Popen(
+        [*COMMAND, *film],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Where tests run in the background of a shell, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    for line in process.stderr:
+        lines.append(line)
+        if line == f"segue: {stage}\n":
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, "".join(lines) + err
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [
+        ("rendering frames", ["--seconds", "60", "--fps", "60"]),
+        ("writing", ["--seconds", "120", "--fps", "60", "--fill", "blend"]),
+    ],
+)
+def test_what_is_finished_is_kept(stage: str, settings: list[str], film: list[str], tmp_path: Path) -> None:
+    code, out, err = interrupted([*film, *settings, "-o", "x.mp4", "--json"], tmp_path, stage)
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert "interrupted" in err
+    assert "x.mp4" in err
+    result = json.loads(out)
+    clip = read(tmp_path / "x.mp4")
+    assert 2 <= len(clip) == result["frames"] < 3600
+    assert clip.frames[0:2].shape == (2, 3, 64, 64)
+    assert not result["complete"]
+    assert not json.loads((tmp_path / "x.json").read_text("utf-8"))["complete"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "x.mp4"]
+
+
+def test_nothing_to_keep(film: list[str], tmp_path: Path) -> None:
+    code, out, err = interrupted([*film, *SHORT, "-o", "x.mp4"], tmp_path, "loading the model")
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+    assert "nothing to keep" in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
