@@ -56,13 +56,13 @@ def test_streaming_with_overlapping_windows_decodes_once(tmp_path: Path, monkeyp
     frames = read(Clip(TensorFrames(moving(60)), 24).save(tmp_path / "x.mp4")).frames
     assert isinstance(frames, VideoFrames)
     shown: list[int] = []
-    convert = frames._picture  # pyright: ignore[reportPrivateUsage]
+    convert = VideoFrames.__dict__["_picture"]
 
-    def counted(frame: av.VideoFrame) -> np.ndarray:
+    def counted(self: VideoFrames, frame: av.VideoFrame) -> np.ndarray:
         shown.append(frame.pts or 0)
-        return convert(frame)
+        return convert(self, frame)
 
-    monkeypatch.setattr(frames, "_picture", counted)
+    monkeypatch.setattr(VideoFrames, "_picture", counted)
     for first in range(0, 60, 4):
         assert len(frames[first : first + 12]) == min(12, 60 - first)
     assert len(shown) == 60

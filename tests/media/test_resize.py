@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 
 from footage import moving
 from segue.errors import MediaError
 from segue.media import TensorFrames, contact_sheet, fit
-from segue.media.resize import fit_pictures, on_grid
+from segue.media.resize import Fit, fit_pictures, on_grid
 
 
 def frames(size: tuple[int, int] = (96, 64), count: int = 3) -> TensorFrames:
@@ -17,8 +19,8 @@ def frames(size: tuple[int, int] = (96, 64), count: int = 3) -> TensorFrames:
 
 @pytest.mark.parametrize("how", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("size", [(64, 64), (31, 77), (200, 50), (96, 65)], ids=str)
-def test_the_size_is_the_one_that_was_asked_for(how: str, size: tuple[int, int]) -> None:
-    fitted = fit(frames(), size, how)  # pyright: ignore[reportArgumentType]
+def test_the_size_is_the_one_that_was_asked_for(how: Fit, size: tuple[int, int]) -> None:
+    fitted = fit(frames(), size, how)
     assert fitted.size == size
     assert len(fitted) == 3
     assert fitted[1:3].shape == (2, 3, size[1], size[0])
@@ -51,7 +53,7 @@ def test_small_pictures_are_averages() -> None:
 
 def test_rules_and_sizes_are_checked() -> None:
     with pytest.raises(MediaError, match="pad, crop or stretch, got 'zoom'"):
-        fit(frames(), (8, 8), "zoom")  # pyright: ignore[reportArgumentType]
+        fit(frames(), (8, 8), cast(Any, "zoom"))
     with pytest.raises(MediaError, match="at least 1 pixel, got 0x8"):
         fit(frames(), (0, 8), "pad")
 
