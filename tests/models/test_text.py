@@ -41,6 +41,14 @@ def test_the_grammar_of_weights(prompt, pieces):
     assert [weight for _, weight in got] == pytest.approx([weight for _, weight in pieces])
 
 
+def test_deep_nesting_and_absurd_weights():
+    assert parse_weights("(" * 20 + "a" + ")" * 20)[0][1] == pytest.approx(1.1**20)
+    assert parse_weights("(" * 5000 + "a") == [("(" * 5000 + "a", 1)]
+    for absurd in ("(a:5000)", "(a:-1001)", "(" * 5000 + "a" + ")" * 5000):
+        with pytest.raises(TaskError, match="between -1000 and 1000"):
+            parse_weights(absurd)
+
+
 @pytest.mark.parametrize("name", ["model", "short_model"])
 @pytest.mark.parametrize("prompt", ["a red apple", "", "Red  CAT, it's (1"])
 def test_without_weights_it_is_the_plain_encoder_bit_by_bit(name, prompt, request):

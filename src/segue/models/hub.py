@@ -84,9 +84,9 @@ def needed_files(name: str, files: Iterable[str]) -> set[str]:
         raise CheckpointError(f"the hub's {name} is no model of the diffusers layout (no model_index.json){hint}")
     wanted = {file for file in there if _SMALL.fullmatch(file)}
     for part, stem in PARTS.items():
-        plain = re.compile(rf"{part}/{stem}(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-        half = re.compile(rf"{part}/{stem}\.fp16(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-        weights = {file for file in there if plain.fullmatch(file)} or {file for file in there if half.fullmatch(file)}
+        name_of = re.compile(rf"{part}/{stem}(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?")
+        fitting = {file for file in there if name_of.fullmatch(file)}
+        weights = {file for file in fitting if ".fp16" not in file} or fitting
         if not weights and any(file.startswith(f"{part}/") and file.endswith(".bin") for file in there):
             raise UnsafeFileError(
                 f"the hub's {name} has its {part} as a pickle only, and loading a pickle can run any code; Segue reads "

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
 EMPHASIS = 1.1
+LARGEST = 1000
 _CLOSES = {")": "(", "]": "["}
 _NUMBER = re.compile(r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*$")
 _ESCAPE = re.compile(r"\\([()\[\]\\])")
@@ -29,15 +30,31 @@ def parse_weights(prompt: str) -> list[tuple[str, float]]:
     The grammar that AUTOMATIC1111's web UI made common: (text) is 1.1, [text] is 1/1.1, (text:1.3) is 1.3, nesting
     multiplies, and a backslash makes a bracket plain text. Deviation: a bracket without a partner is text, not an error
     and not an open emphasis. "(16:9)" reads as a weight; write "\\(16:9\\)".
+
+    Raises:
+        TaskError: a weight beyond 1000 in magnitude.
     """
-    pieces = list(_pieces(prompt, _pairs(prompt)))
-    merged: list[tuple[str, float]] = []
-    for text, weight in pieces:
-        if merged and merged[-1][1] == weight:
-            merged[-1] = (merged[-1][0] + text, weight)
-        elif text:
-            merged.append((text, weight))
-    return [(_ESCAPE.sub(r"\1", text), weight) for text, weight in merged]
+    partners = _pairs(prompt)
+    closing = {close: start for start, close in partners.items()}
+    pieces: list[tuple[str, float]] = []
+    opened: list[int] = []
+    plain = 0
+    for position in sorted([*partners, *closing]):
+        pieces.append((prompt[plain:position], 1.0))
+        plain = position + 1
+        if position in partners:
+            opened.append(len(pieces))
+            continue
+        first, (last, _) = opened.pop(), pieces[-1]
+        weight = EMPHASIS if prompt[position] == ")" else 1 / EMPHASIS
+        if prompt[position] == ")" and (number := _NUMBER.search(last)):
+            weight = float(number[1])
+            pieces[-1] = (last[: number.start()], 1.0)
+        pieces[first:] = [(text, share * weight) for text, share in pieces[first:]]
+    pieces.append((prompt[plain:], 1.0))
+    if heavy := [weight for _, weight in pieces if not abs(weight) <= LARGEST]:
+        raise TaskError(f"a prompt weight must be between -{LARGEST} and {LARGEST}; got {heavy[0]:.3g}")
+    return [(_ESCAPE.sub(r"\1", text), weight) for text, weight in _joined(pieces)]
 
 
 def _pairs(prompt: str) -> dict[int, int]:
@@ -51,32 +68,22 @@ def _pairs(prompt: str) -> dict[int, int]:
         if character in _CLOSES.values():
             opened.append(position)
         elif character in _CLOSES:
-            partners = [k for k, start in enumerate(opened) if prompt[start] == _CLOSES[character]]
-            if partners:
-                pairs[opened[partners[-1]]] = position
-                del opened[partners[-1] :]
+            fitting = [k for k, start in enumerate(opened) if prompt[start] == _CLOSES[character]]
+            if fitting:
+                pairs[opened[fitting[-1]]] = position
+                del opened[fitting[-1] :]
     return pairs
 
 
-def _pieces(prompt: str, pairs: dict[int, int], start: int = 0, end: int | None = None) -> Iterator[tuple[str, float]]:
-    """The pieces of prompt[start:end], relative to its surroundings."""
-    end = len(prompt) if end is None else end
-    plain = start
-    position = start
-    while position < end:
-        if position not in pairs:
-            position += 1
-            continue
-        yield prompt[plain:position], 1.0
-        close = pairs[position]
-        inner = list(_pieces(prompt, pairs, position + 1, close))
-        weight = EMPHASIS if prompt[position] == "(" else 1 / EMPHASIS
-        if prompt[position] == "(" and (number := _NUMBER.search(inner[-1][0])):
-            weight = float(number[1])
-            inner[-1] = (inner[-1][0][: number.start()], 1.0)
-        yield from ((text, share * weight) for text, share in inner)
-        plain = position = close + 1
-    yield prompt[plain:end], 1.0
+def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Neighbours of one weight as one text, so that words are not cut where brackets were; empty ones left out."""
+    joined: list[tuple[str, float]] = []
+    for text, weight in pieces:
+        if joined and joined[-1][1] == weight:
+            joined[-1] = (joined[-1][0] + text, weight)
+        elif text:
+            joined.append((text, weight))
+    return joined
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from segue.errors import CheckpointError, ModelNotFoundError, UnsafeFileError
-
-if TYPE_CHECKING:
-    import torch
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _ALIGNMENT = 64
@@ -173,10 +172,13 @@ def freeze(network: Any, device: torch.device, dtype: torch.dtype) -> None:
     """Put a network on its device, in eval mode, without gradients.
 
     Weights that were mapped from a file lie at any multiple of 8 bytes, and sums round differently with the alignment.
-    They are moved to aligned memory, so that the same numbers from another file give the same bits.
+    They are moved to aligned memory, so that the same numbers from another file give the same bits. In half precision
+    convolutions want their channels last: several times faster on CPUs with matrix units.
     """
     with quiet():
         network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        if dtype.itemsize == 2:
+            network.to(memory_format=torch.channels_last)
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.data_ptr() % _ALIGNMENT:
             tensor.data = tensor.data.clone()
