@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from footage import moving, numbers, patches
-from segue.errors import DiskError, MediaError
+from segue.errors import DiskError, InterruptedRunError, MediaError
 from segue.media import Clip, Provenance, TensorFrames, Writer, check_writable, read, write
 
 RATES = [Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(25, 2)]
@@ -169,6 +169,26 @@ def test_interrupted_work_can_be_kept(tmp_path: Path, suffix: str) -> None:
     assert len(read(tmp_path / f"x{suffix}")) == 6
     with pytest.raises(MediaError, match="closed"):
         writer.append(source.frames[:1])
+
+
+def test_ctrl_c_while_writing_keeps_what_is_there(tmp_path: Path) -> None:
+    def interrupt(what: str, done: float, total: float) -> None:
+        if done >= total / 2:
+            raise KeyboardInterrupt
+
+    source = Clip(TensorFrames(moving(60)), 24, provenance=Provenance({"seeds": [1]}))
+    with pytest.raises(InterruptedRunError, match=r"x\.mp4 holds (\d+) of 60 frames") as caught:
+        source.save(tmp_path / "x.mp4", progress=interrupt)
+    kept = read(tmp_path / "x.mp4")
+    assert 0 < len(kept) < 60 and f"holds {len(kept)} of" in str(caught.value)
+    assert json.loads((tmp_path / "x.json").read_text()) == {"seeds": [1], "complete": False}
+
+
+def test_a_record_that_json_cannot_hold_is_found_before_the_work(tmp_path: Path) -> None:
+    for value in (float("nan"), object()):
+        with pytest.raises((ValueError, TypeError)):
+            Clip(TensorFrames(moving(2)), 24, provenance=Provenance({"score": value})).save(tmp_path / "x.mp4")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_frames_is_an_error(tmp_path: Path) -> None:

@@ -232,6 +232,8 @@ class Clip:
         from segue.media.writer import write
 
         path = as_path(path)
+        if self.provenance is not None:
+            self.provenance.to_json()  # What JSON cannot hold is found before the work, not after it.
         try:
             write(self, path, crf=crf, preset=preset, progress=progress)
         except InterruptedRunError:

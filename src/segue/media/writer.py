@@ -33,7 +33,8 @@ class Writer:
     """Write frames as they come; the file appears under its name when it is closed.
 
     Used as a context: closed at the end, and discarded on an error. A caller who is interrupted and wants to keep what
-    there is calls `close()`: the file is then a whole, shorter video.
+    there is calls `close()`: the file is then a whole, shorter video. A program that is killed leaves the old file, and
+    a hidden `.part` file beside it that can be removed.
 
     Args:
         path: the suffix chooses the format. .mp4 .m4v .mov .mkv are H.264, .webm VP9, .gif, .webp and .apng animated,
