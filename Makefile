@@ -22,10 +22,6 @@ DEV := $(VENV)/.dev
 
 DEMO := "a red apple" "a green apple" "a lemon" "the sun" "a sunflower"
 
-# Tests run several processes' worth of small tensors: more threads than one only wait for each other.
-export OMP_NUM_THREADS ?= $(if $(filter tests test,$(MAKECMDGOALS)),1,)
-export OMP_WAIT_POLICY ?= passive
-
 .PHONY: install demo test lint types tests clean
 
 install: $(BASE)
@@ -60,6 +56,9 @@ lint: $(DEV)
 types: $(DEV)
 	$(BIN)/pyright
 
+# Small tensors on several threads mostly wait for each other.
+tests: export OMP_NUM_THREADS = 1
+tests: export OMP_WAIT_POLICY = passive
 tests: $(DEV)
 	$(BIN)/pytest -q --durations=10
 
