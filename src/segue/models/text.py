@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,27 +35,32 @@ def parse_weights(prompt: str) -> list[tuple[str, float]]:
     Raises:
         TaskError: a weight beyond 1000 in magnitude.
     """
-    partners = _pairs(prompt)
-    closing = {close: start for start, close in partners.items()}
+    pairs = _pairs(prompt)
+    brackets = sorted([*pairs, *pairs.values()])
+    tails = {after: prompt[before + 1 : after] for before, after in pairwise(brackets)}
     pieces: list[tuple[str, float]] = []
-    opened: list[int] = []
+    weights = [1.0]
     plain = 0
-    for position in sorted([*partners, *closing]):
-        pieces.append((prompt[plain:position], 1.0))
+    for position in brackets:
+        text, _ = _cut_number(prompt[plain:position], prompt[position])
+        pieces.append((text, weights[-1]))
         plain = position + 1
-        if position in partners:
-            opened.append(len(pieces))
-            continue
-        first, (last, _) = opened.pop(), pieces[-1]
-        weight = EMPHASIS if prompt[position] == ")" else 1 / EMPHASIS
-        if prompt[position] == ")" and (number := _NUMBER.search(last)):
-            weight = float(number[1])
-            pieces[-1] = (last[: number.start()], 1.0)
-        pieces[first:] = [(text, share * weight) for text, share in pieces[first:]]
+        if position in pairs:
+            close = pairs[position]
+            weights.append(weights[-1] * _cut_number(tails[close], prompt[close])[1])
+        else:
+            weights.pop()
     pieces.append((prompt[plain:], 1.0))
     if heavy := [weight for _, weight in pieces if not abs(weight) <= LARGEST]:
         raise TaskError(f"a prompt weight must be between -{LARGEST} and {LARGEST}; got {heavy[0]:.3g}")
     return [(_ESCAPE.sub(r"\1", text), weight) for text, weight in _joined(pieces)]
+
+
+def _cut_number(text: str, bracket: str) -> tuple[str, float]:
+    """The text in front of a bracket without the weight that it ends in, and what the bracket weighs if it closes."""
+    if bracket == ")" and (number := _NUMBER.search(text)):
+        return text[: number.start()], float(number[1])
+    return text, EMPHASIS if bracket == ")" else 1 / EMPHASIS
 
 
 def _pairs(prompt: str) -> dict[int, int]:
@@ -68,10 +74,10 @@ def _pairs(prompt: str) -> dict[int, int]:
         if character in _CLOSES.values():
             opened.append(position)
         elif character in _CLOSES:
-            fitting = [k for k, start in enumerate(opened) if prompt[start] == _CLOSES[character]]
-            if fitting:
-                pairs[opened[fitting[-1]]] = position
-                del opened[fitting[-1] :]
+            place = next((k for k in reversed(range(len(opened))) if prompt[opened[k]] == _CLOSES[character]), None)
+            if place is not None:
+                pairs[opened[place]] = position
+                del opened[place:]
     return pairs
 
 
