@@ -61,7 +61,7 @@ def to_uint8(frames: Float[Tensor, "t 3 h w"] | UInt8[Tensor, "t 3 h w"]) -> UIn
 
 
 @runtime_checkable
-class Levels(Frames, Protocol):
+class ByteFrames(Frames, Protocol):
     """Frames that are kept as bytes: reading these saves the way through floats."""
 
     def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
@@ -71,7 +71,7 @@ class Levels(Frames, Protocol):
 
 def levels_of(frames: Frames, window: slice) -> UInt8[Tensor, "t 3 h w"]:
     """The pictures of a window as bytes; rounded, if they are not kept so."""
-    return frames.levels(window) if isinstance(frames, Levels) else to_uint8(frames[window])
+    return frames.levels(window) if isinstance(frames, ByteFrames) else to_uint8(frames[window])
 
 
 def as_floats(levels: UInt8[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h w"]:
