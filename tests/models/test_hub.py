@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,8 +126,9 @@ def close(hub: Hub) -> None:
     huggingface_hub.close_session()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def quick():
+    """Refusals come in seconds."""
     start = time.monotonic()
     yield
     assert time.monotonic() - start < 5
@@ -170,7 +172,7 @@ def test_cached_models_work_offline(hub, published, monkeypatch):
         load_model(published)
 
 
-def test_uncached_models_offline_say_so(hub, published, monkeypatch):
+def test_uncached_models_offline_say_so(quick, hub, published, monkeypatch):
     close(hub)
     with pytest.raises(ModelAccessError, match=r"some/model is not on this machine.*it does not answer"):
         load_model(published)
@@ -179,7 +181,15 @@ def test_uncached_models_offline_say_so(hub, published, monkeypatch):
         load_model(published)
 
 
-def test_missing_gated_and_broken_are_told_apart(hub, published):
+def test_a_hub_that_never_answers_is_not_waited_for(quick, monkeypatch, hub):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("segue.models.hub.PATIENCE", 0.2)
+        with pytest.raises(ModelAccessError, match="it does not answer"):
+            load_model("some/model")
+
+
+def test_missing_gated_and_broken_are_told_apart(quick, hub, published):
     shutil.copytree(hub.root / "some/model", hub.root / "some/gated")
     with pytest.raises(ModelNotFoundError, match="the hub has no model some/thing, or it is private"):
         load_model("some/thing")
@@ -190,7 +200,7 @@ def test_missing_gated_and_broken_are_told_apart(hub, published):
     assert not torch.is_grad_enabled()
 
 
-def test_repositories_of_other_layouts(hub, published):
+def test_repositories_of_other_layouts(quick, hub, published):
     for name in ("pickles", "single"):
         shutil.copytree(hub.root / "some/model", hub.root / f"some/{name}")
     (hub.root / "some/pickles/unet/diffusion_pytorch_model.safetensors").unlink()

@@ -23,16 +23,16 @@ from segue.types import RowId
 PROMPT, NEGATIVE = "a red apple", "cat"
 
 
-def ours(model, steps: int, scale: float, seed: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
+def ours(model, steps: int, scale: float, seed: int, size=(64, 64), rescale: float = 0.0) -> torch.Tensor:
     schedule = model.schedule(steps, size, solver="ddim")
     text = model.text([NEGATIVE, PROMPT])
     shape = (model.codec.channels, size[1] // model.codec.scale, size[0] // model.codec.scale)
     state = from_seeds([seed], [RowId("a")], schedule, shape, model.device)
-    guided = classifier_free(text[[1]], text[[0]], scale)
+    guided = classifier_free(text[[1]], text[[0]], scale, rescale)
     return model.codec.decode(collect(denoise(model.denoiser, state, schedule, guided), schedule))
 
 
-def theirs(folder, steps: int, scale: float, seed: int, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
+def theirs(folder, steps: int, scale: float, seed: int, size=(64, 64), rescale: float = 0.0) -> torch.Tensor:
     with quiet():
         pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -42,6 +42,7 @@ def theirs(folder, steps: int, scale: float, seed: int, size: tuple[int, int] = 
         negative_prompt=NEGATIVE,
         num_inference_steps=steps,
         guidance_scale=scale,
+        guidance_rescale=rescale,
         width=size[0],
         height=size[1],
         generator=torch.Generator().manual_seed(seed),
@@ -57,6 +58,12 @@ def test_a_picture_equals_diffusers(name, steps, scale, size, request):
     got = ours(load_model(folder, device="cpu"), steps, scale, 11, size)
     assert expected.std() > 0.01
     assert (got - expected).abs().max() <= 1 / 255
+
+
+def test_rescaled_guidance_equals_diffusers(short_folder, short_model):
+    got = ours(short_model, 8, 9.0, 3, rescale=0.7)
+    assert (got - theirs(short_folder, 8, 9.0, 3, rescale=0.7)).abs().max() <= 1 / 255
+    assert (got - ours(short_model, 8, 9.0, 3)).abs().max() > 1 / 255
 
 
 def test_the_comparison_can_fail(folder, model):
