@@ -227,6 +227,13 @@ def test_file_that_is_no_record(content: bytes | None, expected: str, run: Run, 
     assert files(tmp_path) == before
 
 
+def test_rerun_of_a_picture_has_no_tree(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    assert run("image", "a cat", "-o", "x.png", "--steps", "1", "--model", checkpoint).code == 0
+    before = files(tmp_path)
+    assert "only a transition has a tree" in said(run("rerun", "x.json", "-o", "y.png", "--tree", "t.svg"), 2)
+    assert files(tmp_path) == before
+
+
 def test_train_refuses_what_it_does_not_know(run: Run) -> None:
     for arguments in ([], ["nothing"], ["t2i", "steps"], ["t2i", "colour=3"], ["t2i", "--config", "no.toml"]):
         said(run("train", *arguments), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,6 +165,14 @@ def test_train_copies_a_recipe(run: Run, tmp_path: Path) -> None:
     assert "class Config" in (tmp_path / "my.py").read_text("utf-8")
     again = run("train", "t2i", "--copy", "my.py")
     assert (again.code, again.err.count("\n")) == (1, 1)
+
+
+def test_a_terminal_of_another_alphabet(tmp_path: Path) -> None:
+    code = "import sys; from segue.cli.main import main; sys.exit(main())"
+    line = [sys.executable, "-c", code, "doctor"]
+    done = subprocess.run(line, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode in (0, 1)
+    assert b"python" in done.stdout
 
 
 def test_no_verb_shows_the_help(run: Run) -> None:

@@ -107,7 +107,9 @@ def test_configuration_file_is_overridden_by_flags(tmp_path: Any) -> None:
         ("[sampling]\nstep = 3", "there is no field sampling.step"),
         ("seconds = 'long'", "seconds"),
         ("seconds = -1", "seconds must be above 0"),
-        ("tree = 3", "tree"),
+        ("tree = 3", "tree: Input should be a dictionary"),
+        ("execution = 3", "execution: Input should be a dictionary"),
+        ("[execution]\nbatch = 3", "there is no field batch; the fields are max_batch, "),
         ("seconds = ", "expected a TOML file"),
     ],
 )

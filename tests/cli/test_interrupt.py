@@ -43,8 +43,8 @@ def interrupted(film: list[str], folder: Path, stage: str) -> tuple[int, str, st
 @pytest.mark.parametrize(
     ("stage", "settings"),
     [
-        ("rendering frames", ["--seconds", "60", "--fps", "60"]),
-        ("writing", ["--seconds", "120", "--fps", "60", "--fill", "blend"]),
+        ("rendering frames", ["--seconds", "20", "--fps", "60"]),
+        ("writing", ["--seconds", "40", "--fps", "60", "--fill", "blend"]),
     ],
 )
 def test_what_is_finished_is_kept(stage: str, settings: list[str], film: list[str], tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_is_finished_is_kept(stage: str, settings: list[str], film: list[st
     assert "x.mp4" in err
     result = json.loads(out)
     clip = read(tmp_path / "x.mp4")
-    assert 2 <= len(clip) == result["frames"] < 3600
+    assert 2 <= len(clip) == result["frames"] < int(settings[1]) * 60
     assert clip.frames[0:2].shape == (2, 3, 64, 64)
     assert not result["complete"]
     assert not json.loads((tmp_path / "x.json").read_text("utf-8"))["complete"]
@@ -66,5 +66,5 @@ def test_nothing_to_keep(film: list[str], tmp_path: Path) -> None:
     code, out, err = interrupted([*film, *SHORT, "-o", "x.mp4"], tmp_path, "loading the model")
     assert (code, out) == (130, "")
     assert "Traceback" not in err
-    assert "nothing to keep" in err.splitlines()[-1]
+    assert "nothing was written" in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []

@@ -126,7 +126,7 @@ def verb(function: Callable[..., int]) -> Callable[..., int]:
             if values:
                 _put(given, flag.place, flag.values(values))
             _require(given, flag, function.__name__)
-        return function(**{key: build(kind, given.get(key, {})) for key, kind in kinds.items()})
+        return function(**{key: build(kind, given.get(key, {}), key) for key, kind in kinds.items()})
 
     command.__signature__ = inspect.Signature(parameters)
     command.__annotations__ = {}  # cyclopts would prefer these to the signature
@@ -134,8 +134,8 @@ def verb(function: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def build(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """A dataclass from plain values.
+def build(kind: type[Any], values: Any, name: str) -> Any:
+    """A dataclass from a mapping of plain values; `name` is what messages call it.
 
     Raises:
         TaskError: if a value is of the wrong type or out of range, or a field does not exist.
@@ -143,13 +143,13 @@ def build(kind: type[Any], values: Mapping[str, Any]) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         fault = error.errors()[0]
         cause = fault.get("ctx", {}).get("error")
         if isinstance(cause, TaskError):
             raise cause from None
-        where = ".".join(str(part) for part in fault["loc"])
+        where = ".".join(str(part) for part in fault["loc"]) or name
         if fault["type"] == "unexpected_keyword_argument":
             raise TaskError(f"there is no field {where}; the fields are {', '.join(_names(kind))}") from None
         raise TaskError(f"{where}: {fault['msg']}; got {fault['input']!r}") from None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
-
-from cyclopts import App, CycloptsError
+from typing import TYPE_CHECKING
 
 from segue.errors import InterruptedRunError, SegueError, TaskError
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 USAGE, FAILED, INTERNAL, INTERRUPTED = 2, 1, 70, 130
 TRACEBACK = "SEGUE_TRACEBACK"
@@ -28,6 +30,10 @@ VERBS = {
 
 def application() -> App:
     """The command with its verbs; a verb's module is imported when it is used."""
+    from importlib.metadata import version
+
+    from cyclopts import App
+
     app = App(
         name="segue",
         help="Temporally coherent video from latent diffusion models.",
@@ -50,38 +56,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     70 a fault of Segue.
     """
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal of another alphabet must not end a run
         code = application()(list(sys.argv[1:] if arguments is None else arguments))
         return code if isinstance(code, int) else 0
-    except CycloptsError as error:
-        message = _first_line(error)
-        where = " ".join(["segue", *(error.command_chain or ())])
-        return _failed(f"{message[:1].lower()}{message[1:]}; see {where} --help", USAGE)
-    except InterruptedRunError as error:
-        return _failed(str(error), INTERRUPTED, kind="")
-    except TaskError as error:
-        return _failed(str(error), USAGE)
-    except SegueError as error:
-        return _failed(str(error), FAILED)
     except KeyboardInterrupt:
-        return _failed("interrupted; there is nothing to keep yet", INTERRUPTED, kind="")
+        return _said("interrupted; nothing was written", INTERRUPTED)
+    except InterruptedRunError as error:
+        return _said(str(error), INTERRUPTED)
+    except SegueError as error:
+        return _said(f"error: {error}", USAGE if isinstance(error, TaskError) else FAILED)
     except BrokenPipeError:
         # Nobody reads stdout any more; without this, Python complains once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            return _failed("out of memory: choose a smaller --size, or a smaller --max-batch", FAILED)
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        return _failed(f"this should not happen ({reason}); {TRACEBACK}=1 shows where, please report it", INTERNAL)
+        return _unexpected(error)
 
 
-def _failed(message: str, code: int, kind: str = "error: ") -> int:
+def _unexpected(error: Exception) -> int:
+    """What others raise: the parser of the command line, a machine without memory, and our own mistakes."""
+    from cyclopts import CycloptsError
+
+    reason = str(error).strip().partition("\n")[0].rstrip(".") or "no message"
+    if isinstance(error, CycloptsError):
+        where = " ".join(["segue", *(error.command_chain or ())])
+        return _said(f"error: {reason[:1].lower()}{reason[1:]}; see {where} --help", USAGE)
+    kind = type(error).__name__
+    if kind in ("MemoryError", "OutOfMemoryError"):
+        return _said("error: out of memory: choose a smaller --size, or a smaller --max-batch", FAILED)
+    advice = f"{TRACEBACK}=1 shows where, please report it"
+    return _said(f"error: this should not happen ({kind}: {reason}); {advice}", INTERNAL)
+
+
+def _said(message: str, code: int) -> int:
     if os.environ.get(TRACEBACK):
         traceback.print_exc()
-    print(f"segue: {kind}{message}", file=sys.stderr)
+    print(f"segue: {message}", file=sys.stderr)
     return code
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip().rstrip(".") if lines else "no message"

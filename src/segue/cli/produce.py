@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from segue.cli.options import Output
 from segue.cli.progress import Meter
 from segue.cli.result import Result
-from segue.errors import DiskError, InterruptedRunError, MediaError, TaskError
+from segue.errors import DiskError, InterruptedRunError, MediaError
 
 if TYPE_CHECKING:
     from segue.media.clip import Clip
@@ -66,13 +66,13 @@ def produce(job: Job, output: Output) -> int:
             clip, complete = error.partial, False
             meter.note(f"{error}; writing them to {path}")
         clip = _noted(clip, path, output.crf)
-        if job.tree is not None:
-            draw_tree(clip, job.tree)
         try:
             clip.save(path, crf=output.crf, progress=meter)
         except InterruptedRunError as error:
             complete = False
             meter.note(str(error))
+        if job.tree is not None:
+            draw_tree(clip, job.tree)
     written = int(meter.done["writing"])
     if output.json or not output.quiet:
         result = Result(path, clip, written, complete, time.monotonic() - began)
@@ -130,7 +130,6 @@ def draw_tree(clip: Clip, path: Path) -> None:
     """Draw the tree of a transition, as its record states it.
 
     Raises:
-        TaskError: if the clip is no transition.
         DiskError: if the file system refuses.
     """
     from segue.media.disk import written_whole
@@ -139,8 +138,6 @@ def draw_tree(clip: Clip, path: Path) -> None:
     from segue.temporal.drawing import draw
 
     record = clip.provenance.record if clip.provenance else {}
-    if record.get("task") != "transition":
-        raise TaskError("only a transition has a tree to draw; leave out --tree")
     task = record["fields"]
     picture = draw(tree_of(TransitionPlan(**record["plan"])), task["sampling"]["steps"], list(task["prompts"]))
     with written_whole(path.expanduser()) as part:

@@ -10,6 +10,7 @@ from segue.cli.fields import verb
 from segue.cli.options import Drawing, ModelChoice, Output
 from segue.cli.produce import Job, produce
 from segue.cli.progress import Meter
+from segue.errors import TaskError
 from segue.tasks.record import WrittenAs
 from segue.tasks.rerun import Rerun
 from segue.tasks.transition import Transition
@@ -33,6 +34,8 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
     """Make a result again, byte for byte, from the JSON beside it: segue rerun x.json -o again.mp4"""
     again = Rerun.read(file.record.expanduser())
     made, task, was = again.record.model, again.task, again.record.output or WrittenAs(".mp4")
+    if drawing.tree is not None and not isinstance(task, Transition):
+        raise TaskError("only a transition has a tree to draw; leave out --tree")
     chosen = model.otherwise(made.name, made.device, made.dtype)
 
     def make(progress: Meter):

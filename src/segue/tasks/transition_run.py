@@ -70,12 +70,12 @@ class TransitionRun:
             )
             try:
                 plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
+                shown = tuple(Shot(*shot) for shot in plan.shots)
+                self.progress("measuring", 0, 1)
+                scores = self._scores(grower, shown)
+                self.progress("measuring", 1, 1)
             except KeyboardInterrupt:
                 raise self._interrupted(grower) from None
-            shown = tuple(Shot(*shot) for shot in plan.shots)
-            self.progress("measuring", 0, 1)
-            scores = self._scores(grower, shown)
-            self.progress("measuring", 1, 1)
         return self._finished(grower, plan, shown, scores)
 
     def _rows_at_once(self) -> int:
