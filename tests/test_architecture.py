@@ -140,7 +140,9 @@ def starts_with(module: str, prefixes: set[str]) -> bool:
 def test_everything_is_read() -> None:
     assert len(files()) > 60
     assert len(imports()) > 400
-    assert {room_of(path) for path in files()} == {*ROOMS, "__init__"}
+    rooms = {room_of(path) for path in files()} - {"__init__"}
+    assert rooms <= set(ROOMS), f"{rooms - set(ROOMS)} have no rules"
+    assert len(rooms) >= 10
 
 
 @pytest.mark.parametrize("room", ROOMS)
