@@ -50,6 +50,7 @@ class LatentDiffusion:
         weights: the files that its numbers came from, each with the scale at which it was merged (1 for the base).
         device: where its networks live.
         dtype: what its networks compute in.
+        loras: the LoRA files among `weights`, with their scales, in the order in which they were merged.
     """
 
     name: str
@@ -62,6 +63,7 @@ class LatentDiffusion:
     weights: tuple[tuple[Path, float], ...]
     device: torch.device
     dtype: torch.dtype
+    loras: tuple[tuple[Path, float], ...] = ()
 
     def schedule(
         self, steps: int, size: tuple[int, int], *, solver: str | None = None, mu: float | None = None

@@ -113,7 +113,8 @@ def merged(model: LatentDiffusion, loras: Mapping[Path, float]) -> LatentDiffusi
     updates = {path: _fitting(model, path) for path in loras}
     for path, scale in loras.items():
         _merge(updates[path], scale)
-    return replace(model, weights=(*model.weights, *((path, float(scale)) for path, scale in loras.items())))
+    added = tuple((path, float(scale)) for path, scale in loras.items())
+    return replace(model, weights=(*model.weights, *added), loras=(*model.loras, *added))
 
 
 @contextmanager

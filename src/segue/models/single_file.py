@@ -16,7 +16,7 @@ from segue.errors import CheckpointError
 from segue.models.codec import codec_dtype
 from segue.models.families import sd
 from segue.models.text import ClipText
-from segue.models.weights import Entry, freeze, quiet, read_header, read_json
+from segue.models.weights import MISFITS, Entry, freeze, quiet, read_header, read_json
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -118,8 +118,9 @@ def _what(header: Mapping[str, Entry]) -> str:
 
 
 def _read(path: Path, folder: Path, tokenizer: CLIPTokenizer | None) -> dict[str, Any]:
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
-    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    with quiet():  # the pipeline's module warns about picture processors that no model here uses
+        from diffusers.loaders.single_file_utils import SingleFileComponentError
+        from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
     given = {"tokenizer": tokenizer} if tokenizer is not None else {}
     try:
@@ -127,15 +128,7 @@ def _read(path: Path, folder: Path, tokenizer: CLIPTokenizer | None) -> dict[str
             pipeline = StableDiffusionPipeline.from_single_file(
                 str(path), config=str(folder), local_files_only=True, safety_checker=None, **given
             )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        SingleFileComponentError,
-    ) as error:
+    except (*MISFITS, SingleFileComponentError) as error:
         raise CheckpointError(_misfit(path, folder, " ".join(str(error).split())[:300])) from error
     parts = {part: getattr(pipeline, part) for part in ("unet", "text_encoder", "vae", "tokenizer")}
     for part in ("unet", "text_encoder", "vae"):

@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
-from segue.errors import CheckpointError, ModelNotFoundError, UnsafeFileError
+from segue.errors import CheckpointError, ModelError, ModelNotFoundError, UnsafeFileError
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+MISFITS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+"""What diffusers and transformers raise when weights do not fit their configuration."""
+
 _ALIGNMENT = 64
 _LARGEST_HEADER = 100_000_000
 _SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -159,7 +162,7 @@ def read_network(
             network, report = kind.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except MISFITS as error:
         raise CheckpointError(_misfit(folder, kind, str(error))) from error
     missing = sorted(str(key) for key in report["missing_keys"])
     if missing:
@@ -174,11 +177,19 @@ def freeze(network: Any, device: torch.device, dtype: torch.dtype) -> None:
     Weights that were mapped from a file lie at any multiple of 8 bytes, and sums round differently with the alignment.
     They are moved to aligned memory, so that the same numbers from another file give the same bits. In half precision
     convolutions want their channels last: several times faster on CPUs with matrix units.
+
+    Raises:
+        ModelError: the device has not enough memory.
     """
-    with quiet():
-        network.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        if dtype.itemsize == 2:
-            network.to(memory_format=torch.channels_last)
+    try:
+        with quiet():
+            network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+            if dtype.itemsize == 2:
+                network.to(memory_format=torch.channels_last)
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"the model does not fit into the memory of {device}; try dtype float16, or device cpu"
+        ) from error
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.data_ptr() % _ALIGNMENT:
             tensor.data = tensor.data.clone()
