@@ -12,6 +12,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from cli.conftest import SHORT, Run
 from segue.cli import machine
@@ -192,3 +194,22 @@ def test_a_fault_of_segue_is_one_line(run: Run, film: list[str], monkeypatch: py
     assert "Traceback" not in answer.err
     monkeypatch.setenv("SEGUE_TRACEBACK", "1")
     assert "Traceback" in run(*film, *SHORT).err
+
+
+def test_a_rerun_finds_the_loras_that_were_used(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v"
+    width = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")[f"{layer[5:]}.weight"].shape[0]
+    down, up = torch.randn(2, width), torch.randn(width, 2)
+    factors = {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    save_file(factors, tmp_path / "style.safetensors")
+    plain = ["image", "a boat", "--model", str(checkpoint), "--steps", "3"]
+    assert run(*plain, "-o", "plain.png").code == 0
+    assert run(*plain, "--lora", "style.safetensors=0.5", "-o", "x.png").code == 0
+    again = run("rerun", "x.json", "-o", "again.png")
+    assert again.code == 0, again.err
+    first, second, without = ((tmp_path / name).read_bytes() for name in ("x.png", "again.png", "plain.png"))
+    assert first == second != without
+    (tmp_path / "style.safetensors").unlink()
+    lost = run("rerun", "x.json", "-o", "lost.png")
+    assert lost.code == 1
+    assert "style.safetensors" in lost.err

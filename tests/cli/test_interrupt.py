@@ -68,3 +68,13 @@ def test_nothing_to_keep(film: list[str], tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert "nothing was written" in err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_does_not_replace_a_whole_film(film: list[str], tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"the film of yesterday")
+    settings = ["--seconds", "20", "--fps", "60", "-o", "x.mp4", "--json"]
+    code, out, err = interrupted([*film, *settings], tmp_path, "rendering frames")
+    assert code == 130, err
+    assert (tmp_path / "x.mp4").read_bytes() == b"the film of yesterday"
+    assert Path(json.loads(out)["path"]).name == "x-partial.mp4"
+    assert len(read(tmp_path / "x-partial.mp4")) >= 2

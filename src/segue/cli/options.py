@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +12,7 @@ from segue.types import Progress
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
+    from segue.tasks.record import ModelRecord
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,12 @@ class ModelChoice:
     dtype: str | None = None
     lora: tuple[str, ...] = ()
 
-    def otherwise(self, model: str, device: str, dtype: str) -> ModelChoice:
-        """With what was left out filled in."""
-        return replace(self, model=self.model or model, device=self.device or device, dtype=self.dtype or dtype)
+    def otherwise(self, made: ModelRecord) -> ModelChoice:
+        """With what was left out filled in from a record."""
+        loras = tuple(f"{path}={scale!r}" for path, scale in made.loras)
+        return ModelChoice(
+            self.model or made.name, self.device or made.device, self.dtype or made.dtype, self.lora or loras
+        )
 
     def load(self, progress: Progress) -> LatentDiffusion:
         """The model, ready to use.

@@ -64,6 +64,8 @@ def produce(job: Job, output: Output) -> int:
             if error.partial is None:
                 raise
             clip, complete = error.partial, False
+            # A whole film of an earlier run is worth more than a part of this one.
+            path = free(path.with_stem(f"{path.stem}-partial")) if path.exists() else path
             meter.note(f"{error}; writing them to {path}")
         clip = _noted(clip, path, output.crf)
         try:

@@ -36,7 +36,7 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
     made, task, was = again.record.model, again.task, again.record.output or WrittenAs(".mp4")
     if drawing.tree is not None and not isinstance(task, Transition):
         raise TaskError("only a transition has a tree to draw; leave out --tree")
-    chosen = model.otherwise(made.name, made.device, made.dtype)
+    chosen = model.otherwise(made)
 
     def make(progress: Meter):
         loaded = chosen.load(progress)

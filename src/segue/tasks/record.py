@@ -27,9 +27,10 @@ class ModelRecord:
 
     Args:
         name: as the user gave it.
-        sha256: over its weight files.
+        sha256: over its weight files, and the scales of LoRAs.
         device: "cpu", "cuda", ...
         dtype: what its networks computed in.
+        loras: files that were merged into its weights, each with its scale.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -38,11 +39,14 @@ class ModelRecord:
     sha256: str
     device: str
     dtype: str
+    loras: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
 
     @staticmethod
     def of(model: LatentDiffusion) -> ModelRecord:
         """The record of a loaded model."""
-        return ModelRecord(model.name, model.fingerprint, model.device.type, str(model.dtype).removeprefix("torch."))
+        loras = [(str(path.expanduser().absolute()), scale) for path, scale in model.loras]
+        dtype = str(model.dtype).removeprefix("torch.")
+        return ModelRecord(model.name, model.fingerprint, model.device.type, dtype, loras)
 
 
 @dataclass(frozen=True)
