@@ -28,7 +28,7 @@ class Corpus:
     def load(cls, folder: Path) -> Corpus:
         """Read what `segue.training.corpus.build` wrote, all of it into memory (50 KB a picture at 128 pixels)."""
         if not (folder / "sources.json").exists():
-            raise TrainingError(f"no corpus in {folder}: build one first (segue.training.corpus.build)")
+            raise TrainingError(f"no corpus in {folder}: build one first: segue train corpus")
         pictures = torch.from_numpy(np.load(folder / "pictures.npy"))
         lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text("utf-8").splitlines()]
         if len(lines) != len(pictures):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Ema:
@@ -18,7 +19,7 @@ class Ema:
         """Take in the weights after step number `step`, counted from 1."""
         now = [value.detach().float() for value in module.parameters()]
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.weights.values()), now, 1 - decay)
+        get_ema_multi_avg_fn(decay)(list(self.weights.values()), now, step)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,16 +57,19 @@ class Config:
 
 def build(config: Config) -> AutoencoderTiny:
     """The codec to begin with; the encoder lists its blocks from full size down, the decoder from small size up."""
+    codec: Any
     if config.start is not None:
-        return AutoencoderTiny.from_pretrained(config.start, torch_dtype=torch.float32)
-    widths = (config.width,) * len(config.encoder_blocks)
-    return AutoencoderTiny(
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        num_encoder_blocks=config.encoder_blocks,
-        num_decoder_blocks=config.decoder_blocks,
-        latent_channels=4,
-    )
+        codec = AutoencoderTiny.from_pretrained(config.start, torch_dtype=torch.float32)
+    else:
+        widths = (config.width,) * len(config.encoder_blocks)
+        codec = AutoencoderTiny(
+            encoder_block_out_channels=widths,
+            decoder_block_out_channels=widths,
+            num_encoder_blocks=config.encoder_blocks,
+            num_decoder_blocks=config.decoder_blocks,
+            latent_channels=4,
+        )
+    return codec.to(config.device, memory_format=torch.channels_last)
 
 
 def main(config: Config) -> Path:
@@ -74,9 +78,8 @@ def main(config: Config) -> Path:
         raise TrainingError("decoder_only keeps the encoder of an earlier run: name its exported folder, start=...")
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device(config.device)
     training, validation = Corpus.load(config.corpus).split(config.validation_every)
-    codec = build(config).to(device, memory_format=torch.channels_last)
+    codec = build(config)
     trained = codec.decoder if config.decoder_only else codec
     optimizer = torch.optim.AdamW(trained.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     run = Run(codec, optimizer, Ema(codec, config.ema))
@@ -86,7 +89,7 @@ def main(config: Config) -> Path:
     with Journal(config.out / "log.jsonl", config.steps, start, spent, config.log_every) as journal:
         for step in range(start, config.steps):
             rows = step_rng(config.seed, step).choice(len(training), config.batch, p=training.weights)
-            pictures = training.floats(rows).to(device)
+            pictures = training.floats(rows).to(config.device)
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * trapezoid(step, config.steps, config.warmup, config.decay)
             loss = step_loss(codec, pictures, config, step_generator(config.seed, step))
@@ -117,7 +120,7 @@ def step_loss(codec: AutoencoderTiny, pictures: Tensor, config: Config, generato
 @torch.no_grad()
 def validate(run: Run, validation: Corpus, config: Config) -> float:
     """PSNR of the averaged weights on pictures that were kept back, and a sheet of them beside their originals."""
-    codec = build(config).to(torch.device(config.device)).eval()
+    codec = build(config).eval()
     run.ema.copy_to(codec)
     rows = np.linspace(0, len(validation) - 1, min(64, len(validation))).astype(np.int64)
     pictures = validation.floats(rows).to(config.device)
@@ -136,7 +139,7 @@ def reconstruct(codec: AutoencoderTiny, pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def export(run: Run, training: Corpus, config: Config) -> Path:
     """Write the averaged codec as `vae` in the run's folder, with scaling_factor = 1 / (rms of latents)."""
-    codec = build(config).to(torch.device(config.device)).eval()
+    codec = build(config).eval()
     run.ema.copy_to(codec)
     rows = step_rng(config.seed, 0).choice(len(training), min(256, len(training)), replace=False)
     z = codec.encoder(training.floats(rows).to(config.device) * 2 - 1)

@@ -116,7 +116,8 @@ def build(config: Config, vocabulary: int, size: int) -> nn.ModuleDict:
             pad_token_id=1,
         )
     )
-    return nn.ModuleDict({"unet": unet, "text": text})
+    parts: Any = nn.ModuleDict({"unet": unet, "text": text})
+    return parts.to(config.device, memory_format=torch.channels_last)
 
 
 def main(config: Config) -> Path:
@@ -127,7 +128,7 @@ def main(config: Config) -> Path:
     corpus = Corpus.load(config.corpus)
     latents = encode_corpus(corpus, config)
     tokenizer = read_tokenizer(corpus, config)
-    parts = build(config, len(tokenizer), latents.shape[-1]).to(device).to(memory_format=torch.channels_last)
+    parts: Any = build(config, len(tokenizer), latents.shape[-1])
     if config.bf16 and config.device == "cpu":
         float_norms(parts)
     optimizer = torch.optim.AdamW(
@@ -192,7 +193,8 @@ def encode_corpus(corpus: Corpus, config: Config) -> Float[Tensor, "n c h w"]:
         with safe_open(path, "pt") as file:
             if file.metadata()["codec"] == key:
                 return file.get_tensor("latents")
-    codec = AutoencoderTiny.from_pretrained(config.codec).to(torch.device(config.device)).eval()
+    codec: Any = AutoencoderTiny.from_pretrained(config.codec)
+    codec = codec.to(config.device).eval()
     scale = codec.config["scaling_factor"]
     with torch.no_grad():
         chunks = np.array_split(np.arange(len(corpus)), -(-len(corpus) // 32))
@@ -213,8 +215,8 @@ def read_tokenizer(corpus: Corpus, config: Config) -> CLIPTokenizer:
 
 def averaged(run: Run, tokenizer: CLIPTokenizer, config: Config) -> nn.ModuleDict:
     """The parts with the averaged weights, in float32."""
-    unet: Any = run.model["unet"]
-    parts = build(config, len(tokenizer), unet.config["sample_size"]).to(config.device).eval()
+    unet: Any = run.model.get_submodule("unet")
+    parts = build(config, len(tokenizer), unet.config["sample_size"]).eval()
     run.ema.copy_to(parts)
     return parts
 
