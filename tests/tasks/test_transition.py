@@ -21,7 +21,7 @@ from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.types import Call, Conditioning
-from toy import ToyNetwork, toy_model
+from toy import PatchCodec, ToyNetwork, toy_model
 
 SMALL = Transition(("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3))
 
@@ -70,6 +70,51 @@ def test_a_film_is_the_same_at_any_batch_size(model: LatentDiffusion) -> None:
     many = SMALL.run(model, Execution(max_batch=64))
     assert torch.equal(pixels(one), pixels(many))
     assert record(one)["plan"] == record(many)["plan"]
+
+
+class Shaped(ToyNetwork):
+    """Its sums depend on the shape of the call, as those of real networks do."""
+
+    def __call__(self, x: torch.Tensor, time: torch.Tensor, cond: Conditioning, call: Call) -> torch.Tensor:
+        return super().__call__(x, time, cond, call) + 1e-7 * len(x)
+
+
+@pytest.mark.parametrize("tree", [Branching(), Branching(crossfeed=(0.3, 0.6, 0.9)), Branching(preset="medium")])
+def test_rounding_does_not_change_a_plan(tree: Branching) -> None:
+    task = replace(SMALL, tree=tree)
+    one = task.run(toy_model(network=Shaped()), Execution(max_batch=2))
+    many = task.run(toy_model(network=Shaped()), Execution(max_batch=64))
+    assert not torch.equal(pixels(one), pixels(many))
+    assert torch.allclose(pixels(one), pixels(many), atol=1 / 255)
+    assert record(one)["plan"] == record(many)["plan"]
+
+
+def test_frames_are_decoded_with_the_threads_of_the_record() -> None:
+    seen: list[int] = []
+
+    class Watching(PatchCodec):
+        def decode(self, latents: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            return super().decode(latents)
+
+    before = torch.get_num_threads()
+    model = replace(toy_model(), codec=Watching())
+    pixels(SMALL.run(model, Execution(threads=before + 1)))
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+def test_deterministic_batches_decode_one_by_one() -> None:
+    seen: list[int] = []
+
+    class Watching(PatchCodec):
+        def decode(self, latents: torch.Tensor) -> torch.Tensor:
+            seen.append(len(latents))
+            return super().decode(latents)
+
+    model = replace(toy_model(), codec=Watching())
+    pixels(SMALL.run(model, Execution(deterministic_batch=True)))
+    assert set(seen) == {1}
 
 
 def test_blending_is_asked_for_and_counted(model: LatentDiffusion) -> None:
@@ -181,8 +226,9 @@ def test_what_does_not_fit_the_model_is_refused(model: LatentDiffusion) -> None:
         replace(SMALL, sampling=Sampling(size=(15, 16))).run(model)
     with pytest.raises(ScheduleError, match="solver must be one of"):
         replace(SMALL, sampling=Sampling(solver="heun")).run(model)
-    with pytest.raises(TaskError, match="2 or more steps"):
-        replace(SMALL, sampling=Sampling(steps=1)).run(model)
+    for tree in (Branching(), Branching(branches=(2,), at=(0,)), Branching(preset="low")):
+        with pytest.raises(TaskError, match="2 or more steps"):
+            replace(SMALL, tree=tree, sampling=Sampling(steps=1)).run(model)
     with pytest.raises(TaskError, match="steps must be 1 or more"):
         Sampling(steps=0)
     with pytest.raises(TaskError, match="guidance_scale"):
@@ -201,7 +247,16 @@ def test_progress_reaches_its_end(model: LatentDiffusion) -> None:
     assert all(done == total for done, total in seen.values())
 
 
-@pytest.mark.parametrize("tree", [Branching(), Branching(budget=60.0), Branching(preset="low"), Branching(depth=0.0)])
+@pytest.mark.parametrize(
+    "tree",
+    [
+        Branching(),
+        Branching(budget=60.0),
+        Branching(depth=0.0),
+        Branching(branches=(2,), at=(0,)),
+        Branching(preset="medium", crossfeed=(0.3, 0.6, 0.9), first_crossfeed=(0.2, 0.5, 1.0)),
+    ],
+)
 def test_a_rerun_is_the_same_film_bit_for_bit(model: LatentDiffusion, tree: Branching, tmp_path: Path) -> None:
     task = replace(SMALL, tree=tree, sampling=Sampling(solver="dpmpp_2m_sde"))
     clip = task.run(model)
@@ -260,6 +315,9 @@ def test_a_plan_of_another_task_is_refused(model: LatentDiffusion) -> None:
     plan = Transition.plan_type(**record(SMALL.run(model))["plan"])
     with pytest.raises(TaskError, match="does not belong"):
         replace(SMALL, seconds=2.0).run(model, plan=plan)
+    for shot in ((999, 999, 0.0), (-1, -1, 0.0), (0, 3, 5.0)):
+        with pytest.raises(TaskError, match="damaged"):
+            SMALL.run(model, plan=replace(plan, shots=[shot, *plan.shots[1:]]))
 
 
 def test_interrupting_keeps_what_is_finished(model: LatentDiffusion, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from segue.temporal.feed import Feed
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.mix import slerp
-from segue.temporal.plan import Adaptive, Fixed, Level, Planner, Replay
+from segue.temporal.plan import PRESETS, Adaptive, Fixed, Level, Planner, Replay, preset_levels
 from segue.temporal.tree import Tree
 from segue.types import Denoiser, Point, RowId
 from toy import HashedText, RmsDistance, RowwiseDenoiser, ShapedDenoiser
@@ -89,8 +89,8 @@ def test_a_tree_shares_the_steps_before_its_forks() -> None:
     rows = sum((STEPS if node.stop is None else node.stop) - node.step for node in tree.nodes)
     assert sum(toy.calls) == grown.row_steps == rows
     assert rows < 0.6 * STEPS * len(tree.frames())
-    # Keys take 12 calls; of each level, the branches that end early and those that go on are batches of their own.
-    assert len(toy.calls) < rows / 2
+    # The keys take 12 calls. Each level takes one per step: of the four that begin at step 6, two leave at step 9.
+    assert toy.calls == [2] * 12 + [1] * 6 + [4] * 3 + [2] * 3 + [6] * 3
 
 
 def test_keys_are_plain_text_to_image() -> None:
@@ -165,6 +165,35 @@ def test_crossfeed_pulls_by_its_power_within_its_range(power: float) -> None:
     assert torch.equal(feed.on_latents(x, at(3)), x)
 
 
+@pytest.mark.parametrize("reach", [0.3, 1.0])
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_crossfeed_on_fixed_trees(name: str, reach: float) -> None:
+    """Inner branches end early, but not before those that are pulled towards them."""
+    feed = Feed(0.3, reach, 0.9)
+    levels = preset_levels(name, STEPS, 0.3)
+    plain, fed = grower(3), grower(3, parents=feed)
+    tree, pulled = run(plain, Fixed(levels, STEPS)), run(fed, Fixed(levels, STEPS, feed))
+    assert [node.position for node in tree.nodes] == [node.position for node in pulled.nodes]
+    apart = RmsDistance()(latents(plain, tree), latents(fed, pulled))
+    assert bool((apart[[0, -1]] == 0).all())
+    assert float(apart.max()) > 1e-3
+    filled = pulled.with_nodes(Fixed(levels, STEPS, feed).fill(pulled, [0.4, 1.7]))
+    list(fed.run(filled, range(len(pulled.nodes), len(filled.nodes)), frozenset()))
+    assert bool(fed.final(len(filled.nodes) - 1).isfinite().all())
+
+
+def test_frames_that_nothing_forks_from_keep_only_their_end() -> None:
+    fed = grower(parents=Feed(0.5))
+    planner = Adaptive(STEPS, 0.3, 3)
+    tree = run(fed, planner)
+    filled = tree.with_nodes(planner.fill(tree, [0.1]))
+    list(fed.run(filled, [len(tree.nodes)], frozenset()))
+    assert set(fed.trajectories[len(tree.nodes)].latents) == {STEPS}
+    replayed = grower()
+    run(replayed, Replay(filled))
+    assert set(replayed.trajectories[len(tree.nodes)].latents) == {STEPS}
+
+
 def test_slerp_keeps_length_and_ends() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(3, *SHAPE, generator=generator) for _ in range(2))
@@ -207,4 +236,4 @@ def test_memory_holds_only_what_later_branches_need() -> None:
     grown = grower()
     run(grown, Fixed(LEVELS, STEPS))
     kept = {step for trajectory in grown.trajectories.values() for step in trajectory.latents}
-    assert kept == Fixed(LEVELS, STEPS).forks() | {STEPS}
+    assert kept == {3, 6, 9, STEPS}

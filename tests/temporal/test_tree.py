@@ -9,6 +9,7 @@ import pytest
 
 from segue.errors import TaskError
 from segue.temporal.drawing import draw
+from segue.temporal.feed import Feed
 from segue.temporal.plan import (
     PRESETS,
     Adaptive,
@@ -26,6 +27,17 @@ FIGURE = (Level(0, 2), Level(3, 3), Level(6, 7), Level(9, 10))
 """The example tree of the latent blending README."""
 
 
+PLANNERS = [
+    Fixed(FIGURE, 10),
+    Fixed(FIGURE, 12, Feed(0.5, 0.8, 0.5)),
+    Fixed((Level(0, 2),), 10),
+    Adaptive(30, 0.4, 15),
+    Adaptive(4, 0.5, 10),
+    Adaptive(2, 0.0, 3),
+    *(Fixed(preset_levels(name, 30, 0.5), 30) for name in PRESETS),
+]
+
+
 def complete(planner: Planner, keys: int = 2, gap: float = 1.0) -> Tree:
     """The whole tree of a planner to whom all gaps look alike."""
     tree = Tree.of_keys(keys)
@@ -34,16 +46,7 @@ def complete(planner: Planner, keys: int = 2, gap: float = 1.0) -> Tree:
     return tree
 
 
-@pytest.mark.parametrize(
-    "planner",
-    [
-        Fixed(FIGURE, 10),
-        Adaptive(30, 0.4, 15),
-        Adaptive(4, 0.5, 10),
-        Adaptive(2, 0.0, 3),
-        *(Fixed(preset_levels(name, 30, 0.5), 30) for name in PRESETS),
-    ],
-)
+@pytest.mark.parametrize("planner", PLANNERS)
 @pytest.mark.parametrize("keys", [2, 4])
 def test_every_tree_is_sound(planner: Planner, keys: int) -> None:
     steps = planner.steps if isinstance(planner, Fixed | Adaptive) else 0
@@ -54,8 +57,10 @@ def test_every_tree_is_sound(planner: Planner, keys: int) -> None:
     assert places[0] == 0
     assert places[-1] == keys - 1
     assert tree.keys == keys
-    assert {node.step for node in tree.nodes} <= planner.forks() | {0}
-    assert planner.fill_step(tree) in planner.forks()
+    assert {node.step for node in tree.nodes} <= planner.forks(tree) | {0}
+    filled = tree.with_nodes(planner.fill(tree, [0.01, 0.5 + 1e-3, keys - 1.01]))
+    filled.check(steps)
+    assert {node.step for node in filled.nodes} <= planner.forks(tree) | {0}
 
 
 def test_the_figure_of_the_reference_in_both_spellings() -> None:
@@ -84,6 +89,22 @@ def test_inner_branches_end_where_the_next_level_begins() -> None:
             assert node.stop > node.step
     keys = [node for node in tree.nodes if node.is_key]
     assert all(node.is_frame for node in keys)
+
+
+def test_inner_branches_run_on_where_others_are_pulled_towards_them() -> None:
+    levels = (Level(0, 2), Level(3, 4), Level(6, 6))
+    plain, fed = complete(Fixed(levels, 10)), complete(Fixed(levels, 10, Feed(0.3, 1.0, 1.0)))
+    assert [replace(node, stop=None) for node in plain.nodes] == [replace(node, stop=None) for node in fed.nodes]
+    assert {node.stop for node in plain.nodes} == {None, 6}
+    assert {node.stop for node in fed.nodes} == {None, 9}
+
+
+def test_frames_that_are_filled_in_are_of_one_kind_with_the_last_level() -> None:
+    planner = Fixed(FIGURE, 10)
+    tree = complete(planner)
+    beside = next(name for name in tree.frames() if tree.nodes[name].step == 9)
+    (filled,) = planner.fill(tree, [tree.nodes[beside].position + 1e-6])
+    assert (filled.step, filled.parents) == (9, tree.nodes[beside].parents)
 
 
 def test_a_new_branch_goes_to_the_largest_gap() -> None:

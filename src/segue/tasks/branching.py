@@ -28,9 +28,10 @@ class Branching:
         branches: for a fixed tree, how many branches there are at each level, keys included: 2 3 7 10.
         at: where those levels begin: steps (0 3 6 9), or shares of the run (0 0.25 0.5 0.75).
         preset: a fixed tree by name: lowest, low, medium, high or ultra.
-        max_branches: how many branches the measured gaps may place; without it, 7 between every two keys, and
-            at most half of the frames.
-        budget: seconds for placing branches by measured gaps; what was done is stored, and repeats exactly.
+        max_branches: how many branches the measured gaps may place; without it, 7 for every two keys, and no more
+            than half of the frames (but one for every two keys at least).
+        budget: seconds for placing branches by measured gaps. Frames that are filled in come on top: they are what
+            `fill` says. What was done is stored, and repeats exactly.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -46,8 +47,9 @@ class Branching:
     budget: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("crossfeed", "first_crossfeed", "branches", "at"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "branches", tuple(self.branches))
+        for name in ("crossfeed", "first_crossfeed", "at"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         if not 0 <= self.depth < 1:
             raise TaskError(f"depth must be in [0, 1), got {self.depth}")
         if not 0 < self.damper <= 1:
@@ -90,13 +92,13 @@ class Branching:
         """
         from segue.temporal.plan import Adaptive, Fixed, levels_from, preset_levels
 
-        if self.branches:
-            return Fixed(levels_from(self.branches, self.at, steps), steps)
-        if self.preset is not None:
-            return Fixed(preset_levels(self.preset, steps, self.depth), steps)
         if steps < 2:
-            # A single step leaves nothing to share: every frame is a key of its own noise.
+            # A single step leaves nothing to share: every branch would be a cross-fade of noise.
             raise TaskError(f"a transition needs 2 or more steps, got {steps}")
+        if self.branches:
+            return Fixed(levels_from(self.branches, self.at, steps), steps, self.feed("crossfeed"))
+        if self.preset is not None:
+            return Fixed(preset_levels(self.preset, steps, self.depth), steps, self.feed("crossfeed"))
         pairs = keys - 1
         usual = max(pairs, min(PROBES_PER_PAIR * pairs, (frames - keys) // 2))
         most = usual if self.max_branches is None else self.max_branches

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from segue.tasks.sampling import with_threads
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -22,13 +24,15 @@ class DecodedFrames:
         latents: by name.
         shots: what each frame shows.
         codec: turns latents into pictures.
-        batch: pictures that are decoded together.
+        batch: pictures that are decoded together; 1 makes the bits of each independent of the others.
+        threads: CPU threads to decode with, which the bits depend on; None leaves what is set.
     """
 
     latents: Mapping[int, Float[Tensor, "c h w"]]
     shots: tuple[Shot, ...]
     codec: Codec
     batch: int = 8
+    threads: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -48,7 +52,7 @@ class DecodedFrames:
             return torch.zeros(0, 3, height, width)
         names = sorted({name for shot in shown for name in (shot.left, shot.right)})
         pictures: dict[int, Tensor] = {}
-        with torch.no_grad():
+        with torch.no_grad(), with_threads(self.threads):
             for first in range(0, len(names), self.batch):
                 part = names[first : first + self.batch]
                 decoded = self.codec.decode(torch.stack([self.latents[name] for name in part])).float().cpu()

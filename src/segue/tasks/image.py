@@ -82,5 +82,5 @@ class Image:
                 progress("denoising", int(state.step[0]), len(schedule))
             resolved = replace(self, sampling=settings.pinned())
             record = Record.of(self.name, resolved, plan or NoPlan(), model, execution, {})
-        frames = DecodedFrames({0: state.x[0]}, (Shot(0, 0),), model.codec)
+        frames = DecodedFrames({0: state.x[0]}, (Shot(0, 0),), model.codec, threads=execution.pinned().threads)
         return Clip(frames, fps=1, provenance=Provenance(record.to_dict()))

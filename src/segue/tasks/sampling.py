@@ -105,7 +105,8 @@ class Execution:
 
     Args:
         max_batch: the most network rows in one call (a picture counts once per guidance term).
-        deterministic_batch: pad every call to `max_batch` rows, so that bits do not depend on what shares a call.
+        deterministic_batch: fill every call up to one number of rows (the largest multiple of 4 up to `max_batch`) and
+            decode picture by picture, so that a picture's bits do not depend on its companions.
         threads: CPU threads; None leaves what is set.
     """
 
@@ -126,20 +127,32 @@ class Execution:
         """The model as it is to be run, without gradients and with the asked number of threads, until the end."""
         import torch
 
-        before = torch.get_num_threads()
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
-        try:
-            with torch.no_grad():
-                yield model.batched(self.max_batch, deterministic=self.deterministic_batch)
-        finally:
-            torch.set_num_threads(before)
+        with with_threads(self.threads), torch.no_grad():
+            yield model.batched(self.max_batch, deterministic=self.deterministic_batch)
+
+    def decoded_at_once(self) -> int:
+        """How many pictures are decoded together."""
+        return 1 if self.deterministic_batch else max(1, self.max_batch // 2)
 
     def pinned(self) -> Execution:
         """With the number of threads that is in force, for a record."""
         import torch
 
         return replace(self, threads=self.threads or torch.get_num_threads())
+
+
+@contextmanager
+def with_threads(count: int | None) -> Generator[None]:
+    """So many CPU threads for the length of a block; None leaves what is set."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def per_key(values: Sequence[T], keys: int, name: str) -> tuple[T, ...]:

@@ -55,6 +55,8 @@ class TransitionRun:
         """The finished film, or an InterruptedRunError that carries what is finished of it."""
         settings = self.task.sampling.resolve(self.model, len(self.task.prompts))
         steps = settings.steps
+        # Hashing large files takes seconds, in which an interrupt must not lose a finished film: so it comes first.
+        _ = self.model.fingerprint
         planner = self._planner(steps)
         with self.execution.applied(self.model) as ready:
             grower = Grower(
@@ -98,6 +100,10 @@ class TransitionRun:
         tree.check(steps)
         if tree.keys != len(self.task.prompts) or len(self.plan.shots) != self.task.frames:
             raise TaskError("the plan does not belong to this task: it has other keys or another number of frames")
+        shown = set(tree.frames())
+        for left, right, share in self.plan.shots:
+            if not {left, right} <= shown or not 0 <= share <= 1:
+                raise TaskError(f"the plan is damaged: it has no frames {left} and {right} to mix by {share}")
         return Replay(tree)
 
     def _replayed(self, grower: Grower, planner: Planner) -> TransitionPlan:
@@ -152,12 +158,11 @@ class TransitionRun:
         wanted = missing(self.tree, positions)
         if not wanted:
             return
-        step = planner.fill_step(self.tree)
-        wave = max(node.wave for node in self.tree.nodes) + 1
         base = self.tree
-        self.tree = base.with_nodes(base.fork(wanted, step, wave))
+        nodes = planner.fill(base, wanted)
+        self.tree = base.with_nodes(nodes)
         names = range(len(base.nodes), len(self.tree.nodes))
-        total, done = len(wanted) * (len(grower.schedule) - step), 0
+        total, done = len(nodes) * (len(grower.schedule) - nodes[0].step), 0
         # Nothing forks from these, so that no latents but their last are kept.
         for row_steps in grower.run(self.tree, names, frozenset()):
             done += row_steps
@@ -195,7 +200,8 @@ class TransitionRun:
         record = Record.of(self.task.name, self.task, plan, self.model, self.execution, scores, complete)
         used = {name for shot in shown for name in (shot.left, shot.right)}
         latents = {name: grower.final(name) for name in used}
-        frames = DecodedFrames(latents, shown, self.model.codec, batch=max(1, self.execution.max_batch // 2))
+        how = self.execution.pinned()
+        frames = DecodedFrames(latents, shown, self.model.codec, how.decoded_at_once(), how.threads)
         return Clip(frames, self.task.fps, provenance=Provenance(record.to_dict()))
 
     def _interrupted(self, grower: Grower) -> InterruptedRunError:

@@ -28,6 +28,10 @@ class Feed:
             if not 0 <= value <= 1:
                 raise TaskError(f"the {name} of a crossfeed must be in [0, 1], got {value}")
 
+    def end(self, step: int, steps: int) -> int:
+        """The step before which it ends for a trajectory that begins at a step."""
+        return round(self.envelope(step, steps).stop * steps) if self.power > 0 else step
+
     def envelope(self, step: int, steps: int) -> Envelope:
         """The envelope for a trajectory that begins at a step."""
         start = step / steps

@@ -92,62 +92,81 @@ class Grower:
         """Measured seconds of one row for one step."""
         return self.seconds / max(self.row_steps, 1)
 
-    def run(self, tree: Tree, names: Sequence[int], forks: frozenset[int]) -> Iterator[int]:
+    def needed(self, tree: Tree, forks: frozenset[int]) -> frozenset[int]:
+        """The steps whose latents must be kept, besides the last, if later nodes may fork at `forks`."""
+        only_keys = len(tree.nodes) == len(self.keys)
+        if (forks and self.from_parents.power > 0) or (only_keys and self.from_first.power > 0):
+            return frozenset(range(len(self.schedule)))
+        return forks
+
+    def run(self, tree: Tree, names: Sequence[int], keep: frozenset[int]) -> Iterator[int]:
         """Run nodes whose parents have been run; yields the number of row-steps that were just done.
 
-        Nodes that begin and end together share batches. Whatever was yielded last, the trajectories of all batches
+        Nodes that begin together share batches. Whatever was yielded last, the trajectories of all nodes that ended
         before are complete.
+
+        Args:
+            tree: where the nodes stand.
+            names: the nodes.
+            keep: the steps whose latents are kept, besides each node's last.
         """
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        levels: dict[int, list[int]] = defaultdict(list)
         for name in names:
-            node = tree.nodes[name]
-            groups[node.step, len(self.schedule) if node.stop is None else node.stop].append(name)
+            levels[tree.nodes[name].step].append(name)
         # Keys that are fed from the key before them wait for it.
         size = 1 if self.from_first.power > 0 and tree.nodes[names[0]].is_key else self.batch
-        for (step, stop), group in sorted(groups.items()):
-            for first in range(0, len(group), size):
-                yield from self._run_batch(tree, group[first : first + size], step, stop, forks)
+        for _, level in sorted(levels.items()):
+            level.sort(key=lambda name: self._stop(tree.nodes[name]))
+            for first in range(0, len(level), size):
+                yield from self._run_batch(tree, level[first : first + size], keep)
 
-    def _run_batch(
-        self, tree: Tree, names: Sequence[int], step: int, stop: int, forks: frozenset[int]
-    ) -> Iterator[int]:
+    def _run_batch(self, tree: Tree, names: Sequence[int], keep: frozenset[int]) -> Iterator[int]:
+        """Nodes that begin together, in the order of their ends; those that end leave the batch."""
+        feed = Crossfeed(dict(self._pulls(tree, names)))
+        operators = [feed, *self.operators] if feed.pulls else self.operators
+        recorded = {tree.row(name): Trajectory() for name in names}
+        latest, left = self._start(tree, names), list(names)
+        while left:
+            stop = self._stop(tree.nodes[left[0]])
+            ended = [name for name in left if self._stop(tree.nodes[name]) == stop]
+            for state in self._stretch(tree, left, latest, stop, operators):
+                latest, now = state, int(state.step[0])
+                if now in keep or now == stop:
+                    for row, latents in zip(state.ids, state.x, strict=True):
+                        recorded[row].latents[now] = latents
+                if now == stop:
+                    self.trajectories.update({name: recorded[tree.row(name)] for name in ended})
+                yield len(left)
+            latest, left = latest.fork(range(len(ended), len(left))), left[len(ended) :]
+
+    def _stretch(
+        self, tree: Tree, names: Sequence[int], state: State, stop: int, operators: Sequence[Operator]
+    ) -> Iterator[State]:
+        """The states of a batch after each step until `stop`; the time that they take is counted."""
         nodes = [tree.nodes[name] for name in names]
-        ids = tuple(tree.row(name) for name in names)
-        kin = {row: self.keys.ancestry(node.position) for row, node in zip(ids, nodes, strict=True)}
-        feed = Crossfeed(dict(self._pulls(tree, names, step)))
+        kin = {row: self.keys.ancestry(node.position) for row, node in zip(state.ids, nodes, strict=True)}
         run = denoise(
             self.denoiser,
-            self._start(tree, names, step),
+            state,
             self.schedule,
             self.keys.at([node.position for node in nodes]),
             solver=self.solver,
-            operators=[feed, *self.operators] if feed.pulls else self.operators,
+            operators=operators,
             kick=InheritedNoise(kin),
         )
-        recorded = [Trajectory() for _ in names]
-        begun = time.perf_counter()
-        for state in run:
-            now = int(state.step[0])
-            if now in (step, stop) or now in forks or self._all_are_needed(nodes):
-                for trajectory, latents in zip(recorded, state.x, strict=True):
-                    trajectory.latents[now] = latents
-            if now > step:
-                ended = time.perf_counter()
-                self.seconds, self.row_steps = self.seconds + ended - begun, self.row_steps + len(names)
-                begun = ended
-            if now == stop:
-                self.trajectories.update(zip(names, recorded, strict=True))
-            if now > step:
-                yield len(names)
-                begun = time.perf_counter()
-            if now == stop:
-                return
+        next(run)
+        for _ in range(int(state.step[0]), stop):
+            begun = time.perf_counter()
+            state = next(run)
+            self.seconds, self.row_steps = self.seconds + time.perf_counter() - begun, self.row_steps + len(names)
+            yield state
 
-    def _all_are_needed(self, nodes: Sequence[Node]) -> bool:
-        return self.from_parents.power > 0 or (self.from_first.power > 0 and nodes[0].is_key)
+    def _stop(self, node: Node) -> int:
+        return len(self.schedule) if node.stop is None else node.stop
 
-    def _start(self, tree: Tree, names: Sequence[int], step: int) -> State:
+    def _start(self, tree: Tree, names: Sequence[int]) -> State:
         ids = tuple(tree.row(name) for name in names)
+        step = tree.nodes[names[0]].step
         if tree.nodes[names[0]].is_key:
             return from_seeds([self.keys.seeds[name] for name in names], ids, self.schedule, self.shape, self.device)
         mixed = torch.stack([self._between(tree.nodes[name]).at(step) for name in names])
@@ -159,13 +178,13 @@ class Grower:
         left, right = (self.trajectories[parent] for parent in node.parents)
         return Between(left, right, node.share)
 
-    def _pulls(self, tree: Tree, names: Sequence[int], step: int) -> Iterator[tuple[RowId, Pull]]:
+    def _pulls(self, tree: Tree, names: Sequence[int]) -> Iterator[tuple[RowId, Pull]]:
         for name in names:
             node, row = tree.nodes[name], tree.row(name)
             if node.is_key and name > 0 and self.from_first.power > 0:
                 yield row, Pull(self.trajectories[name - 1], self.from_first.envelope(0, len(self.schedule)))
             elif not node.is_key and self.from_parents.power > 0:
-                yield row, Pull(self._between(node), self.from_parents.envelope(step, len(self.schedule)))
+                yield row, Pull(self._between(node), self.from_parents.envelope(node.step, len(self.schedule)))
 
 
 @dataclass(frozen=True)
@@ -189,7 +208,7 @@ def grow(grower: Grower, planner: Planner, distance: Perceptual, started: float)
     names = list(range(len(grower.keys)))
     known: dict[tuple[int, int], float] = {}
     while names:
-        for done in grower.run(tree, names, planner.forks()):
+        for done in grower.run(tree, names, grower.needed(tree, planner.forks(tree))):
             yield Grown(tree, done)
         gaps = measure(grower, tree, distance, known)
         growth = Growth(tree, tuple(gaps), time.monotonic() - started, grower.row_seconds)

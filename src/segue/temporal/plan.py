@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
 
 from segue.errors import TaskError
+from segue.temporal.feed import Feed
 from segue.temporal.tree import Node, Tree, spread
 
 LATEST_FORK = 0.8
@@ -39,12 +40,12 @@ class Planner(Protocol):
         """The next nodes to run together; none when the tree is complete."""
         ...
 
-    def forks(self) -> frozenset[int]:
-        """The steps at which branches can fork: what the latents must be kept of."""
+    def forks(self, tree: Tree) -> frozenset[int]:
+        """The steps at which nodes may fork that are not in this tree yet: what latents must be kept of."""
         ...
 
-    def fill_step(self, tree: Tree) -> int:
-        """The step at which branches fork that serve single frames, once the tree is complete."""
+    def fill(self, tree: Tree, positions: Sequence[float]) -> list[Node]:
+        """Nodes that serve single frames at these positions, once the tree is complete."""
         ...
 
 
@@ -62,10 +63,16 @@ class Fixed:
 
     The branches of one level end where those of the next begin, except where the two lie at the same position; there
     one trajectory serves both. The last level is what can be shown.
+
+    Args:
+        levels: from the keys on.
+        steps: length of the schedule.
+        feed: the crossfeed from parents, for whose sake inner branches run on.
     """
 
     levels: tuple[Level, ...]
     steps: int
+    feed: Feed = field(default_factory=Feed)
 
     def __post_init__(self) -> None:
         steps, counts = [level.step for level in self.levels], [level.branches for level in self.levels]
@@ -76,31 +83,30 @@ class Fixed:
         if any(a >= b for a, b in pairwise(counts)):
             raise TaskError(f"the branches of a tree must increase from level to level, got {counts}")
 
-    def forks(self) -> frozenset[int]:
-        """The steps of the levels, and of what fills between them."""
-        return frozenset(level.step for level in self.levels) | {self._after_levels()}
+    def forks(self, tree: Tree) -> frozenset[int]:
+        """The steps of the levels."""
+        return frozenset(level.step for level in self.levels) | {self._fill_step()}
 
-    def fill_step(self, tree: Tree) -> int:
-        """A tenth of the run after the last level, where that is not too late."""
-        return self._after_levels()
+    def fill(self, tree: Tree, positions: Sequence[float]) -> list[Node]:
+        """Where the last level forks, from the same parents, so that its pictures and these are of one kind."""
+        wave = max(node.wave for node in tree.nodes)
+        parents = {name for node in tree.nodes if node.wave == wave for name in node.parents or ()}
+        return tree.fork(positions, self._fill_step(), wave + 1, parents or None)
 
-    def _after_levels(self) -> int:
-        return max(1, min(self.levels[-1].step + math.ceil(self.steps / 10), math.floor(self.steps * LATEST_FORK)))
+    def _fill_step(self) -> int:
+        return self.levels[-1].step or math.ceil(self.steps / 10)
 
     def wave(self, growth: Growth) -> list[Node]:
         """The whole next level, between all keys at once."""
         done = max(node.wave for node in growth.tree.nodes)
-        if done + 1 >= len(self.levels):
-            return []
-        full = self.resolve(growth.tree.keys)
-        return [node for node in full.nodes if node.wave == done + 1]
+        return [node for node in self.resolve(growth.tree.keys).nodes if node.wave == done + 1]
 
     def resolve(self, keys: int) -> Tree:
         """The complete tree: nothing in it depends on what the pictures show."""
         tree = Tree.of_keys(keys)
         alive = list(range(keys))
-        for wave, (level, after) in enumerate(zip(self.levels[1:], [*self.levels[2:], None], strict=True), start=1):
-            stop = after.step if after else None
+        for wave, level in enumerate(self.levels[1:], start=1):
+            stop = self.levels[wave + 1].step if wave + 1 < len(self.levels) else None
             current = list(range(keys))
             for pair in range(keys - 1):
                 for k in range(1, level.branches - 1):
@@ -114,12 +120,23 @@ class Fixed:
                     tree = tree.with_nodes([replace(node, stop=stop)])
                     current.append(len(tree.nodes) - 1)
             alive = current
+        return tree if self.feed.power == 0 else self._fed(tree)
+
+    def _fed(self, tree: Tree) -> Tree:
+        """The tree with inner branches run for as long as others are pulled towards them; the last are seen first."""
+        for node in reversed(tree.nodes):
+            for parent in node.parents or ():
+                stop = tree.nodes[parent].stop
+                # The last level's own need covers that of the frames that are filled in beside it.
+                end = min(self.feed.end(node.step, self.steps), self.steps if node.stop is None else node.stop)
+                if stop is not None and stop < end - 1:
+                    tree = tree.prolonged(parent, end - 1)
         return tree
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Branches go where the pictures differ most; each round forks later than the one before and doubles the tree.
+    """Branches go where the pictures differ most. Each round doubles the tree and, until it is late, forks later.
 
     Args:
         steps: length of the schedule.
@@ -139,12 +156,15 @@ class Adaptive:
         last = max(first, min(self.steps - 1, math.floor(self.steps * LATEST_FORK)))
         return list(range(first, last + 1, max(1, math.ceil(self.steps / 10))))
 
-    def forks(self) -> frozenset[int]:
+    def forks(self, tree: Tree) -> frozenset[int]:
         """The steps of all rounds."""
         return frozenset(self.levels())
 
-    def fill_step(self, tree: Tree) -> int:
+    def fill(self, tree: Tree, positions: Sequence[float]) -> list[Node]:
         """Where another round would fork."""
+        return tree.fork(positions, self._next_step(tree), max(node.wave for node in tree.nodes) + 1)
+
+    def _next_step(self, tree: Tree) -> int:
         levels = self.levels()
         return levels[min(max(node.wave for node in tree.nodes), len(levels) - 1)]
 
@@ -152,7 +172,7 @@ class Adaptive:
         """As many branches as there are gaps, within what is left of the budget."""
         tree = growth.tree
         done = max(node.wave for node in tree.nodes)
-        step = self.fill_step(tree)
+        step = self._next_step(tree)
         count = min(len(growth.gaps), self.max_branches - (len(tree.nodes) - tree.keys))
         if self.budget is not None:
             cost = growth.row_seconds * (self.steps - step)
@@ -171,11 +191,11 @@ class Replay:
 
     tree: Tree
 
-    def forks(self) -> frozenset[int]:
-        """The steps at which it forks."""
-        return frozenset(node.step for node in self.tree.nodes)
+    def forks(self, tree: Tree) -> frozenset[int]:
+        """The steps at which the rest of it forks."""
+        return frozenset(node.step for node in self.tree.nodes[len(tree.nodes) :])
 
-    def fill_step(self, tree: Tree) -> int:
+    def fill(self, tree: Tree, positions: Sequence[float]) -> list[Node]:
         """None is needed: what served single frames is stored too.
 
         Raises:

@@ -6,12 +6,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
 
 from segue.errors import TaskError
-
-if TYPE_CHECKING:
-    from segue.temporal.tree import Tree
+from segue.temporal.tree import DISTANCE_DIGITS, Tree
 
 SNAP = 0.1
 """A branch that exists serves a frame if it is this near to the frame's place, in frames."""
@@ -45,7 +42,7 @@ def even_positions(places: Sequence[float], gaps: Sequence[float], keys: Sequenc
 
     Args:
         places: positions of known pictures, increasing, from the first key to the last.
-        gaps: perceptual distances between them.
+        gaps: perceptual distances between them; rounded like all that decides, so that no last bit moves a frame.
         keys: positions of the keys, among `places`.
         count: how many frames; at least one per key.
 
@@ -54,7 +51,7 @@ def even_positions(places: Sequence[float], gaps: Sequence[float], keys: Sequenc
     """
     if count < len(keys):
         raise TaskError(f"{len(keys)} key pictures need at least as many frames, got {count}; make the clip longer")
-    travelled = [0.0, *accumulate(max(gap, 1e-6) for gap in gaps)]
+    travelled = [0.0, *accumulate(max(round(gap, DISTANCE_DIGITS), 1e-6) for gap in gaps)]
     at_key = [travelled[places.index(key)] for key in keys]
     numbers = _frames_of_keys(at_key, count)
     positions = [keys[0]]
