@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
@@ -17,7 +19,8 @@ from diffusers import (
 )
 from torch import Tensor
 
-from segue.diffusion.schedule import Schedule
+from segue.diffusion.betas import training_levels
+from segue.diffusion.schedule import Grid, Schedule
 from segue.diffusion.solvers import SOLVERS
 from segue.types import History, Point, RowId, Solver, over_rows
 
@@ -32,6 +35,7 @@ BETAS: dict[str, Any] = {
 SHAPE = (1, 4, 8, 8)
 ROW = (RowId("only"),)
 TOLERANCE = 1e-5
+COSINE = {"euler": 5e-4, "dpmpp_2m": TOLERANCE}
 
 # diffusers hands torch tensors to numpy functions in a way that numpy 2 warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -84,6 +88,8 @@ def run_ours(schedule: Schedule, solver: Solver, kind: Any, noise: Tensor) -> li
 def run_diffusers(scheduler: Any, steps: int, noise: Tensor, stretched: bool, **kwargs: Any) -> list[Tensor]:
     """The trajectory of a diffusers scheduler, each state scaled to alpha^2 + sigma^2 = 1."""
     scheduler.set_timesteps(steps, **kwargs)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # else it begins at the second of two equal times
     generator = torch.Generator().manual_seed(7)
     x = noise * getattr(scheduler, "init_noise_sigma", 1.0)
 
@@ -99,11 +105,11 @@ def run_diffusers(scheduler: Any, steps: int, noise: Tensor, stretched: bool, **
     return seen
 
 
-def agree(ours: list[Tensor], theirs: list[Tensor]) -> None:
+def agree(ours: list[Tensor], theirs: list[Tensor], tolerance: float = TOLERANCE) -> None:
     assert len(ours) == len(theirs)
     for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         worst = float((a - b).abs().max())
-        assert worst <= TOLERANCE, f"states differ by {worst:.1e} after step {index}"
+        assert worst <= tolerance, f"states differ by {worst:.1e} after step {index}"
 
 
 @pytest.fixture
@@ -166,6 +172,95 @@ def test_other_betas(schedule_name: str, noise: Tensor) -> None:
     schedule = Schedule.from_config(saved(scheduler), 20, grid="multistep")
     solver = SOLVERS["dpmpp_2m"].solver
     agree(run_ours(schedule, solver, "v_prediction", noise), run_diffusers(scheduler, 20, noise, False))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("karras", [False, True])
+@pytest.mark.parametrize("steps", [20, 30])
+def test_cosine_betas_without_clipping(steps: int, karras: bool, kind: Any, noise: Tensor) -> None:
+    """The last level keeps alpha^2 = 2.4e-9: noise of 20291 in the picture of Karras et al., and no zero SNR."""
+    cosine: Any = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": kind, "use_karras_sigmas": karras}
+    stretched: list[tuple[Any, Grid, str]] = [
+        (EulerDiscreteScheduler(**cosine), "sigmas", "euler"),
+        (DPMSolverMultistepScheduler(**cosine), "multistep", "dpmpp_2m"),
+    ]
+    for scheduler, grid, name in stretched:
+        schedule = Schedule.from_config(saved(scheduler), steps, grid=grid)
+        scheduler.set_timesteps(steps)
+        assert float(schedule.now.ratio[0]) == pytest.approx(20291, abs=1)
+        assert np.allclose(schedule.now.ratio, scheduler.sigmas[:-1], rtol=1e-5)
+        theirs = scheduler.timesteps.double()
+        # Under Karras sigmas, diffusers cuts 998.9999 off at its first time: a rounding, which is not repeated here.
+        assert abs(float(schedule.now.time[0] - theirs[0])) <= karras
+        assert torch.allclose(schedule.now.time[1:], theirs[1:], rtol=0, atol=1e-3)
+        schedule = replace(schedule, now=replace(schedule.now, time=theirs))
+        if kind == "epsilon":
+            continue  # float32 leaves nothing of x0 = (x - sigma eps) / 5e-5 that could be compared
+        ours = run_ours(schedule, SOLVERS[name].solver, kind, noise)
+        # Euler's step takes 20271 from 20291 noises: what is left of float32 there is a few 1e-4.
+        agree(ours, run_diffusers(scheduler, steps, noise, name == "euler"), COSINE[name])
+
+
+def test_trained_and_sigmoid_betas() -> None:
+    given = np.linspace(1e-4, 0.03, 500).tolist()
+    for theirs in (
+        DDIMScheduler(trained_betas=given, num_train_timesteps=500),
+        # Only the scheduler of training has these.
+        DDPMScheduler(beta_schedule="sigmoid"),
+    ):
+        levels = training_levels(saved(theirs))
+        assert torch.allclose(levels.alpha**2, theirs.alphas_cumprod.double(), atol=1e-15)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize(
+    ("kind", "grid"),
+    [
+        (DDIMScheduler, "ddim"),
+        (EulerDiscreteScheduler, "sigmas"),
+        (EulerAncestralDiscreteScheduler, "sigmas"),
+        (DPMSolverMultistepScheduler, "multistep"),
+    ],
+)
+def test_times_for_every_number_of_steps(kind: Any, grid: Grid, spacing: Any) -> None:
+    scheduler = kind(**BETAS, timestep_spacing=spacing)
+    config = saved(scheduler)
+    odd: list[int] = []
+    for steps in range(1, 201):
+        ours = Schedule.from_config(config, steps, grid=grid).now.time
+        scheduler.set_timesteps(steps)
+        theirs = scheduler.timesteps.double()
+        if steps == 1 and spacing == "linspace" and grid != "multistep":
+            assert (ours.tolist(), theirs.tolist()) == ([999], [0])
+            continue
+        if len(theirs) != steps:
+            # One time too many, which no model knows.
+            odd.append(steps)
+            assert theirs[steps:].tolist() == [-1]
+        assert torch.allclose(ours, theirs[:steps], rtol=0, atol=1e-4), steps
+    assert len(odd) < 20
+
+
+def test_times_of_lcm_for_every_number_of_steps() -> None:
+    scheduler = LCMScheduler(**BETAS)
+    for steps in range(1, 51):
+        scheduler.set_timesteps(steps)
+        assert (
+            Schedule.from_config(saved(scheduler), steps, grid="lcm").now.time.tolist() == scheduler.timesteps.tolist()
+        )
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_trailing_steps_of_clipped_betas(steps: int, noise: Tensor) -> None:
+    scheduler = DPMSolverMultistepScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        lambda_min_clipped=-5.1,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+    )
+    schedule = Schedule.from_config(saved(scheduler), steps, grid="multistep")
+    theirs = run_diffusers(scheduler, steps, noise, False)
+    agree(run_ours(schedule, SOLVERS["dpmpp_2m"].solver, "v_prediction", noise), theirs)
 
 
 @pytest.mark.parametrize("steps", [7, 20, 30])

@@ -69,6 +69,7 @@ def test_rows_may_stand_at_different_steps() -> None:
         ({**SD, "rescale_betas_zero_snr": True}, 10, "zero terminal SNR"),
         ({**SD, "use_exponential_sigmas": True}, 10, "use_exponential_sigmas"),
         ({**SD, "thresholding": True}, 10, "thresholding"),
+        ({**SD, "trained_betas": [0.1] * 9, "num_train_timesteps": 8}, 4, "9 values"),
         ({**FLOW, "use_dynamic_shifting": True}, 10, "pass mu"),
     ],
 )
@@ -93,3 +94,43 @@ def test_solvers_are_found_by_name_and_by_config() -> None:
     assert solver_for(FLOW) == "euler"
     with pytest.raises(ScheduleError, match="ddim, euler"):
         find_solver("heun")
+
+
+@pytest.mark.parametrize("config", [SD, FLOW])
+def test_mu_is_not_ignored(config: dict[str, Any]) -> None:
+    with pytest.raises(ScheduleError, match="leave mu out"):
+        Schedule.from_config(config, 10, mu=0.5)
+
+
+def test_trailing_steps_that_do_not_fit_are_refused() -> None:
+    clipped = {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1, "timestep_spacing": "trailing"}
+    assert float(Schedule.from_config(clipped, 20, grid="multistep").now.time[-1]) >= 0
+    with pytest.raises(ScheduleError, match="lambda_min_clipped"):
+        Schedule.from_config(clipped, 500, grid="multistep")
+
+
+def test_only_what_keeps_no_signal_at_all_is_refused() -> None:
+    cosine = {"beta_schedule": "squaredcos_cap_v2"}
+    assert 0 < float(training_levels(cosine).alpha[-1]) < 1e-4
+    ends_in_noise = {"trained_betas": [0.1, 0.5, 1.0], "num_train_timesteps": 3}
+    with pytest.raises(ScheduleError, match="zero terminal SNR"):
+        training_levels(ends_in_noise)
+    for_v = {**ends_in_noise, "prediction_type": "v_prediction"}
+    assert float(Schedule.from_config(for_v, 3, grid="ddim").now.alpha[0]) == 0
+    with pytest.raises(ScheduleError, match="rescale_betas_zero_snr"):
+        Schedule.from_config(for_v, 3, grid="sigmas")
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"algorithm_type": "dpmsolver++"}, "dpmpp_2m"),
+        ({"algorithm_type": "dpmsolver"}, "dpmpp_2m"),
+        ({"solver_order": 3}, "dpmpp_2m"),
+        ({"solver_type": "heun"}, "dpmpp_2m"),
+        ({"algorithm_type": "sde-dpmsolver"}, "dpmpp_2m_sde"),
+        ({"_class_name": "UniPCMultistepScheduler"}, "ddim"),
+    ],
+)
+def test_solvers_that_segue_has_not_are_stood_in_for(settings: dict[str, Any], name: str) -> None:
+    assert solver_for({"_class_name": "DPMSolverMultistepScheduler", **settings}) == name

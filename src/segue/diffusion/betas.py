@@ -25,13 +25,14 @@ def training_levels(config: Mapping[str, Any]) -> Levels:
     and kept in float64 from there on.
 
     Raises:
-        ScheduleError: for unknown beta schedules, and for noise prediction with a last level that is pure noise.
+        ScheduleError: for unknown beta schedules, trained betas of another number than trained times, and noise
+            prediction with a last level that is pure noise (alpha 0; cosine betas leave 5e-5, which is enough).
     """
     betas = _betas(config)
     if config.get("rescale_betas_zero_snr"):
         betas = _zero_terminal_snr(betas)
     kept = torch.cumprod(1.0 - betas, dim=0).double()
-    if float(kept[-1]) <= 2**-24 and config.get("prediction_type", "epsilon") == "epsilon":
+    if float(kept[-1]) == 0 and config.get("prediction_type", "epsilon") == "epsilon":
         raise ScheduleError(
             "this model predicts noise (epsilon) but its last level is pure noise (zero terminal SNR), from which no "
             "picture can be derived; use a v_prediction model, or set rescale_betas_zero_snr to false"
@@ -40,9 +41,12 @@ def training_levels(config: Mapping[str, Any]) -> Levels:
 
 
 def _betas(config: Mapping[str, Any]) -> Float32[Tensor, " t"]:
-    if config.get("trained_betas") is not None:
-        return torch.tensor(config["trained_betas"], dtype=torch.float32)
-    count = int(config.get("num_train_timesteps", 1000))
+    given = config.get("trained_betas")
+    count = int(config.get("num_train_timesteps", 1000 if given is None else len(given)))
+    if given is not None:
+        if len(given) != count:
+            raise ScheduleError(f"trained_betas has {len(given)} values, but num_train_timesteps is {count}")
+        return torch.tensor(given, dtype=torch.float32)
     first, last = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
     kind = config.get("beta_schedule", "linear")
     if kind == "linear":

@@ -53,12 +53,11 @@ class Levels:
         return Levels(self.alpha.flip(0), self.sigma.flip(0), self.time.flip(0))
 
     def without_zero_snr(self) -> Levels:
-        """The levels with a trace of signal (alpha = 2 ** -12) in a last level that has none.
+        """The levels with a trace of signal (alpha = 2 ** -12) in the last, in place of what it has.
 
-        Ratios are infinite without it; diffusers puts the same trace there.
+        For models that were rescaled to zero terminal SNR: ratios are infinite without it, and diffusers puts the same
+        trace there. No other model needs it, however little signal it keeps.
         """
-        if float(self.alpha[-1]) > 2**-12:
-            return self
         alpha, sigma = self.alpha.clone(), self.sigma.clone()
         alpha[-1], sigma[-1] = 2**-12, (1 - 2**-24) ** 0.5
         return Levels(alpha, sigma, self.time)

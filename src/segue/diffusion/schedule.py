@@ -84,7 +84,10 @@ class Schedule:
 
         Parity with diffusers 0.42 is tested, step by step: DDIM ("ddim"), Euler and Euler ancestral ("sigmas"),
         DPM++ 2M ("multistep"), LCM ("lcm"), and flow matching, whose config decides by itself.
-        `clip_sample` is a setting of pixel models and is not applied to latents, as in diffusers' own pipelines.
+        The times are those of diffusers for every number of steps (1 to 200 are tested), but where its list is of no
+        use: a last time of -1 beyond the steps that were asked for is left out, and a single step of "linspace" starts
+        in the noise, not at time 0. `clip_sample` is a setting of pixel models and is not applied to latents, as in
+        diffusers' own pipelines.
 
         Args:
             config: the contents of scheduler_config.json.
@@ -93,8 +96,8 @@ class Schedule:
             mu: the resolution-dependent shift of flow models that ask for one (Esser et al. 2024, arXiv:2403.03206).
 
         Raises:
-            ScheduleError: for impossible numbers of steps, settings that are not supported, and noise
-                prediction with a zero terminal signal-to-noise ratio, which has no solution.
+            ScheduleError: for impossible numbers of steps, settings that are not supported, a `mu` that the config
+                has no use for, and noise prediction with a zero terminal signal-to-noise ratio, which has no solution.
         """
         refused = [key for key in _REFUSED if config.get(key)]
         if refused:
@@ -104,6 +107,8 @@ class Schedule:
             )
         if steps < 1:
             raise ScheduleError(f"steps must be 1 or more, got {steps}")
+        if mu is not None and not (is_flow(config) and config.get("use_dynamic_shifting")):
+            raise ScheduleError("mu shifts flow models with use_dynamic_shifting, and this is none; leave mu out")
         if is_flow(config):
             return _flow(config, steps, mu)
         trained = training_levels(config)
@@ -122,7 +127,7 @@ def _ddim(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
     count = len(trained)
     spacing = config.get("timestep_spacing", "leading")
     if spacing == "linspace":
-        times = _linspace(count - 1, 0, steps).round()
+        times = _rising(count - 1, steps).flip(0).round()
     else:
         times = _spaced(config, spacing, count, steps)
     # The stride is a whole number whatever the spacing, so `then` need not be the next `now`.
@@ -146,11 +151,11 @@ class _Level(NamedTuple):
 def _sigmas(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
     if config.get("interpolation_type", "linear") != "linear" or config.get("timestep_type", "discrete") != "discrete":
         raise ScheduleError("only linear interpolation of sigmas and discrete times are supported")
-    trained = trained.without_zero_snr()
+    trained = _with_signal(config, trained)
     ratios = trained.ratio
     spacing = config.get("timestep_spacing", "linspace")
     if spacing == "linspace":
-        times = _linspace(len(trained) - 1, 0, steps)
+        times = _rising(len(trained) - 1, steps).flip(0)
     else:
         times = _spaced(config, spacing, len(trained), steps)
     visited = _interpolate(times, ratios)
@@ -166,25 +171,30 @@ def _sigmas(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
 
 
 def _multistep(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
-    trained = trained.without_zero_snr()
+    trained = _with_signal(config, trained)
     ratios = trained.ratio
+    if config.get("use_karras_sigmas"):
+        visited = _karras(float(ratios[-1]), float(ratios[0]), steps)
+        times = _time_of(visited, ratios)
+        # diffusers rounds these times, but for cosine betas, where it cuts the fraction off.
+        times = times.floor() if config.get("beta_schedule") == "squaredcos_cap_v2" else times.round()
+        return _from_ratios(visited, times, _last_ratio(config, trained), 1.0)
     spacing = config.get("timestep_spacing", "linspace")
     clip = float(config.get("lambda_min_clipped", -math.inf))
     last = int((-ratios.log() >= clip).sum())
     if spacing == "linspace":
-        times = _linspace(last - 1, 0, steps + 1).round()[:-1]
+        times = _rising(last - 1, steps + 1).flip(0).round()[:-1]
     elif spacing == "leading":
         stride = last // (steps + 1)
         times = torch.arange(steps, 0, -1, dtype=torch.float64) * stride + config.get("steps_offset", 0)
     else:
         times = _trailing(spacing, last, len(trained) / steps, steps)
-    visited = _interpolate(times, ratios)
-    if config.get("use_karras_sigmas"):
-        visited = _karras(float(ratios[-1]), float(ratios[0]), steps)
-        times = _time_of(visited, ratios)
-        if config.get("beta_schedule") != "squaredcos_cap_v2":
-            times = times.round()
-    return _from_ratios(visited, times, _last_ratio(config, trained), 1.0)
+        if float(times[-1]) < 0:
+            raise ScheduleError(
+                f"{steps} trailing steps do not fit into the {last} times that lambda_min_clipped leaves; "
+                'take fewer steps, or set timestep_spacing to "linspace"'
+            )
+    return _from_ratios(_interpolate(times, ratios), times, _last_ratio(config, trained), 1.0)
 
 
 def _lcm(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
@@ -193,7 +203,7 @@ def _lcm(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
         raise ScheduleError(f"steps must be at most {distilled}, the steps that this model was distilled from")
     stride = len(trained) // distilled
     taught = torch.arange(distilled, 0, -1) * stride - 1
-    chosen = taught[_linspace(0, distilled, steps + 1)[:-1].floor().long()]
+    chosen = taught[_rising(distilled, steps + 1)[:-1].floor().long()]
     now = trained[chosen]
     end = Levels.single(*((1.0, 0.0) if config.get("set_alpha_to_one", True) else trained.level(0)))
     return Schedule(now, Levels.cat([now[1:], end]))
@@ -213,7 +223,7 @@ def _flow(config: Mapping[str, Any], steps: int, mu: float | None) -> Schedule:
         # The trained range is itself shifted before the visited levels are shifted once more.
         ends = shift * ends / (1 + (shift - 1) * ends)
     sigma = _linspace(float(ends[0]), float(ends[1]), steps)
-    if mu is not None and dynamic:
+    if mu is not None:
         push = math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
         sigma = push / (push + (1 / sigma - 1))
     else:
@@ -255,7 +265,30 @@ def _spaced(config: Mapping[str, Any], spacing: str, count: int, steps: int) -> 
 def _trailing(spacing: str, last: int, stride: float, steps: int) -> Float64[Tensor, " n"]:
     if spacing != "trailing":
         raise ScheduleError(f'timestep_spacing must be "leading", "trailing" or "linspace", got {spacing!r}')
+    # As numpy counts: its stride is what the first step changed, after rounding, and decides where halves go.
+    stride = last - (last - stride)
     return (last - stride * torch.arange(steps, dtype=torch.float64)).round() - 1
+
+
+def _rising(last: float, count: int) -> Float64[Tensor, " n"]:
+    """0 to `last` in even steps, with the roundings of numpy, which torch.linspace does not have; of one, `last`."""
+    if count == 1:
+        return torch.tensor([last], dtype=torch.float64)
+    values = torch.arange(count, dtype=torch.float64) * (last / (count - 1))
+    values[-1] = last
+    return values
+
+
+def _with_signal(config: Mapping[str, Any], trained: Levels) -> Levels:
+    """The trained levels with finite noise-to-signal ratios."""
+    if config.get("rescale_betas_zero_snr"):
+        return trained.without_zero_snr()
+    if float(trained.alpha[-1]) == 0:
+        raise ScheduleError(
+            "the last of these betas leaves no signal, and this solver needs a trace of it; "
+            "set rescale_betas_zero_snr to true, or use the solver ddim"
+        )
+    return trained
 
 
 def _linspace(first: float, last: float, count: int) -> Float64[Tensor, " n"]:

@@ -164,7 +164,12 @@ def find_solver(name: str) -> SolverChoice:
 
 
 def solver_for(config: Mapping[str, Any]) -> str:
-    """The name of the solver that a scheduler config stands for; `ddim` where it names one that Segue has not."""
+    """The name of the solver that a scheduler config stands for, or of the nearest that Segue has.
+
+    Nothing is refused, since any solver can sample any model. These are stood in for: DPM-Solver multistep of another
+    order, of solver_type "heun", or of the older algorithms "dpmsolver" and "sde-dpmsolver", by `dpmpp_2m` and
+    `dpmpp_2m_sde`; every other scheduler (PNDM, Heun, UniPC, DDPM, ...) by `ddim`.
+    """
     kind = str(config.get("_class_name", ""))
     if is_flow(config) or kind == "EulerDiscreteScheduler":
         return "euler"
