@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cli.conftest import SHORT, Run
+from models.ldm_layout import to_ldm
+from models.tiny import write_model
 from segue.cli import machine
 from segue.cli.fields import flags
 from segue.cli.main import VERBS
@@ -213,3 +215,34 @@ def test_a_rerun_finds_the_loras_that_were_used(run: Run, checkpoint: Path, tmp_
     lost = run("rerun", "x.json", "-o", "lost.png")
     assert lost.code == 1
     assert "style.safetensors" in lost.err
+
+
+def test_a_rerun_knows_what_a_single_file_was_told(run: Run, tmp_path: Path) -> None:
+    """A file of the layout of 2.x does not say what it predicts, nor the folder where its configurations lie."""
+    source = write_model(
+        tmp_path / "two", prediction="v_prediction", length=24, use_linear_projection=True, attention_head_dim=(2, 4)
+    )
+    to_ldm(source, tmp_path / "two.safetensors", text="open_clip")
+    told = ["--model-config", "two", "--prediction", "epsilon"]
+    made = run("image", "a boat", "--model", "two.safetensors", *told, "--steps", "3", "-o", "x.png")
+    assert made.code == 0, made.err
+    record = json.loads((tmp_path / "x.json").read_text("utf-8"))["model"]
+    assert (record["name"], record["config"]) == (str(tmp_path / "two.safetensors"), str(tmp_path / "two"))
+    assert record["prediction"] == "epsilon"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.chdir(elsewhere)  # the fixture goes back
+    again = run("rerun", "../x.json", "-o", "again.png")
+    assert again.code == 0, again.err
+    assert (elsewhere / "again.png").read_bytes() == (tmp_path / "x.png").read_bytes()
+    other = run("rerun", "../x.json", "--prediction", "v_prediction", "-o", "other.png")
+    assert other.code == 2
+    assert "predicts v_prediction" in other.err
+    assert not (elsewhere / "other.png").exists()
+
+
+def test_a_lora_is_given_once(run: Run, checkpoint: Path) -> None:
+    twice = ["--lora", "style.safetensors=0.5", "--lora", "./style.safetensors"]
+    answer = run("image", "a boat", "--model", str(checkpoint), *twice)
+    assert answer.code == 2
+    assert "style.safetensors is given twice" in answer.err

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
 from segue.diffusion.starts import from_seeds
-from segue.errors import CheckpointError
+from segue.errors import CheckpointError, ModelError, ScheduleError
 from segue.models.families.sd import prediction_of
 from segue.models.loading import load_model
 from segue.models.weights import quiet
@@ -103,3 +106,43 @@ def test_predictions_by_config():
 
 def test_the_scheduler_is_read_as_data(model, folder):
     assert dict(model.scheduler) == json.loads((folder / "scheduler/scheduler_config.json").read_text())
+
+
+def test_the_fingerprint_follows_the_configurations_and_nothing_that_changes_no_answer(folder, model, tmp_path):
+    def changed(part: str, **entries: Any) -> str:
+        copy = Path(shutil.copytree(folder, tmp_path / f"{part.replace('/', '-')}-{next(iter(entries))}"))
+        said = json.loads((copy / part).read_text())
+        (copy / part).write_text(json.dumps({**said, **entries}))
+        return load_model(copy, device="cpu").fingerprint
+
+    scheduler = "scheduler/scheduler_config.json"
+    prints = [
+        model.fingerprint,
+        load_model(folder, device="cpu", prediction="v_prediction").fingerprint,
+        changed(scheduler, beta_end=0.02),
+        changed("vae/config.json", scaling_factor=0.5),
+    ]
+    assert len(set(prints)) == 4
+    assert changed(scheduler, _diffusers_version="0.1") == model.fingerprint
+
+
+def test_a_prediction_that_was_given_is_checked_like_one_that_was_read(folder, short_folder, tmp_path):
+    told = load_model(folder, device="cpu", prediction="v_prediction")
+    assert told.denoiser.prediction == told.scheduler["prediction_type"] == told.prediction == "v_prediction"
+    with pytest.raises(ModelError, match="prediction must be one of epsilon"):
+        load_model(folder, device="cpu", prediction=cast("Any", "noise"))
+    copy = Path(shutil.copytree(short_folder, tmp_path / "zero"))
+    path = copy / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rescale_betas_zero_snr": True}))
+    load_model(copy, device="cpu").schedule(5, (64, 64))
+    with pytest.raises(ScheduleError, match="zero terminal SNR"):
+        load_model(copy, device="cpu", prediction="epsilon").schedule(5, (64, 64))
+
+
+def test_conditioning_that_the_network_has_no_place_for_is_refused(model):
+    row = torch.zeros(1, 1)
+    for name, part in [("pooled", row), ("text_mask", row), ("extra", {"a": row}), ("residual_inputs", {"a": row})]:
+        cond = replace(model.text(["a cat"]), **{name: part})
+        now, _ = model.schedule(5, (64, 64)).step(torch.zeros(1, dtype=torch.int64))
+        with pytest.raises(ValueError, match=name):
+            model.denoiser(torch.zeros(1, 4, 8, 8), now, cond)

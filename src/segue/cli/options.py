@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
-from segue.types import Progress
+from segue.types import Prediction, Progress
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -24,7 +24,9 @@ class ModelChoice:
             repository as owner/name; left out, what SEGUE_MODEL names, or else the embedded one.
         device: cpu, cuda, cuda:1 or mps; left out, the fastest that is here.
         dtype: float32, float16 or bfloat16; left out, float32 on the CPU and float16 elsewhere.
-        lora: a LoRA file to merge into the weights, FILE or FILE=SCALE; may be repeated.
+        lora: a LoRA file to merge into the weights, FILE or FILE=SCALE; may be repeated, once per file.
+        prediction: epsilon, v_prediction, sample or flow_prediction, where the model's files cannot tell.
+        model_config: a folder of the diffusers layout whose configurations a single file is read with.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -33,12 +35,19 @@ class ModelChoice:
     device: str | None = None
     dtype: str | None = None
     lora: tuple[str, ...] = ()
+    prediction: Prediction | None = None
+    model_config: Path | None = None
 
     def otherwise(self, made: ModelRecord) -> ModelChoice:
         """With what was left out filled in from a record."""
         loras = tuple(f"{path}={scale!r}" for path, scale in made.loras)
         return ModelChoice(
-            self.model or made.name, self.device or made.device, self.dtype or made.dtype, self.lora or loras
+            self.model or made.name,
+            self.device or made.device,
+            self.dtype or made.dtype,
+            self.lora or loras,
+            self.prediction or made.prediction,
+            self.model_config or (Path(made.config) if made.config else None),
         )
 
     def load(self, progress: Progress) -> LatentDiffusion:
@@ -46,14 +55,31 @@ class ModelChoice:
 
         Raises:
             ModelError: see `segue.zoo.load`.
+            TaskError: a LoRA is not FILE or FILE=SCALE, or given twice.
         """
         from segue.zoo.load import load
 
         progress("loading the model", 0, 1)
-        loras: dict[str | Path, float] = dict(_scaled(text) for text in self.lora)
-        model = load(self.model, device=self.device, dtype=self.dtype, loras=loras or None)
+        model = load(
+            self.model,
+            device=self.device,
+            dtype=self.dtype,
+            prediction=self.prediction,
+            config=self.model_config,
+            loras=self._loras() or None,
+        )
         progress("loading the model", 1, 1)
         return model
+
+    def _loras(self) -> dict[str | Path, float]:
+        found: dict[str | Path, float] = {}
+        for text in self.lora:
+            file, scale = _scaled(text)
+            path = Path(file).expanduser()
+            if path.absolute() in (other.absolute() for other in map(Path, found)):
+                raise TaskError(f"--lora {file} is given twice; give each file once, with one scale")
+            found[path] = scale
+        return found
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segue.models.denoiser import NetworkDenoiser
-from segue.types import Codec, TextEncoder
+from segue.types import Codec, Prediction, TextEncoder
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,9 @@ class LatentDiffusion:
         device: where its networks live.
         dtype: what its networks compute in.
         loras: the LoRA files among `weights`, with their scales, in the order in which they were merged.
+        settings: the configurations of its networks, as their files state them.
+        prediction: what the network was said to predict when the model was loaded; None if its files decided.
+        config: the folder that a single file was read with; None if it came with Segue.
     """
 
     name: str
@@ -64,6 +68,9 @@ class LatentDiffusion:
     device: torch.device
     dtype: torch.dtype
     loras: tuple[tuple[Path, float], ...] = ()
+    settings: tuple[Mapping[str, Any], ...] = ()
+    prediction: Prediction | None = None
+    config: Path | None = None
 
     def schedule(
         self, steps: int, size: tuple[int, int], *, solver: str | None = None, mu: float | None = None
@@ -87,11 +94,19 @@ class LatentDiffusion:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the contents of the weight files and their scales, in order; computed when first asked for."""
+        """sha256 over all that its answers depend on; computed when first asked for.
+
+        That is, in this order: the contents and scales of the weight files, what the network predicts, the scheduler's
+        configuration, and those of the networks. Where these lie, and which version wrote them, is no part of it.
+        """
         digest = hashlib.sha256()
         for path, scale in self.weights:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest() + repr(float(scale)).encode())
+        digest.update(self.denoiser.prediction.encode())
+        for said in (self.scheduler, *self.settings):
+            kept = {key: value for key, value in said.items() if key == "_class_name" or not _is_note(key)}
+            digest.update(json.dumps(kept, sort_keys=True).encode())
         return digest.hexdigest()
 
     def batched(self, max_batch: int, *, deterministic: bool = False) -> LatentDiffusion:
@@ -101,3 +116,8 @@ class LatentDiffusion:
             TaskError: max_batch is below the rows that the model must see together.
         """
         return replace(self, denoiser=replace(self.denoiser, max_batch=max_batch, deterministic_batch=deterministic))
+
+
+def _is_note(key: str) -> bool:
+    """Whether an entry of a configuration says who wrote it, or where it lay."""
+    return key.startswith("_") or key == "transformers_version"

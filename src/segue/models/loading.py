@@ -47,18 +47,21 @@ def load_model(
         ModelAccessError: the hub refuses, or cannot be reached.
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or of an architecture that Segue does not read.
-        ModelError: a device or dtype that this machine does not have.
+        ModelError: a device or dtype that this machine does not have, a prediction that there is not, or a config for
+            a folder, which has its own.
     """
     place = find_device(device)
     precision = find_dtype(dtype, place)
     path = locate(source)
     title = name or str(source)
     if path.is_dir():
+        if config is not None:
+            raise ModelError(f"config is what a single file is read with, and {path} is a folder: leave config out")
         model = _from_folder(path, title, place, precision, prediction)
     else:
         from segue.models.single_file import from_file
 
-        folder = Path(config) if config is not None else None
+        folder = Path(config).expanduser() if config is not None else None
         model = from_file(path, name=title, device=place, dtype=precision, prediction=prediction, config=folder)
     if loras:
         from segue.models.lora import merged

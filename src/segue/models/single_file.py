@@ -60,8 +60,6 @@ def from_file(
     """
     folder = find_config(path, read_header(path), config)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    if prediction is not None:
-        scheduler = {**scheduler, "prediction_type": prediction}
     parts = _read(path, folder, clip_tokenizer(folder / "tokenizer") if config is None else None)
     freeze(parts["unet"], device, dtype)
     freeze(parts["text_encoder"], device, dtype)
@@ -73,10 +71,12 @@ def from_file(
         scheduler,
         name=name,
         weights=(path,),
+        settings=sd.settings_of(folder),
+        prediction=prediction,
     )
     if folder == SD2 and model.denoiser.prediction == "epsilon":
-        return replace(model, defaults=replace(model.defaults, size=(512, 512)))
-    return model
+        model = replace(model, defaults=replace(model.defaults, size=(512, 512)))
+    return replace(model, config=config)
 
 
 def find_config(path: Path, header: Mapping[str, Entry], config: Path | None) -> Path:

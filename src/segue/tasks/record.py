@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import RecordError
 from segue.tasks.sampling import Execution
+from segue.types import Prediction
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -26,11 +27,13 @@ class ModelRecord:
     """Which model made a result.
 
     Args:
-        name: as the user gave it.
-        sha256: over its weight files, and the scales of LoRAs.
+        name: as the user gave it; local paths are absolute.
+        sha256: the model's fingerprint: weights, LoRAs, configurations and prediction.
         device: "cpu", "cuda", ...
         dtype: what its networks computed in.
         loras: files that were merged into its weights, each with its scale.
+        prediction: what its network was said to predict; None if its files decided.
+        config: the folder that a single file was read with, if one was given.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -40,13 +43,21 @@ class ModelRecord:
     device: str
     dtype: str
     loras: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    prediction: Prediction | None = None
+    config: str | None = None
 
     @staticmethod
     def of(model: LatentDiffusion) -> ModelRecord:
         """The record of a loaded model."""
-        loras = [(str(path.expanduser().absolute()), scale) for path, scale in model.loras]
-        dtype = str(model.dtype).removeprefix("torch.")
-        return ModelRecord(model.name, model.fingerprint, model.device.type, dtype, loras)
+        return ModelRecord(
+            name=_lasting_name(model),
+            sha256=model.fingerprint,
+            device=model.device.type,
+            dtype=str(model.dtype).removeprefix("torch."),
+            loras=[(str(path.expanduser().absolute()), scale) for path, scale in model.loras],
+            prediction=model.prediction,
+            config=None if model.config is None else str(model.config.absolute()),
+        )
 
 
 @dataclass(frozen=True)
@@ -163,13 +174,13 @@ def differences(record: Record, model: LatentDiffusion) -> list[str]:
     """What is not as it was when the record was written, and may change the result; the model must be the same.
 
     Raises:
-        RecordError: if the model's weights are others.
+        RecordError: if the model's weights, configurations or prediction are others.
     """
     now = ModelRecord.of(model)
     if now.sha256 != record.model.sha256:
         raise RecordError(
-            f"the record was made with weights {record.model.sha256[:12]} of {record.model.name!r}, "
-            f"but this model has {now.sha256[:12]}; pass the original with --model"
+            f"the record was made with {_told(record.model)}, but this model is {_told(now)}; pass the original with "
+            "--model (and --lora, --prediction and --model-config, where they differ)"
         )
     found = [
         f"{name} was {before}, is {versions().get(name, 'missing')}"
@@ -191,6 +202,18 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
+
+
+def _lasting_name(model: LatentDiffusion) -> str:
+    """The model's name; of a local folder or file, a path that another working folder finds too."""
+    place = Path(model.name).expanduser().absolute()
+    local = any(place in (file.absolute(), *file.absolute().parents) for file, _ in model.weights)
+    return str(place) if local else model.name
+
+
+def _told(model: ModelRecord) -> str:
+    said = f", told that it predicts {model.prediction}" if model.prediction else ""
+    return f"{model.sha256[:12]} of {model.name!r}{said}"
 
 
 def _writer(data: Mapping[str, Any]) -> str:

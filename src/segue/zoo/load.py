@@ -56,7 +56,7 @@ def load(
         prediction=prediction,
         config=config,
         loras=loras,
-        name=card.name if card else str(wanted),
+        name=str(wanted),
     )
     return model if card is None else with_card(model, card)
 

@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from segue.diffusion.schedule import is_flow
 from segue.diffusion.solvers import solver_for
-from segue.errors import CheckpointError
+from segue.errors import CheckpointError, ModelError
 from segue.models.attention import announced
 from segue.models.bundle import Defaults, LatentDiffusion
 from segue.models.codec import AutoencoderCodec, codec_dtype
@@ -42,7 +42,15 @@ class UNetNetwork:
     def __call__(
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
     ) -> Float[Tensor, "b c h w"]:
-        """What the UNet predicts, in its own dtype and on its own device."""
+        """What the UNet predicts, in its own dtype and on its own device.
+
+        Raises:
+            ValueError: the conditioning has a part that this UNet has no place for.
+        """
+        ignored = [part for part in ("text_mask", "pooled") if getattr(cond, part) is not None]
+        ignored += [part for part in ("residual_inputs", "extra") if getattr(cond, part)]
+        if ignored:
+            raise ValueError(f"this network takes text, concat and label; the conditioning also has {ignored[0]}")
         device, dtype = self.unet.device, self.unet.dtype
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
         with announced(call):
@@ -90,8 +98,14 @@ def from_folder(
         scheduler,
         name=name,
         weights=(*unet_files, *text_files, *vae_files),
+        settings=settings_of(folder),
         prediction=prediction,
     )
+
+
+def settings_of(folder: Path) -> tuple[Mapping[str, Any], ...]:
+    """The configurations of the networks in a folder of the diffusers layout."""
+    return tuple(read_json(folder / part / "config.json") for part in ("unet", "text_encoder", "vae"))
 
 
 def read_tokenizer(folder: Path, encoder: CLIPTextModel) -> CLIPTokenizer:
@@ -120,13 +134,20 @@ def assemble(
     *,
     name: str,
     weights: tuple[Path, ...],
+    settings: tuple[Mapping[str, Any], ...] = (),
     prediction: Prediction | None = None,
 ) -> LatentDiffusion:
     """A model from its parts, which must fit each other.
 
     Raises:
         CheckpointError: they do not.
+        ModelError: `prediction` is none that there is.
     """
+    if prediction is not None:
+        if prediction not in _PREDICTIONS:
+            raise ModelError(f"prediction must be one of {', '.join(_PREDICTIONS)}; got {prediction!r}")
+        # Schedules are made from the scheduler's configuration, and refuse what cannot be predicted on them.
+        scheduler = {**scheduler, "prediction_type": prediction}
     codec = AutoencoderCodec(vae)
     width, expected = text.encoder.config.hidden_size, unet.config["cross_attention_dim"]
     if width != expected:
@@ -146,6 +167,8 @@ def assemble(
         defaults=Defaults(size=(side, side), solver=solver_for(scheduler)),
         parts={"unet": unet, "text_encoder": text.encoder, "vae": vae},
         weights=tuple((file, 1.0) for file in weights),
+        settings=settings,
+        prediction=prediction,
         device=unet.device,
         dtype=unet.dtype,
     )
