@@ -23,6 +23,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from segue.media.clip import Clip
 
 
@@ -83,9 +85,13 @@ class InterruptedRunError(SegueError):
 
     Args:
         message: what was finished.
-        partial: the clip of it, to be saved by the caller; None if nothing can be shown yet.
+        partial: the clip of it, to be saved by the caller; None if nothing can be shown yet, or it is saved.
+        path: where it was saved, if the interrupt came while it was written.
+        frames: how many frames were saved there.
     """
 
-    def __init__(self, message: str, partial: Clip | None = None) -> None:
+    def __init__(self, message: str, partial: Clip | None = None, *, path: Path | None = None, frames: int = 0) -> None:
         super().__init__(message)
         self.partial = partial
+        self.path = path
+        self.frames = frames

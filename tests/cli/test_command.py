@@ -241,6 +241,14 @@ def test_a_rerun_knows_what_a_single_file_was_told(run: Run, tmp_path: Path) -> 
     assert not (elsewhere / "other.png").exists()
 
 
+def test_a_rerun_in_another_format_leaves_the_quality_to_it(run: Run, film: list[str], tmp_path: Path) -> None:
+    assert run(*film, *SHORT, "--crf", "30", "-o", "x.mp4").code == 0
+    for name, crf in (("y.gif", None), ("y.webm", None), ("y.mp4", 30)):
+        again = run("rerun", "x.json", "-o", name)
+        assert again.code == 0, again.err
+        assert json.loads((tmp_path / "y.json").read_text("utf-8"))["output"]["crf"] == crf
+
+
 def test_a_lora_is_given_once(run: Run, checkpoint: Path) -> None:
     twice = ["--lora", "style.safetensors=0.5", "--lora", "./style.safetensors"]
     answer = run("image", "a boat", "--model", str(checkpoint), *twice)

@@ -70,11 +70,15 @@ def test_nothing_to_keep(film: list[str], tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_does_not_replace_a_whole_film(film: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "settings"),
+    [("rendering frames", ["--seconds", "20"]), ("writing", ["--seconds", "40", "--fill", "blend"])],
+)
+def test_a_part_does_not_replace_a_whole_film(stage: str, settings: list[str], film: list[str], tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"the film of yesterday")
-    settings = ["--seconds", "20", "--fps", "60", "-o", "x.mp4", "--json"]
-    code, out, err = interrupted([*film, *settings], tmp_path, "rendering frames")
+    code, out, err = interrupted([*film, *settings, "--fps", "60", "-o", "x.mp4", "--json"], tmp_path, stage)
     assert code == 130, err
     assert (tmp_path / "x.mp4").read_bytes() == b"the film of yesterday"
     assert Path(json.loads(out)["path"]).name == "x-partial.mp4"
-    assert len(read(tmp_path / "x-partial.mp4")) >= 2
+    assert len(read(tmp_path / "x-partial.mp4")) == json.loads(out)["frames"] >= 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-partial.json", "x-partial.mp4", "x.mp4"]

@@ -42,6 +42,13 @@ def test_rates_out_of_range(fps: float) -> None:
         as_rate(fps)
 
 
+def test_a_rate_that_rounds_to_nothing_is_refused() -> None:
+    with pytest.raises(MediaError, match=r"at least 0\.001"):
+        as_rate(0.0004)
+    assert as_rate(0.001) == Fraction(1, 1000)
+    assert as_rate(Fraction(1, 2500)) == Fraction(1, 2500)
+
+
 def test_every_level_survives_the_way_through_floats() -> None:
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
     frames = TensorFrames(levels)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -182,6 +183,69 @@ def test_ctrl_c_while_writing_keeps_what_is_there(tmp_path: Path) -> None:
     kept = read(tmp_path / "x.mp4")
     assert 0 < len(kept) < 60 and f"holds {len(kept)} of" in str(caught.value)
     assert json.loads((tmp_path / "x.json").read_text()) == {"seeds": [1], "complete": False}
+
+
+@dataclass
+class Interrupted:
+    """Frames that take long to make: Ctrl-C comes while a window of them is made, the first time it is asked for."""
+
+    frames: TensorFrames
+    after: int
+    asked: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.frames.size
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, window: slice, /) -> torch.Tensor:
+        self.asked += 1
+        if self.asked == self.after:
+            raise KeyboardInterrupt
+        return self.frames[window]
+
+
+@pytest.mark.parametrize("suffix", MOVING)
+def test_ctrl_c_in_the_first_window_still_keeps_its_frames(tmp_path: Path, suffix: str) -> None:
+    source = Clip(Interrupted(TensorFrames(moving(40)), after=1), 24)
+    with pytest.raises(InterruptedRunError, match="holds 2 of 40 frames") as caught:
+        source.save(tmp_path / f"x{suffix}")
+    assert (caught.value.path, caught.value.frames) == (tmp_path / f"x{suffix}", 2)
+    assert numbers(read(tmp_path / f"x{suffix}").frames[:], 40) == [0, 1]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_ctrl_c_in_the_only_window_changes_nothing(tmp_path: Path) -> None:
+    Clip(Interrupted(TensorFrames(moving(1)), after=1), 24).save(tmp_path / "x.png")
+    Clip(TensorFrames(moving(1)), 24).save(tmp_path / "y.png")
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", MOVING)
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_part_does_not_replace_an_older_film(tmp_path: Path, suffix: str, after: int) -> None:
+    record = Provenance({"format": 1, "task": "transition"})
+    whole = Clip(TensorFrames(moving(20)), 24, provenance=record).save(tmp_path / f"x{suffix}")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("x-partial", "x-partial-2"):
+        source = Clip(Interrupted(TensorFrames(moving(40)), after=after), 24, provenance=record)
+        with pytest.raises(InterruptedRunError, match=re.escape(str(tmp_path / f"{name}{suffix}")) + " holds"):
+            source.save(whole)
+        assert 0 < len(read(tmp_path / f"{name}{suffix}")) < 40
+        assert not json.loads((tmp_path / f"{name}.json").read_text())["complete"]
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_json_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"mine": 1}')
+    source = Clip(TensorFrames(moving(2)), 24, provenance=Provenance({"format": 1, "task": "image"}))
+    with pytest.raises(DiskError, match=r"x\.json would be replaced"):
+        source.save(tmp_path / "x.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    assert source.save(tmp_path / "y.mp4") == source.save(tmp_path / "y.mp4")
 
 
 def test_a_record_that_json_cannot_hold_is_found_before_the_work(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segue.cli.options import Output
 from segue.cli.progress import Meter
 from segue.cli.result import Result
-from segue.errors import DiskError, InterruptedRunError, MediaError
+from segue.errors import InterruptedRunError, MediaError
+from segue.media.disk import check_record, free_path, partial_path
 
 if TYPE_CHECKING:
     from segue.media.clip import Clip
@@ -50,7 +50,7 @@ def produce(job: Job, output: Output) -> int:
         SegueError: the path cannot be written, found before anything is made; or what `make` raises.
     """
     began = time.monotonic()
-    path = output.output.expanduser() if output.output else free(Path(job.default))
+    path = output.output.expanduser() if output.output else free_path(Path(job.default))
     check(path, job, output.crf)
     if job.tree is not None:
         check_drawing(job.tree)
@@ -64,18 +64,17 @@ def produce(job: Job, output: Output) -> int:
             if error.partial is None:
                 raise
             clip, complete = error.partial, False
-            # A whole film of an earlier run is worth more than a part of this one.
-            path = free(path.with_stem(f"{path.stem}-partial")) if path.exists() else path
+            path = partial_path(path)
             meter.note(f"{error}; writing them to {path}")
         clip = _noted(clip, path, output.crf)
         try:
             clip.save(path, crf=output.crf, progress=meter)
+            written = len(clip)
         except InterruptedRunError as error:
-            complete = False
+            complete, path, written = False, error.path or path, error.frames
             meter.note(str(error))
         if job.tree is not None:
             draw_tree(clip, job.tree)
-    written = int(meter.done["writing"])
     if output.json or not output.quiet:
         result = Result(path, clip, written, complete, time.monotonic() - began)
         print(json.dumps(result.as_dict(), allow_nan=False) if output.json else result.line())
@@ -89,7 +88,6 @@ def check(path: Path, job: Job, crf: int | None) -> None:
         MediaError: the suffix names no format, or one that cannot hold the result.
         DiskError: nothing can be written there, or another program's JSON lies where the record goes.
     """
-    from segue.media.disk import record_path
     from segue.media.formats import format_of
     from segue.media.writer import Writer
 
@@ -100,9 +98,7 @@ def check(path: Path, job: Job, crf: int | None) -> None:
         )
     # Opening a writer finds what the folder, the format and the encoder refuse.
     Writer(path, job.fps, (64, 64), crf=crf).discard()
-    beside = record_path(path)
-    if beside.exists() and not _is_record(beside):
-        raise DiskError(f"{beside} would be replaced by the record of {path.name}, and it is not one: move it away")
+    check_record(path)
 
 
 def check_drawing(path: Path) -> None:
@@ -117,15 +113,6 @@ def check_drawing(path: Path) -> None:
         part = part_of(path)
         part.touch()
         part.unlink()
-
-
-def free(path: Path) -> Path:
-    """A name of which neither the file nor its record exists: the path itself, or with a number."""
-    for number in count(1):
-        name = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-        if not name.exists() and not name.with_suffix(".json").exists():
-            return name
-    raise AssertionError
 
 
 def draw_tree(clip: Clip, path: Path) -> None:
@@ -153,11 +140,3 @@ def _noted(clip: Clip, path: Path, crf: int | None) -> Clip:
 
     record = clip.provenance.record if clip.provenance else {}
     return replace(clip, provenance=Provenance({**record, "output": asdict(WrittenAs(path.suffix, crf))}))
-
-
-def _is_record(path: Path) -> bool:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and {"format", "task"} <= data.keys()

@@ -19,7 +19,6 @@ class Meter:
     def __init__(self, quiet: bool = False) -> None:
         console = Console(file=sys.stderr)
         self.quiet, self.drawn = quiet, console.is_terminal and not quiet
-        self.done: dict[str, float] = {}
         self._stages: dict[str, TaskID] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))
@@ -33,7 +32,6 @@ class Meter:
         self._bars.stop()
 
     def __call__(self, what: str, done: float, total: float) -> None:
-        self.done[what] = done
         if what not in self._stages:
             self._stages[what] = self._bars.add_task(what, total=total)
             if not (self.drawn or self.quiet):

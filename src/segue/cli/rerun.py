@@ -45,6 +45,8 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
         return again.run(loaded, progress)
 
     default = Path(f"{file.record.stem}-rerun{was.suffix}").name
+    # In another format, the factor would mean another quality, or nothing.
+    alike = output.output is None or output.output.suffix.lower() == was.suffix.lower()
     frames, fps = (task.frames, task.fps) if isinstance(task, Transition) else (1, 1)
-    crf = was.crf if output.crf is None else output.crf
+    crf = was.crf if output.crf is None and alike else output.crf
     return produce(Job(make, default, frames, fps, drawing.tree), replace(output, crf=crf))

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from segue.errors import InterruptedRunError, MediaError
-from segue.media.disk import PathLike, as_path, record_path, written_whole
+from segue.media.disk import PathLike, as_path, check_record, record_path, written_whole
 from segue.types import Frames, Progress, silent
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def as_rate(fps: Fraction | float) -> Fraction:
     """Frames per second as an exact fraction; the decimals of television (23.976, 29.97, 59.94) become k·1000/1001.
 
     Raises:
-        MediaError: if it is not in (0, 1000].
+        MediaError: if it is not in (0, 1000], or a decimal below 0.0005, which no whole thousandth is near.
     """
     if not 0 < fps <= MAX_RATE:
         raise MediaError(f"fps must be above 0 and at most {MAX_RATE}, got {fps}")
@@ -37,7 +37,10 @@ def as_rate(fps: Fraction | float) -> Fraction:
         television = Fraction(whole * 1000, 1001)
         if abs(fps - television) < 0.0045:
             return television
-    return Fraction(fps).limit_denominator(1000)
+    rate = Fraction(fps).limit_denominator(1000)
+    if not rate:
+        raise MediaError(f"expected fps of at least 0.001, got {fps}; a slower rate can be given as a Fraction")
+    return rate
 
 
 def to_uint8(frames: Float[Tensor, "t 3 h w"] | UInt8[Tensor, "t 3 h w"]) -> UInt8[Tensor, "t 3 h w"]:
@@ -226,19 +229,22 @@ class Clip:
 
         Raises:
             MediaError: for an unknown suffix, or options that the format does not have.
-            DiskError: if the file system refuses. Nothing half-written is left, and an older file is still whole.
+            DiskError: if the file system refuses, or the JSON that lies beside the path is no record. Nothing
+                half-written is left, and an older file is still whole.
             InterruptedRunError: on Ctrl-C; a shorter clip of what was written by then is kept, its record says so.
+                Where an older file has the name, it is left alone, and the part gets a name of its own.
         """
         from segue.media.writer import write
 
         path = as_path(path)
         if self.provenance is not None:
             self.provenance.to_json()  # What JSON cannot hold is found before the work, not after it.
+            check_record(path)
         try:
             write(self, path, crf=crf, preset=preset, progress=progress)
-        except InterruptedRunError:
+        except InterruptedRunError as error:
             if self.provenance is not None:
-                _save_record(Provenance({**self.provenance.record, "complete": False}), path)
+                _save_record(Provenance({**self.provenance.record, "complete": False}), error.path or path)
             raise
         if self.provenance is not None:
             _save_record(self.provenance, path)

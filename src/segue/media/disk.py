@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Generator
@@ -86,6 +87,49 @@ def record_path(path: PathLike) -> Path:
     """Where the record of a clip lies: beside it, with the suffix .json."""
     path = as_path(path)
     return path.with_name((path.name if format_of(path).kind == "folder" else path.stem) + ".json")
+
+
+def free_path(path: Path) -> Path:
+    """A name of which neither the file nor its record exists: the path itself, or with a number."""
+    for number in count(1):
+        name = path if number == 1 else _longer(path, f"-{number}")
+        if not name.exists() and not record_path(name).exists():
+            return name
+    raise AssertionError
+
+
+def partial_path(path: Path) -> Path:
+    """Where a part of what was to be written to `path` goes: there, or to a name beside it if something is there.
+
+    A whole film of an earlier run is worth more than a part of this one.
+    """
+    return free_path(_longer(path, "-partial")) if path.exists() else path
+
+
+def _longer(path: Path, by: str) -> Path:
+    if format_of(path).kind == "folder":
+        # What follows a dot would be taken for a suffix.
+        return path.with_name(path.name.replace(".", "-") + by)
+    return path.with_stem(path.stem + by)
+
+
+def check_record(path: PathLike) -> None:
+    """Find out whether the record of a clip can be written beside it.
+
+    Raises:
+        DiskError: a JSON file of something else lies there.
+    """
+    beside = record_path(path)
+    if beside.exists() and not _is_record(beside):
+        raise DiskError(f"{beside} would be replaced by the record of {Path(path).name}, and is none: move it away")
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"format", "task"} <= data.keys()
 
 
 def check_writable(path: PathLike) -> None:

@@ -99,7 +99,8 @@ class FolderSink:
         self._count += 1
 
     def finish(self) -> None:
-        """All files are written."""
+        """All files are written; of one that was interrupted, the rest is removed."""
+        (self.part / f"{self._count:05d}.png").unlink(missing_ok=True)
 
     def abort(self) -> None:
         """Nothing is open."""

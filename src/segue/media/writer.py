@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 from segue.errors import InterruptedRunError, MediaError
 from segue.media.clip import as_rate, levels_of, to_uint8
-from segue.media.disk import PathLike, as_path, check_folder, check_writable, disk_errors, part_of, remove
+from segue.media.disk import (
+    PathLike,
+    as_path,
+    check_folder,
+    check_writable,
+    disk_errors,
+    part_of,
+    partial_path,
+    remove,
+)
 from segue.media.formats import Format, format_of
 from segue.media.sinks import FolderSink, PictureSink, Sink, VideoSink
 from segue.types import Progress, silent
@@ -27,6 +36,8 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 WINDOW_BYTES = 64 << 20
 WINDOW_FRAMES = 16
 """Small enough that progress is seen, and that an interrupt loses little."""
+FIRST_FRAMES = 2
+"""The first window is the least that an interrupt keeps: it is made even after the interrupt, so it is short."""
 
 
 class Writer:
@@ -101,8 +112,11 @@ class Writer:
                 self._sink.append(frame)
                 self.count += 1
 
-    def close(self) -> Path:
+    def close(self, name: Path | None = None) -> Path:
         """Complete the file with the frames that were added, and move it to its name. Closing twice does nothing.
+
+        Args:
+            name: another name of the same format and in the same folder, for a part of what was wanted.
 
         Raises:
             MediaError: if no frame was added.
@@ -110,6 +124,7 @@ class Writer:
         """
         if self._closed or self._sink is None:
             return self.path
+        self.path = name or self.path
         if not self.count:
             self.discard()
             raise MediaError(f"cannot write {self.path}: there are no frames")
@@ -154,27 +169,54 @@ def write(
 ) -> Path:
     """Write a whole clip, a window of frames at a time. Arguments, formats and errors are those of `Writer`.
 
+    On Ctrl-C the frames that were written by then are kept, as a whole file; where an older file has the name, under
+    another one, which the error states. If none was written yet, the first two are made before it stops, which may
+    take as long as decoding them does; a second Ctrl-C stops at once, and nothing is written then.
+
     Returns:
         The path of the file or folder.
 
     Raises:
-        InterruptedRunError: on Ctrl-C; the frames that were written by then are kept, as a whole file.
+        InterruptedRunError: on Ctrl-C, with the path and the number of frames that are there.
     """
-    width, height = clip.size
-    window = max(1, min(WINDOW_FRAMES, WINDOW_BYTES // (12 * width * height)))
-    with Writer(path, clip.fps, clip.size, audio=clip.audio, crf=crf, preset=preset) as writer:
+
+    def opened() -> Writer:
+        return Writer(path, clip.fps, clip.size, audio=clip.audio, crf=crf, preset=preset)
+
+    with opened() as writer:
         try:
-            for first in range(0, len(clip), window):
-                writer.append(levels_of(clip.frames, slice(first, first + window)))
+            for window in _windows(clip):
+                writer.append(levels_of(clip.frames, window))
                 progress("writing", writer.count, len(clip))
         except KeyboardInterrupt:
-            if not writer.count:
-                raise
-            writer.close()
-            raise InterruptedRunError(
-                f"interrupted while writing; {writer.path} holds {writer.count} of {len(clip)} frames"
-            ) from None
-    return writer.path
+            if 0 < writer.count < len(clip):
+                raise _kept(clip, writer) from None
+        if writer.count or not len(clip):
+            return writer.close()
+        writer.discard()
+    # An encoder that was interrupted in its first frame cannot be given it again.
+    with opened() as writer:
+        writer.append(levels_of(clip.frames, next(_windows(clip))))
+        if writer.count < len(clip):
+            raise _kept(clip, writer)
+        return writer.close()
+
+
+def _windows(clip: Clip) -> Iterator[slice]:
+    """The windows that a clip is written in."""
+    width, height = clip.size
+    most = max(1, min(WINDOW_FRAMES, WINDOW_BYTES // (12 * width * height)))
+    yield slice(0, min(FIRST_FRAMES, most))
+    for first in range(min(FIRST_FRAMES, most), len(clip), most):
+        yield slice(first, first + most)
+
+
+def _kept(clip: Clip, writer: Writer) -> InterruptedRunError:
+    """Close an interrupted writer with the frames that it has."""
+    path = writer.close(partial_path(writer.path))
+    return InterruptedRunError(
+        f"interrupted while writing; {path} holds {writer.count} of {len(clip)} frames", path=path, frames=writer.count
+    )
 
 
 def _sink(writer: Writer, part: Path, form: Format, crf: int | None, preset: str | None) -> Sink:
