@@ -30,9 +30,10 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Segue needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch comes first and by exact version, so that no dependency drags in another build of it.
+# torch comes first and by exact version, so that no dependency drags in another build of it. An index of torch builds
+# has other versions of what torch needs than the constraints name; the next rule puts those right.
 $(TORCH_STAMP): constraints.txt | $(BIN)/python
-	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--force-reinstall --index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install $(if $(TORCH_INDEX),--force-reinstall --index-url $(TORCH_INDEX),-c constraints.txt) $(TORCH)
 	rm -f $(VENV)/.torch*
 	touch $@
 
