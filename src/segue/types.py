@@ -161,10 +161,11 @@ class Conditioning:
         return self._zip(other, mix)
 
     def crop(self, top: int, left: int, height: int, width: int) -> Conditioning:
-        """The same conditioning for a window of the latents: spatial parts are cut, the rest is kept."""
-        if self.concat is None:
-            return self
-        return replace(self, concat=self.concat[..., top : top + height, left : left + width])
+        """For a window of the latents: `concat` is cut. ValueError for control pictures, whose scale is that of pixels."""
+        if self.residual_inputs:
+            raise ValueError(f"the control pictures {sorted(self.residual_inputs)} cannot be cut in units of latents")
+        window = (..., slice(top, top + height), slice(left, left + width))
+        return replace(self, concat=None if self.concat is None else self.concat[window])
 
     def to(self, device: Any, dtype: Any = None) -> Conditioning:
         """On another device; floating-point parts in another dtype, if given."""
@@ -246,7 +247,7 @@ class Call:
     Args:
         at: the noise levels of the call's rows.
         rows: who each network row is; a row appears once per guidance term.
-        term: the guidance term of each network row.
+        term: the guidance term of each network row; -1 marks a row that only fills a batch up, whose answer is dropped.
         phase: "all" unless a step is run in several calls ("anchors" first, then "rest").
     """
 
