@@ -161,7 +161,7 @@ class Conditioning:
         return self._zip(other, mix)
 
     def crop(self, top: int, left: int, height: int, width: int) -> Conditioning:
-        """For a window of the latents: `concat` is cut. ValueError for control pictures, whose scale is that of pixels."""
+        """For a window of the latents: `concat` is cut. ValueError for control pictures, as these are in pixels."""
         if self.residual_inputs:
             raise ValueError(f"the control pictures {sorted(self.residual_inputs)} cannot be cut in units of latents")
         window = (..., slice(top, top + height), slice(left, left + width))
