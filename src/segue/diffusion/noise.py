@@ -86,10 +86,3 @@ class InheritedNoise:
         if kin.seeds[0] == kin.seeds[1] and kin.rows[0] == kin.rows[1]:
             return first
         return (first * angle.cos() + second * angle.sin()).to(first.dtype)
-
-
-def no_kick(
-    like: Float[Tensor, "b c h w"], now: Point, then: Point, std: Float[Tensor, " b"]
-) -> Float[Tensor, "b c h w"]:
-    """No noise at all: a stochastic solver's drift alone."""
-    return torch.zeros_like(like)

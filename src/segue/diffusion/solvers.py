@@ -131,12 +131,11 @@ def _lambda(at: Point) -> Float[Tensor, " b"]:
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """A solver by name, with the times that it is used on, and whether it adds noise."""
+    """A solver by name, with the times that it is used on."""
 
     name: str
     solver: Solver
     grid: Grid
-    stochastic: bool = False
 
 
 SOLVERS: Mapping[str, SolverChoice] = {
@@ -144,10 +143,10 @@ SOLVERS: Mapping[str, SolverChoice] = {
     for choice in (
         SolverChoice("ddim", ddim, "ddim"),
         SolverChoice("euler", ddim, "sigmas"),
-        SolverChoice("euler_ancestral", euler_ancestral, "sigmas", stochastic=True),
+        SolverChoice("euler_ancestral", euler_ancestral, "sigmas"),
         SolverChoice("dpmpp_2m", dpmpp_2m, "multistep"),
-        SolverChoice("dpmpp_2m_sde", dpmpp_2m_sde, "multistep", stochastic=True),
-        SolverChoice("lcm", lcm, "lcm", stochastic=True),
+        SolverChoice("dpmpp_2m_sde", dpmpp_2m_sde, "multistep"),
+        SolverChoice("lcm", lcm, "lcm"),
     )
 }
 
