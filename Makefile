@@ -20,7 +20,7 @@ TORCH_STAMP := $(if $(TORCH_INDEX),$(VENV)/.torch-$(notdir $(patsubst %/,%,$(TOR
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 
-DEMO := "a red apple" "a green apple" "a lemon" "the sun" "a sunflower"
+DEMO := "a red apple" "a red heart" "a star" "a fox" "a lion" "a tiger face"
 
 .PHONY: install demo test lint types tests clean
 

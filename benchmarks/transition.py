@@ -55,13 +55,17 @@ def random_sd15() -> LatentDiffusion:
     from segue.models.codec import AutoencoderCodec
     from segue.models.denoiser import NetworkDenoiser
     from segue.models.families.sd import UNetNetwork
+    from segue.models.weights import freeze
     from segue.types import Conditioning
 
     def text(prompts: Sequence[str]) -> Conditioning:
         return Conditioning(torch.randn(len(prompts), 77, 768, generator=torch.Generator().manual_seed(0)))
 
     unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8).eval()
-    unet = unet.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+    freeze(unet, torch.device("cpu"), torch.bfloat16)
+    for weight in unet.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     scheduler = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     return LatentDiffusion(
         name="random weights of Stable Diffusion 1.5's size",

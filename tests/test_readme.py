@@ -1,7 +1,7 @@
 """What the README shows is true: every block is run as it stands, and every link leads somewhere.
 
-Blocks run in order, in one folder, with the embedded model where this installation has one, and else with a random
-model of its layout. Lines that begin with `make` are checked to name targets; people and CI run them.
+Blocks run in order, in one folder, with the embedded model. Lines that begin with `make` are checked to name targets;
+people and CI run them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import write_model
-
-from segue.zoo import models
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,13 +27,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment() -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
-    if not models():
-        place = tmp_path_factory.mktemp("tiny")
-        env["SEGUE_MODEL"] = str(write_model(place, prediction="v_prediction", length=24, vae="tiny"))
-    return env
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def test_blocks_were_found() -> None:
@@ -50,8 +43,6 @@ def test_a_block_runs(number: int, folder: Path, environment: dict[str, str]) ->
     lines = [line for line in text.splitlines() if not line.startswith("make ")]
     for target in re.findall(r"^make (\w+)", text, flags=re.MULTILINE):
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
-    if "segue doctor" in text and not models():
-        pytest.skip("doctor rightly complains: this checkout has no embedded weights yet")
     command = [sys.executable, "-W", "error", "-c"] if kind == "python" else ["bash", "-euo", "pipefail", "-c"]
     done = subprocess.run(
         [*command, "\n".join(lines)], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -65,7 +56,7 @@ def test_a_block_runs(number: int, folder: Path, environment: dict[str, str]) ->
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     for link in links:
-        if not link.startswith(("http://", "https://")) and link != STRIP:
+        if not link.startswith(("http://", "https://")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
@@ -84,6 +75,4 @@ def test_files_and_names_that_are_mentioned_exist(page: Path) -> None:
 
 
 def test_the_picture_is_there() -> None:
-    if not models():
-        pytest.skip("the strip is rendered with the embedded weights, which this checkout has not yet")
     assert (ROOT / STRIP).stat().st_size > 10_000
