@@ -22,6 +22,7 @@ def save_codec(codec: AutoencoderTiny, scaling_factor: float, folder: Path) -> P
     settings = folder / "config.json"
     config = json.loads(settings.read_text("utf-8"))
     config.pop("block_out_channels", None)  # written by AutoencoderTiny, and then warned about when it reads it
+    config.pop("_name_or_path", None)  # a path of this machine
     _write_json(settings, config)
     return folder
 
