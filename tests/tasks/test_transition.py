@@ -302,7 +302,7 @@ def test_records_that_cannot_be_repeated_say_why(model: LatentDiffusion, tmp_pat
     refuse("other_field", other_field=1)
     refuse("strange", fields={**good["fields"], "strange": 1})
     refuse("two or more prompts", fields={**good["fields"], "prompts": ["one"]})
-    refuse("weights abc", model={**good["model"], "sha256": "abc"})
+    refuse("was made with abc", model={**good["model"], "sha256": "abc"})
     for text, expected in (("{", "not JSON"), ("[]", "no format")):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(RecordError, match=expected):
