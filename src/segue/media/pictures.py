@@ -20,7 +20,7 @@ from segue.errors import MediaError
 from segue.media.clip import as_floats
 from segue.media.disk import disk_errors
 from segue.media.sinks import RATE
-from segue.media.timing import DEFAULT_RATE, Timing, timing
+from segue.media.timing import DEFAULT_RATE, Timing, gathered, timing
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -129,12 +129,8 @@ class AnimatedFrames:
 
     def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
         """The pictures of a window, 256 levels a colour."""
-        wanted = [self.timing.shown[i] for i in range(len(self))[window]]
-        pixels = np.empty((len(wanted), *self.size[::-1], 3), np.uint8)
         with self._lock, _reading(self.path):
-            for row in np.argsort(wanted, kind="stable"):
-                pixels[row] = self._frame(wanted[row])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            return gathered(self.timing.shown[window], self.size, self._frame)
 
     def _frame(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         if number not in self._cache:

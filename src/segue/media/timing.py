@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from torch import Tensor
 
 DEFAULT_RATE = Fraction(24)
 """Of what has no rate: a picture, or a folder of pictures that does not say."""
@@ -92,3 +98,19 @@ def _usual_rate(times: np.ndarray) -> Fraction:
     if abs(float(near) * interval - 1) < 0.02:
         return near
     return Fraction(1 / interval).limit_denominator(1000)
+
+
+def gathered(
+    numbers: Sequence[int], size: tuple[int, int], frame: Callable[[int], UInt8[np.ndarray, "h w 3"]]
+) -> UInt8[Tensor, "t 3 h w"]:
+    """Frames of a file by their numbers, fetched in the order of the file, which decoders like best.
+
+    Args:
+        numbers: of the frames that are wanted, in the order in which they are wanted.
+        size: (width, height) of all frames.
+        frame: fetches one of them.
+    """
+    pixels = np.empty((len(numbers), *size[::-1], 3), np.uint8)
+    for row in np.argsort(numbers, kind="stable"):
+        pixels[row] = frame(numbers[row])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)

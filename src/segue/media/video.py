@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-import torch
 from av.video.reformatter import ColorRange, Colorspace
 
 from segue.errors import MediaError
 from segue.media.clip import as_floats
 from segue.media.disk import disk_errors
 from segue.media.sinks import SWSCALE, TRUE_SIZE
-from segue.media.timing import DEFAULT_RATE, Timing, timing
+from segue.media.timing import DEFAULT_RATE, Timing, gathered, timing
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -105,12 +104,8 @@ class VideoFrames:
 
     def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
         """The pictures of a window, 256 levels a colour."""
-        wanted = [self.timing.shown[i] for i in range(len(self))[window]]
-        pixels = np.empty((len(wanted), *self.size[::-1], 3), np.uint8)
         with self._lock, self._decoding():
-            for row in np.argsort(wanted, kind="stable"):
-                pixels[row] = self._frame(wanted[row])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            return gathered(self.timing.shown[window], self.size, self._frame)
 
     @contextmanager
     def _decoding(self) -> Generator[None]:

@@ -53,11 +53,6 @@ class Rerun:
         kind = TASKS[record.task]
         return Rerun(path, record, _validated(kind, record.fields, path), _validated(kind.plan_type, record.plan, path))
 
-    @property
-    def model_name(self) -> str:
-        """The model that made the result."""
-        return self.record.model.name
-
     def differences(self, model: LatentDiffusion) -> list[str]:
         """What is not as it was and may change the result.
 
