@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from segue.training.corpus import CorpusConfig, build
-from segue.training.sources import Package
+from segue.training.sources import STYLES, Package, slug
 
 EMOJI = {"🍎": ("red apple", (220, 30, 40)), "🍏": ("green apple", (120, 200, 60)), "🐘": ("elephant", (150, 150, 155))}
 EMOJI["⭐"] = ("star", (250, 200, 40))
@@ -24,13 +24,16 @@ CONCEPTS = """
 [concepts]
 "🍎" = { noun = "apple", colour = "red" }
 "🍏" = { noun = "apple", colour = "green", recolour = false }
-"🐘" = { noun = "elephant", colour = "gray" }
+"🐘" = { noun = "elephant", colour = "gray", turn = false }
 "⭐" = { noun = "star", colour = "yellow", flip = false }
 
 [held_out]
 "🐘" = ["pink"]
 "⭐" = ["blue"]
 """
+
+
+SMALL = CorpusConfig(size=32, moved=6, styled=4)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,24 @@ def _disc(colour: tuple[int, int, int]) -> bytes:
     data = io.BytesIO()
     image.save(data, "WEBP", lossless=True, exact=True)
     return data.getvalue()
+
+
+def _drawing(colour: tuple[int, int, int]) -> bytes:
+    """The same disc as SVG."""
+    red, green, blue = colour
+    disc = f'<circle cx="16" cy="16" r="13" fill="rgb({red},{green},{blue})"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{disc}</svg>'.encode()
+
+
+def _drawings() -> dict[str, bytes]:
+    """All styles of all but the star, which has only two."""
+    found = {
+        f"icons/{folder}/{slug(name)}.svg": _drawing((33, 33, 33) if folder == "high-contrast" else colour)
+        for name, colour in EMOJI.values()
+        for folder in STYLES.values()
+    }
+    del found["icons/modern/star.svg"]
+    return found
 
 
 def _pack(folder: Path, name: str, members: Mapping[str, bytes]) -> Package:
@@ -77,6 +98,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
         _pack(folder, "@test/published", {"icons.json": json.dumps({"icons": slugs}).encode()}),
         _pack(folder, "names", {"data-by-emoji.json": json.dumps(names).encode()}),
         _pack(folder, "keywords", {"dist/emoji-en-US.json": json.dumps(keywords).encode()}),
+        _pack(folder, "drawings", _drawings()),
     )
     concepts = folder / "concepts.toml"
     concepts.write_text(CONCEPTS, "utf-8")
@@ -87,5 +109,5 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 def corpus(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus of the synthetic packages, at 32 pixels."""
     out = tmp_path_factory.mktemp("corpus")
-    build(out, sources.folder, CorpusConfig(size=32, moved=3), sources.concepts, sources.packages)
+    build(out, sources.folder, SMALL, sources.concepts, sources.packages)
     return out

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-TEMPLATES = ("{}", "{}", "{a} {}", "{a} {}", "{a} {}", "the {}", "3d {}", "emoji of {a} {}")
+from segue.training.pictures import CANONICAL, Placement
+
+TEMPLATES = {
+    "3d": ("{}", "{}", "{a} {}", "{a} {}", "{a} {}", "{a} {}", "the {}", "3d {}", "{a} {}, 3d", "emoji of {a} {}"),
+    "flat": ("flat icon of {a} {}", "flat icon of {a} {}", "{a} {}, flat", "{a} {}, flat style", "flat {}"),
+    "gradient": ("gradient icon of {a} {}", "{a} {}, gradient", "{a} {}, gradient style", "gradient {}"),
+    "line art": (
+        "line art of {a} {}",
+        "line art of {a} {}",
+        "line art of {a} {}",
+        "{a} {}, line art",
+        "line drawing of {a} {}",
+    ),
+}
+"""How a thing is asked for in each style; what names no style is 3D."""
+
+LONGEST = 16
+"""Words in a caption; more would not fit the text encoder's 24 tokens."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +37,17 @@ class Concept:
     keywords: tuple[str, ...] = ()
     recolour: bool = True
     flip: bool = True
+    turn: bool = True
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a concept is shown in one picture."""
+
+    colour: str
+    background: str = "white"
+    style: str = "3d"
+    placement: Placement = CANONICAL
 
 
 def article(noun: str) -> str:
@@ -39,23 +67,58 @@ def names(concept: Concept, colour: str) -> list[str]:
     return [f"{colour} {word}" for word in words]
 
 
-def captions(concept: Concept, colour: str, background: str, *, colour_needed: bool = False) -> list[str]:
+def captions(concept: Concept, look: Look, *, colour_needed: bool = False) -> list[str]:
     """All captions of a picture, the same one more than once where it should be seen more often.
+
+    What is not canonical is said in two of three captions and left out in the third: a prompt that leaves it out
+    leaves it to the seed. A ground is said in all but every fifth, and line art has no colour to name.
 
     colour_needed: the bare noun means another picture (a green apple is no "apple", a blue heart no "heart").
     """
-    called = names(concept, colour)
-    if colour_needed:
-        called = [word for word in called if word.startswith(colour)]
-    plain = [template.format(word, a=article(word)) for word in called for template in TEMPLATES]
-    tags = [tag for tag in concept.keywords if usable_tag(tag, concept, colour)][:6]
-    tagged = [f"{called[i % len(called)]}, {tag}" for i, tag in enumerate(tags)]
-    everything = plain + tagged
-    if background == "white":
-        return everything * 3 + [f"{caption} on a white background" for caption in plain]
-    return [f"{caption} on {article(background)} {background} background" for caption in everything] + [
-        f"{caption}, {background} background" for caption in plain
-    ]
+    called = names(concept, look.colour)
+    if look.style == "line art":
+        called = names(concept, concept.colour)[: len(concept.also) + 3]
+    elif colour_needed:
+        called = [word for word in called if word.startswith(look.colour)]
+    size, place = placed(look.placement)
+    templates = TEMPLATES[look.style]
+    plain = [template.format(word, a=article(word)) for word in called for template in templates]
+    sized = [f"{size} {word}".strip() for word in called]
+    exact = [", ".join([template.format(word, a=article(word)), *place]) for word in sized for template in templates]
+    tags = [tag for tag in concept.keywords if usable_tag(tag, concept, look.colour)][:6]
+    tagged = [f"{called[i % len(called)]}, {tag}" for i, tag in enumerate(tags)] if look.style == "3d" else []
+    everything = plain + tagged if look.placement.canonical else plain + exact * 2
+    return [caption for caption in _on_ground(everything, look.background) if len(caption.split()) <= LONGEST]
+
+
+def _on_ground(said: list[str], background: str) -> Iterator[str]:
+    for i, caption in enumerate(said):
+        if background == "white":
+            yield from (caption, caption, caption)
+            if i % 2:
+                yield f"{caption} on a white background"
+        else:
+            on = f"{caption} on {article(background)} {background} background"
+            yield from (on, on, on, f"{caption}, {background} background", caption)
+
+
+def placed(placement: Placement) -> tuple[str, list[str]]:
+    """What a placement is called: an adjective of size ("" for the usual one) and phrases of turn and place."""
+    size = "small" if placement.scale < 0.6 else "big" if placement.scale > 0.95 else ""
+    said: list[str] = []
+    if abs(placement.angle) > 150:
+        said.append("upside down")
+    elif abs(placement.angle) > 10:
+        said.append(f"tilted to the {'left' if placement.angle > 0 else 'right'}")
+    side = "left" if placement.dx < -0.09 else "right" if placement.dx > 0.09 else ""
+    level = "top" if placement.dy < -0.09 else "bottom" if placement.dy > 0.09 else ""
+    if side and level:
+        said.append(f"in the {level} {side} corner")
+    elif side:
+        said.append(f"on the {side}")
+    elif level:
+        said.append(f"at the {level}")
+    return size, said
 
 
 def usable_tag(tag: str, concept: Concept, colour: str) -> bool:

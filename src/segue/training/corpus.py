@@ -1,9 +1,9 @@
-"""Build the corpus: every concept on white and on coloured grounds, recoloured, moved a little; with true captions.
+"""Build the corpus: every concept on grounds, recoloured, moved and turned, in four styles; with true captions.
 
 A corpus is a folder of three files:
 
       pictures.npy      uint8 (n, size, size, 3)
-      manifest.jsonl    one line a picture: concept, colour, background, placement, weight, captions
+      manifest.jsonl    one line a picture: concept, noun, colour, background, style, placement, weight, captions
       sources.json      packages, versions, licences, hashes; the recipe of the corpus; the hash of pictures.npy
 """
 
@@ -15,15 +15,16 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from segue.errors import TrainingError
-from segue.training.captions import Concept, captions
+from segue.training.captions import Concept, Look, captions
 from segue.training.pictures import (
+    CANONICAL,
+    DARK,
     GROUNDS,
     HUES,
     Picture,
@@ -32,27 +33,45 @@ from segue.training.pictures import (
     decode,
     dominant_hue,
     ground,
+    lit,
     place,
     recolour,
+    render,
     to_bytes,
+    turned_side,
 )
-from segue.training.sources import PACKAGES, Emoji, Package, read_emoji
+from segue.training.sources import PACKAGES, STYLES, Emoji, Package, Shelf
+from segue.training.stack import Stack
+
+COLOURED = tuple(word for word in GROUNDS if word != "white")
 
 CONCEPTS = Path(__file__).with_name("concepts.toml")
 
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """How many variants of each kind, and how often each kind is drawn (the weights need not sum to 1)."""
+    """What is shown, how many variants of each kind, and how often each kind is drawn (weights need not sum to 1).
 
+    which: "listed" shows the frozen list; "published" every emoji that may be used, for runs on a GPU and for the
+    codec; "unseen" the few that are kept back from both, so that a codec can be judged on what it never saw.
+    """
+
+    which: Literal["listed", "published", "unseen"] = "listed"
     size: int = 128
     seed: int = 7
-    moved: int = 8  # shifted, scaled, perhaps mirrored variants of a concept in its own colour
+    moved: int = 24  # shifted, scaled, turned, perhaps mirrored variants of a concept in its own colour
     moved_colours: int = 1  # the same for each recolour
-    weight_plain: float = 0.40  # its own colour, canonical, on white
-    weight_ground: float = 0.22  # its own colour, canonical, on a coloured ground
-    weight_colour: float = 0.22  # recoloured, canonical
-    weight_moved: float = 0.16  # anything that is not canonical
+    styled: int = 8  # pictures of a concept in each drawn style
+    captions: int = 24  # kept for each picture
+    weight_plain: float = 0.20  # its own colour, canonical, on white
+    weight_ground: float = 0.14  # its own colour, canonical, on a coloured ground
+    weight_colour: float = 0.20  # recoloured, canonical
+    weight_moved: float = 0.24  # anything that is not canonical
+    weight_styled: float = 0.22  # flat, gradient, line art
+
+    def __post_init__(self) -> None:
+        if self.styled < 4:
+            raise TrainingError(f"styled must be at least 4 pictures for each style, got {self.styled}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,7 @@ class Entry:
     noun: str
     colour: str
     background: str
+    style: str
     placement: Placement
     weight: float
     captions: tuple[str, ...] = field(repr=False)
@@ -78,6 +98,7 @@ class _Line:
     also: tuple[str, ...] = ()
     recolour: bool = True
     flip: bool = True
+    turn: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,12 +123,36 @@ class ConceptList:
         return found
 
 
-def concepts_from(listed: ConceptList, emoji: Sequence[Emoji]) -> list[Concept]:
-    """The list joined with what the packages say."""
-    return [
-        Concept(character=e.character, name=e.name, keywords=e.keywords, **vars(listed.concepts[e.character]))
-        for e in emoji
-    ]
+def chosen(shelf: Shelf, listed: ConceptList, which: str) -> tuple[list[Concept], list[Emoji]]:
+    """The concepts to show, each with its emoji, in a fixed order."""
+    if which == "listed":
+        emoji = [shelf.emoji(character) for character in listed.concepts]
+        return [_concept(e, vars(listed.concepts[e.character])) for e in emoji], emoji
+    everything = shelf.everything()
+    back = {e.character for e in unseen(everything, listed)}
+    emoji = [e for e in everything if (e.character in back) == (which == "unseen")]
+    return [_concept(e, _described(e, listed)) for e in emoji], emoji
+
+
+def unseen(everything: Sequence[Emoji], listed: ConceptList) -> list[Emoji]:
+    """Every twentieth emoji of those that are not listed and have all styles: no recipe is ever trained on them."""
+    others = [e for e in everything if e.character not in listed.concepts and len(e.drawings) == len(STYLES)]
+    return others[5::20]
+
+
+def _concept(emoji: Emoji, line: Mapping[str, Any]) -> Concept:
+    return Concept(character=emoji.character, name=emoji.name, keywords=emoji.keywords, **line)
+
+
+def _described(emoji: Emoji, listed: ConceptList) -> dict[str, Any]:
+    """The line of an emoji: the list's, or for one that is not listed what its picture says about its colour."""
+    if emoji.character in listed.concepts:
+        return vars(listed.concepts[emoji.character])
+    people = emoji.group == "People & Body"
+    degrees, share = dominant_hue(decode(emoji.picture))
+    near = min(HUES, key=lambda word: abs((HUES[word][0] - degrees + 180) % 360 - 180))
+    clear = share > 0.55 and not people and near not in emoji.name.lower()
+    return {"noun": emoji.name.lower(), "colour": near if clear else "", "flip": emoji.group != "Symbols"}
 
 
 def recolours(concept: Concept, all_concepts: Sequence[Concept], held_out: Mapping[str, Sequence[str]]) -> list[str]:
@@ -122,37 +167,54 @@ def recolours(concept: Concept, all_concepts: Sequence[Concept], held_out: Mappi
 
 
 def variants(
-    concept: Concept, colours: Sequence[str], config: CorpusConfig, rng: np.random.Generator
-) -> Iterator[tuple[str, str, Placement, float]]:
-    """(colour, background, placement, weight) of every picture of a concept; the weights sum to at most 1."""
-    grounds = [word for word in GROUNDS if word != "white"]
+    concept: Concept, colours: Sequence[str], styles: Sequence[str], config: CorpusConfig, rng: np.random.Generator
+) -> Iterator[tuple[Look, float]]:
+    """The look of every picture of a concept, and its weight; the weights sum to at most 1."""
     own = concept.colour
-    yield own, "white", Placement(), config.weight_plain
-    for word in grounds:
-        yield own, word, Placement(), config.weight_ground / len(grounds)
+    yield Look(own), config.weight_plain
+    for word in COLOURED:
+        yield Look(own, word), config.weight_ground / len(COLOURED)
     for colour in colours:
         weight = config.weight_colour / len(colours)
-        yield colour, "white", Placement(), weight * 0.7
-        yield colour, str(rng.choice(grounds)), Placement(), weight * 0.3
+        yield Look(colour), weight * 0.7
+        yield Look(colour, _ground(rng)), weight * 0.3
     shown = [own] * config.moved + [c for c in colours for _ in range(config.moved_colours)]
     for i, colour in enumerate(shown):
-        word = "white" if i % 2 == 0 else str(rng.choice(grounds))
-        yield colour, word, moved(rng, flip=concept.flip), config.weight_moved / len(shown)
+        word = "white" if i % 2 == 0 else _ground(rng)
+        yield Look(colour, word, placement=moved(rng, concept)), config.weight_moved / len(shown)
+    for style in styles:
+        weight = config.weight_styled / len(styles)
+        yield Look(own, style=style), weight * 0.4
+        for i in range(config.styled - 1):
+            colour = str(rng.choice([own, *colours])) if style != "line art" and i % 3 == 1 else own
+            word = _ground(rng) if i % 3 != 2 or i % 2 else "white"
+            placement = moved(rng, concept) if i % 3 == 2 else CANONICAL
+            yield Look(colour, word, style, placement), weight * 0.6 / (config.styled - 1)
 
 
-def moved(rng: np.random.Generator, *, flip: bool) -> Placement:
-    """A mild change of place and size that keeps the object whole inside the picture."""
-    scale = float(rng.uniform(0.7, 0.92))
-    room = (1 - scale) / 2
+def _ground(rng: np.random.Generator) -> str:
+    return str(rng.choice(COLOURED))
+
+
+def moved(rng: np.random.Generator, concept: Concept) -> Placement:
+    """A change of place, size and turn that keeps the object whole inside the picture."""
+    angle = 0.0
+    if concept.turn and (chance := rng.random()) < 0.6:
+        angle = 180.0 if chance < 0.06 else float(rng.uniform(12, 35) * rng.choice([-1, 1]))
+    scale = float(rng.uniform(0.5, 1.0)) / turned_side(angle)
+    room = 0.5 - scale / 2 * turned_side(angle)
     dx, dy = (float(v) for v in rng.uniform(-room, room, 2))
-    return Placement(round(scale, 3), round(dx, 3), round(dy, 3), flip and bool(rng.random() < 0.5))
+    flip = concept.flip and bool(rng.random() < 0.5)
+    return Placement(round(scale, 3), round(dx, 3), round(dy, 3), round(angle, 1), flip)
 
 
-def draw(picture: Picture, concept: Concept, colour: str, background: str, placement: Placement, size: int) -> Picture:
-    """One picture of the corpus, (size, size, 3)."""
-    if colour != concept.colour:
-        picture = recolour(picture, colour, tint=concept.colour in ("gray", "white"))
-    return composite(place(picture, size, placement), ground(background, size))
+def draw(picture: Picture, concept: Concept, look: Look, size: int) -> Picture:
+    """One picture of the corpus, (size, size, 3), from an emoji in the style that the look names."""
+    if look.style == "line art":
+        picture = lit(picture) if look.background in DARK else picture
+    elif look.colour != concept.colour:
+        picture = recolour(picture, look.colour, tint=concept.colour in ("gray", "white"))
+    return composite(place(picture, size, look.placement), ground(look.background, size))
 
 
 def can_recolour(concept: Concept, picture: Picture) -> bool:
@@ -167,24 +229,34 @@ def build(
     concepts_path: Path = CONCEPTS,
     packages: Sequence[Package] = PACKAGES,
 ) -> int:
-    """Write the corpus to the folder `out` and return its number of pictures. About half a minute for 100 concepts."""
+    """Write the corpus to the folder `out` and return its number of pictures: for the list about three minutes."""
     listed = ConceptList.read(concepts_path)
-    emoji = read_emoji(list(listed.concepts), tarballs, packages)
-    concepts = concepts_from(listed, emoji)
-    pictures: list[NDArray[np.uint8]] = []
+    concepts, emoji = chosen(Shelf.read(tarballs, packages), listed, config.which)
     entries: list[Entry] = []
-    for index, (concept, one) in enumerate(zip(concepts, emoji, strict=True)):
-        rng = np.random.default_rng((config.seed, index))
-        original = decode(one.picture)
-        colours = recolours(concept, concepts, listed.held_out) if can_recolour(concept, original) else []
-        shared = any(other.noun == concept.noun for other in concepts[:index])
-        for colour, background, placement, weight in variants(concept, colours, config, rng):
-            drawn = draw(original, concept, colour, background, placement, config.size)
-            said = captions(concept, colour, background, colour_needed=shared and colour != "")
-            pictures.append(to_bytes(drawn))
-            entries.append(Entry(concept.character, concept.noun, colour, background, placement, weight, tuple(said)))
-    _write(out, np.stack(pictures), entries, _sources(config, packages, concepts_path))
-    return len(entries)
+    out.mkdir(parents=True, exist_ok=True)
+    with Stack(out / "pictures.npy", (config.size, config.size, 3)) as pictures:
+        for index, (concept, one) in enumerate(zip(concepts, emoji, strict=True)):
+            rng = np.random.default_rng((config.seed, index))
+            originals = styles_of(one)
+            colours = recolours(concept, concepts, listed.held_out) if can_recolour(concept, originals["3d"]) else []
+            shared = any(other.noun == concept.noun for other in concepts[:index])
+            drawn = [style for style in originals if style != "3d" and not (style == "line art" and shared)]
+            for look, weight in variants(concept, colours, drawn, config, rng):
+                said = captions(concept, look, colour_needed=shared and look.colour != "")
+                kept = [str(caption) for caption in rng.choice(said, config.captions)]
+                pictures.append(to_bytes(draw(originals[look.style], concept, look, config.size)))
+                entries.append(
+                    Entry(concept.character, concept.noun, **vars(look), weight=weight, captions=tuple(kept))
+                )
+        count = len(entries)
+    _write(out, entries, _sources(config, packages, concepts_path))
+    return count
+
+
+def styles_of(emoji: Emoji) -> dict[str, Picture]:
+    """The emoji in every style that there is of it, drawings at the size of the 3D picture."""
+    found = {"3d": decode(emoji.picture)}
+    return found | {style: render(svg, found["3d"].shape[1]) for style, svg in emoji.drawings.items()}
 
 
 def _sources(config: CorpusConfig, packages: Sequence[Package], concepts_path: Path) -> dict[str, Any]:
@@ -195,13 +267,10 @@ def _sources(config: CorpusConfig, packages: Sequence[Package], concepts_path: P
     }
 
 
-def _write(out: Path, pictures: NDArray[np.uint8], entries: Sequence[Entry], sources: dict[str, Any]) -> None:
-    """All three files; sources.json comes last, so a folder that has it is whole."""
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / "part.npy"
-    np.save(part, pictures)
-    sources["pictures_sha256"] = hashlib.sha256(part.read_bytes()).hexdigest()
-    part.replace(out / "pictures.npy")
+def _write(out: Path, entries: Sequence[Entry], sources: dict[str, Any]) -> None:
+    """The two text files; sources.json comes last, so a folder that has it is whole."""
+    with (out / "pictures.npy").open("rb") as file:
+        sources["pictures_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
     for name, text in (("manifest.jsonl", lines), ("sources.json", json.dumps(sources, indent=1))):
         part = out / f"part-{name}"

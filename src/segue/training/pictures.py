@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from segue.errors import TrainingError
 
 Picture = NDArray[np.floating[Any]]
 """(h, w, 4) with straight alpha, or (h, w, 3) once it stands on a ground."""
@@ -39,25 +42,58 @@ GROUNDS = {
 }
 """Background words and their colours; all but white get a soft light in the middle."""
 
+DARK = frozenset({"dark blue", "black"})
+"""The grounds that dark line art would not show on."""
+
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an object stands: its size and its offset as shares of the picture, and whether it is mirrored."""
+    """Where an object stands: its size and offset as shares of the picture, its turn to the left in degrees, and
+    whether it is mirrored (before it is turned)."""
 
     scale: float = 0.9
     dx: float = 0.0
     dy: float = 0.0
+    angle: float = 0.0
     flip: bool = False
 
     @property
     def canonical(self) -> bool:
-        return self == Placement()
+        return self == CANONICAL
+
+    @property
+    def half(self) -> float:
+        """Half the side of the upright square around the turned object, as a share of the picture."""
+        return self.scale / 2 * turned_side(self.angle)
 
 
-def decode(data: bytes) -> Picture:
-    """An encoded picture as (h, w, 4), de-fringed."""
+CANONICAL = Placement()
+
+
+def turned_side(angle: float) -> float:
+    """The side of the upright square around a unit square that was turned by `angle` degrees."""
+    turn = math.radians(angle)
+    return abs(math.cos(turn)) + abs(math.sin(turn))
+
+
+def decode(data: bytes, *, fringed: bool = True) -> Picture:
+    """An encoded picture as (h, w, 4), de-fringed if it needs that."""
     with Image.open(io.BytesIO(data)) as image:
-        return defringe(np.asarray(image.convert("RGBA"), np.float32) / 255)
+        picture = np.asarray(image.convert("RGBA"), np.float32) / 255
+    return defringe(picture) if fringed else picture
+
+
+def render(svg: bytes, size: int) -> Picture:
+    """An SVG drawing as (size, size, 4).
+
+    Raises TrainingError where resvg-py, which draws it, is not installed.
+    """
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise TrainingError('drawing SVG needs resvg-py: pip install "segue[train]"') from error
+    png = resvg_py.svg_to_bytes(svg_string=svg.decode("utf-8"), width=size, height=size)
+    return decode(bytes(png), fringed=False)
 
 
 def defringe(picture: Picture) -> Picture:
@@ -94,8 +130,11 @@ def place(picture: Picture, size: int, placement: Placement) -> Picture:
     box = (max(1, round(width * factor)), max(1, round(height * factor)))
     premultiplied = np.concatenate([picture[..., :3] * picture[..., 3:], picture[..., 3:]], -1)
     channels = [Image.fromarray(np.ascontiguousarray(premultiplied[..., c])) for c in range(4)]
-    small = np.stack([np.asarray(c.resize(box, Image.Resampling.LANCZOS)) for c in channels], -1)
-    small = np.clip(small, 0, 1)
+    channels = [c.resize(box, Image.Resampling.LANCZOS) for c in channels]
+    if placement.angle:
+        channels = [c.rotate(placement.angle, Image.Resampling.BICUBIC, expand=True) for c in channels]
+        box = channels[0].size
+    small = np.clip(np.stack([np.asarray(c) for c in channels], -1), 0, 1)
     left = round((size - box[0]) / 2 + placement.dx * size)
     top = round((size - box[1]) / 2 + placement.dy * size)
     stage = np.zeros((size, size, 4), np.float32)
@@ -139,6 +178,11 @@ def dominant_hue(picture: Picture) -> tuple[float, float]:
     offset = (hue - centre + 180) % 360 - 180
     near = weight * (np.abs(offset) <= 35)
     return (centre + float((near * offset).sum() / near.sum())) % 360, float(near.sum()) / total
+
+
+def lit(picture: Picture) -> Picture:
+    """Dark line art turned white, so that it shows on a dark ground."""
+    return np.concatenate([np.ones_like(picture[..., :3]), picture[..., 3:]], -1)
 
 
 def recolour(picture: Picture, word: str, *, tint: bool = False) -> Picture:

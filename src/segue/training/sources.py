@@ -8,8 +8,8 @@ import json
 import re
 import subprocess
 import tarfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,20 @@ KEYWORDS = Package(
     "MIT",
     "keywords of emoji",
 )
-PACKAGES = (PICTURES, PUBLISHED, NAMES, KEYWORDS)
+DRAWINGS = Package(
+    "fluentui-emoji",
+    "1.3.0",
+    "JTXXwqIie2rWTgOkIJDJxr0WtwTz2WU4kdOq8buLVThYwQ264aFR2jdTyuon2oEbLqqGMT64zI4btyn1saB2xw==",
+    "MIT",
+    "Fluent Emoji as SVG in three styles, nearly aligned with the 3D pictures",
+)
+PACKAGES = (PICTURES, PUBLISHED, NAMES, KEYWORDS, DRAWINGS)
+
+STYLES = {"flat": "flat", "gradient": "modern", "line art": "high-contrast"}
+"""Our words for the drawn styles, and the folders of the drawings."""
+
+LEFT_OUT = frozenset({"paperclip", "linked-paperclips", "video-game", "copyright", "registered", "trade-mark"})
+"""Names in the published list that are, or look like, somebody's mark, or that Microsoft's own list does not have."""
 
 
 def tarball(package: Package, folder: Path, *, verify: bool = True) -> Path:
@@ -110,7 +123,8 @@ class Emoji:
     name: str
     group: str
     keywords: tuple[str, ...]
-    picture: bytes  # an encoded RGBA picture
+    picture: bytes = field(repr=False)  # an encoded RGBA picture, 3D
+    drawings: Mapping[str, bytes] = field(default_factory=dict[str, bytes], repr=False)  # SVG by style
 
 
 def code_points(character: str) -> str:
@@ -118,33 +132,60 @@ def code_points(character: str) -> str:
     return "-".join(f"{ord(part):04x}" for part in character)
 
 
-def read_emoji(characters: Sequence[str], folder: Path, packages: Sequence[Package] = PACKAGES) -> list[Emoji]:
-    """The emoji asked for, from the tarballs in `folder`; the packages come as (pictures, published, names, keywords).
+def slug(name: str) -> str:
+    """How the packages of Fluent Emoji spell a name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
-    Raises TrainingError for one that has no picture or name, a flag, or one that is not in the published MIT set.
-    """
-    pictures_at, published_at, names_at, keywords_at = (tarball(package, folder) for package in packages)
-    names = _read_json(names_at, "data-by-emoji.json")
-    keywords = _read_json(keywords_at, "dist/emoji-en-US.json")
-    icons = _read_json(published_at, "icons.json")
-    published = {*icons["icons"], *icons.get("aliases", {})}
-    pictures = read_members(pictures_at, r"assets/[0-9a-f-]+\.webp")
 
-    emoji: list[Emoji] = []
-    for character in characters:
-        entry = names.get(character)
-        code = code_points(character)
-        options = [f"assets/{code}.webp", f"assets/{code.replace('-fe0f', '')}.webp"]
-        picture = next((pictures[option] for option in options if option in pictures), None)
+@dataclass(frozen=True)
+class Shelf:
+    """What lies in the tarballs; read once, since a picture package takes seconds to go through."""
+
+    names: Mapping[str, Mapping[str, str]]
+    keywords: Mapping[str, Sequence[str]]
+    published: frozenset[str]
+    pictures: Mapping[str, bytes]
+    drawings: Mapping[str, bytes]
+
+    @classmethod
+    def read(cls, folder: Path, packages: Sequence[Package] = PACKAGES) -> Shelf:
+        """Read the tarballs in `folder`; packages come as (pictures, published, names, keywords, drawings)."""
+        pictures, published, names, keywords, drawings = (tarball(package, folder) for package in packages)
+        icons = _read_json(published, "icons.json")
+        return cls(
+            names=_read_json(names, "data-by-emoji.json"),
+            keywords=_read_json(keywords, "dist/emoji-en-US.json"),
+            published=frozenset({*icons["icons"], *icons.get("aliases", {})} - LEFT_OUT),
+            pictures=read_members(pictures, r"assets/[0-9a-f-]+\.webp"),
+            drawings=read_members(drawings, rf"icons/({'|'.join(STYLES.values())})/.*\.svg"),
+        )
+
+    def emoji(self, character: str) -> Emoji:
+        """Raises TrainingError for one that has no picture or name, a flag, or one that may not be used."""
+        entry, picture = self.names.get(character), self._picture(character)
         if entry is None or picture is None:
             missing = "picture" if entry else "name"
             raise TrainingError(f"{character} has no {missing} in the packages; drop the concept")
-        slug = re.sub(r"[^a-z0-9]+", "-", entry["name"].lower()).strip("-")
-        if slug not in published or entry["group"] == "Flags":
-            raise TrainingError(f"{character} ({slug}) is not in the set published under MIT; drop the concept")
-        words = tuple(word.replace("_", " ") for word in keywords.get(character, ()))
-        emoji.append(Emoji(character, entry["name"], entry["group"], words, picture))
-    return emoji
+        name = slug(entry["name"])
+        if name not in self.published or entry["group"] == "Flags":
+            raise TrainingError(f"{character} ({name}) is not in the set published under MIT; drop the concept")
+        found = {style: self.drawings.get(f"icons/{folder}/{name}.svg") for style, folder in STYLES.items()}
+        drawings = {style: svg for style, svg in found.items() if svg is not None}
+        words = tuple(word.replace("_", " ") for word in self.keywords.get(character, ()))
+        return Emoji(character, entry["name"], entry["group"], words, picture, drawings)
+
+    def everything(self) -> list[Emoji]:
+        """All emoji that may be used and have a picture, in the order of the names package."""
+        return [
+            self.emoji(character)
+            for character, entry in self.names.items()
+            if entry["group"] != "Flags" and slug(entry["name"]) in self.published and self._picture(character)
+        ]
+
+    def _picture(self, character: str) -> bytes | None:
+        code = code_points(character)
+        options = [f"assets/{code}.webp", f"assets/{code.replace('-fe0f', '')}.webp"]
+        return next((self.pictures[option] for option in options if option in self.pictures), None)
 
 
 def _read_json(path: Path, member: str) -> Any:

@@ -22,7 +22,7 @@ class Config(CorpusConfig):
 
 
 def main(config: Config) -> Path:
-    """Build the corpus, about a minute for a hundred concepts, and return its folder."""
+    """Build the corpus, about three minutes for the list and half an hour for every emoji, and return its folder."""
     shown = CorpusConfig(**{field.name: getattr(config, field.name) for field in fields(CorpusConfig)})
     build(config.out, config.tarballs, shown, config.concepts)
     return config.out

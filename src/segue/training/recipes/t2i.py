@@ -66,12 +66,13 @@ class Config:
     corpus: Path = Path("runs/corpus")
     codec: Path = Path("runs/codec/vae")
     out: Path = Path("runs/t2i")
+    start: Path | None = None  # an exported model to go on from, in place of random weights
     widths: tuple[int, ...] = (96, 160, 192)  # no attention at the first: it costs most there and helps least
     heads: int = 4
     text_width: int = 256
     text_layers: int = 2
     positions: int = 24
-    vocabulary: int = 1500
+    vocabulary: int = 2000
     steps: int = 9000
     batch: int = 16
     lr: float = 5e-4
@@ -120,6 +121,20 @@ def build(config: Config, vocabulary: int, size: int) -> nn.ModuleDict:
     return parts.to(config.device, memory_format=torch.channels_last)
 
 
+def begin_from(parts: Any, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Load the weights of an exported model; a token's embedding goes to where the new tokenizer has that token."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    text: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    old = CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab()
+    shared = {number: old[token] for token, number in tokenizer.get_vocab().items() if token in old}
+    weights = text.state_dict()
+    name = next(key for key in weights if key.endswith("token_embedding.weight"))
+    embedding = parts["text"].state_dict()[name].clone()
+    embedding[list(shared)] = weights[name][list(shared.values())]
+    parts["unet"].load_state_dict(unet.state_dict())
+    parts["text"].load_state_dict(weights | {name: embedding})
+
+
 def main(config: Config) -> Path:
     """Train, or go on training, and return the folder of the exported model (fp16, the averaged weights)."""
     torch.manual_seed(config.seed)
@@ -129,6 +144,8 @@ def main(config: Config) -> Path:
     latents = encode_corpus(corpus, config)
     tokenizer = read_tokenizer(corpus, config)
     parts: Any = build(config, len(tokenizer), latents.shape[-1])
+    if config.start is not None:
+        begin_from(parts, tokenizer, config.start)
     if config.bf16 and config.device == "cpu":
         float_norms(parts)
     optimizer = torch.optim.AdamW(
@@ -186,12 +203,13 @@ def step_loss(
 
 
 def encode_corpus(corpus: Corpus, config: Config) -> Float[Tensor, "n c h w"]:
-    """Latents of unit variance of every picture; kept in the run's folder for as long as the codec is the same."""
-    weights = config.codec / "diffusion_pytorch_model.safetensors"
-    path, key = config.out / "latents.safetensors", hashlib.sha256(weights.read_bytes()).hexdigest()
+    """Latents of unit variance of every picture; kept in the run's folder while codec and corpus are the same."""
+    sources = config.codec / "diffusion_pytorch_model.safetensors", config.corpus / "sources.json"
+    key = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    path = config.out / "latents.safetensors"
     if path.exists():
         with safe_open(path, "pt") as file:
-            if file.metadata()["codec"] == key:
+            if file.metadata()["made_of"] == key:
                 return file.get_tensor("latents")
     codec: Any = AutoencoderTiny.from_pretrained(config.codec)
     codec = codec.to(config.device).eval()
@@ -200,7 +218,7 @@ def encode_corpus(corpus: Corpus, config: Config) -> Float[Tensor, "n c h w"]:
         chunks = np.array_split(np.arange(len(corpus)), -(-len(corpus) // 32))
         parts = [codec.encoder(corpus.floats(rows).to(config.device) * 2 - 1).cpu() * scale for rows in chunks]
     latents = torch.cat(parts).contiguous()
-    save_file({"latents": latents}, path, {"codec": key})
+    save_file({"latents": latents}, path, {"made_of": key})
     return latents
 
 
