@@ -1,0 +1,188 @@
+"""Deep features of EfficientNet-Lite0, and a distance in them. It is not LPIPS: no human judgement was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, pad
+
+from segue.models.perceptual.lpips import check_pictures
+from segue.models.perceptual.weights import read_weights
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+class Group(NamedTuple):
+    """Blocks of one width: the first has the stride, the others add to what they are given."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+GROUPS = (
+    Group(1, 3, 1, 1, 16),
+    Group(2, 3, 2, 6, 24),
+    Group(2, 5, 2, 6, 40),
+    Group(3, 3, 2, 6, 80),
+    Group(3, 5, 1, 6, 112),
+    Group(4, 5, 2, 6, 192),
+    Group(1, 3, 1, 6, 320),
+)
+STEM, TOP = 32, 1280
+COMPARED = (0, 1, 2, 4, 6)
+"""The groups after which features are compared: the last ones at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size."""
+
+NAME = "efficientnet-lite0"
+TRAINED_AT = 224
+"""Pixels along a side of the pictures that the network was trained with."""
+
+
+class EfficientNetFeatures(nn.Module):
+    """EfficientNet-Lite0 without its classifier (Tan & Le 2019, arXiv:1905.11946; lite: ReLU6, no squeeze-excitation).
+
+    Batch norms are folded into the convolutions when the weights are converted. Frozen; gradients flow to the pictures.
+
+    Args:
+        stem: channels of the first convolution.
+        groups: of blocks.
+        top: channels of the last convolution.
+    """
+
+    def __init__(self, stem: int = STEM, groups: tuple[Group, ...] = GROUPS, top: int = TOP) -> None:
+        super().__init__()
+        self.groups = groups
+        self.stem = _Same(3, stem, 3, 2)
+        self.blocks = nn.ModuleList()
+        channels = stem
+        for group in groups:
+            for index in range(group.blocks):
+                self.blocks.append(_Block(channels, group, group.stride if index == 0 else 1))
+                channels = group.channels
+        self.head = nn.Conv2d(channels, top, 1)
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, device: str | torch.device = "cpu") -> Self:
+        """With the published weights (ImageNet), from the cache.
+
+        Raises:
+            ModelAccessError: the weights were not fetched yet; the message says how.
+            CheckpointError: they do not fit.
+        """
+        network = cls()
+        read_weights(network, NAME)
+        return network.to(device)
+
+    @property
+    def name(self) -> str:
+        """What is written beside numbers that are computed in these features."""
+        return NAME
+
+    def stages(self, pictures: Float[Tensor, "b 3 h w"]) -> Iterator[Tensor]:
+        """The output of each group of blocks, for pictures in [0, 1]."""
+        x = self.stem((pictures - 127 / 255) * (255 / 128)).clamp(0, 6)
+        blocks = iter(self.blocks)
+        for group in self.groups:
+            for _ in range(group.blocks):
+                x = next(blocks)(x)
+            yield x
+
+    def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1280"]:
+        """One vector per picture in [0, 1], float32: what the classifier of the network would see.
+
+        Pictures of another size are resized (bilinear, with antialiasing) to 224 pixels, which the network was trained
+        with; objects of another scale look like other objects to it.
+        """
+        if tuple(pictures.shape[-2:]) != (TRAINED_AT, TRAINED_AT):
+            pictures = interpolate(pictures, (TRAINED_AT, TRAINED_AT), mode="bilinear", antialias=True)
+        *_, last = self.stages(pictures)
+        return self.head(last).clamp(0, 6).mean((2, 3)).float()
+
+
+class EfficientNetDistance(nn.Module):
+    """ "efficientnet-lite0 feature distance": a Perceptual on pictures, compared at their own size.
+
+    As LPIPS without learned heads (Zhang et al. 2018, arXiv:1801.03924, sec. 3): features at five scales, each vector
+    divided by its length, squared differences summed over channels, averaged over the picture and over the scales.
+
+    Args:
+        features: the network.
+    """
+
+    def __init__(self, features: EfficientNetFeatures) -> None:
+        super().__init__()
+        self.features = features
+
+    @classmethod
+    def load(cls, device: str | torch.device = "cpu") -> Self:
+        """With the published weights, from the cache; raises what `EfficientNetFeatures.load` does."""
+        return cls(EfficientNetFeatures.load(device))
+
+    @property
+    def name(self) -> str:
+        """What is written beside its numbers."""
+        return f"{NAME} feature distance"
+
+    @property
+    def domain(self) -> Literal["frames"]:
+        """It compares pictures in [0, 1]."""
+        return "frames"
+
+    def forward(self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """One distance per pair of pictures in [0, 1], any size from 32 pixels; rows do not influence each other.
+
+        Raises:
+            ValueError: the shapes differ, or are none of pictures.
+        """
+        check_pictures(a, b)
+        distances: list[Tensor] = []
+        for index, (one, other) in enumerate(zip(self.features.stages(a), self.features.stages(b), strict=True)):
+            if index in COMPARED:
+                distances.append((_direction(one) - _direction(other)).square().sum(1).mean((1, 2)))
+        return torch.stack(distances).mean(0)
+
+
+class _Same(nn.Conv2d):
+    """A convolution padded as TensorFlow does where it is told "same": the odd pixel goes to the right and below."""
+
+    def __init__(self, channels: int, out: int, kernel: int, stride: int, groups: int = 1) -> None:
+        super().__init__(channels, out, kernel, stride, groups=groups)
+
+    def forward(self, input: Tensor) -> Tensor:
+        sides: list[int] = []
+        for length in (input.shape[-1], input.shape[-2]):
+            kernel, stride = self.kernel_size[0], self.stride[0]
+            missing = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+            sides += [missing // 2, missing - missing // 2]
+        return super().forward(pad(input, sides))
+
+
+class _Block(nn.Module):
+    """An inverted bottleneck: widen, look around, narrow; added to what came in where the shape is the same."""
+
+    def __init__(self, channels: int, group: Group, stride: int) -> None:
+        super().__init__()
+        wide = channels * group.expansion
+        self.expand = nn.Conv2d(channels, wide, 1) if group.expansion > 1 else None
+        self.depthwise = _Same(wide, wide, group.kernel, stride, groups=wide)
+        self.project = nn.Conv2d(wide, group.channels, 1)
+        self.adds = stride == 1 and channels == group.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else self.expand(x).clamp(0, 6)
+        y = self.project(self.depthwise(y).clamp(0, 6))
+        return x + y if self.adds else y
+
+
+def _direction(features: Tensor) -> Tensor:
+    """Features of length 1 over the channels, in float32; where there is nothing, the gradient stays finite."""
+    features = features.float()
+    return features / (features.square().sum(1, keepdim=True) + 1e-10).sqrt()

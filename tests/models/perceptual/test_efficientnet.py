@@ -1,0 +1,121 @@
+# pyright: basic
+"""EfficientNet-Lite0's features: the architecture, its folded batch norms, and a distance that behaves as one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import batch_norm, conv2d, pad
+
+from segue.errors import ModelAccessError
+from segue.models.perceptual.efficientnet import (
+    GROUPS,
+    EfficientNetDistance,
+    EfficientNetFeatures,
+    Group,
+    _Same,
+)
+from segue.models.perceptual.weights import fold_efficientnet, is_here
+
+SMALL = (Group(1, 3, 1, 1, 4), Group(2, 5, 2, 2, 6), Group(1, 3, 2, 2, 5), Group(1, 3, 2, 2, 5), Group(1, 3, 1, 2, 5))
+NEEDS = "the weights of efficientnet-lite0 are not in the cache; segue.models.perceptual.fetch gets them"
+
+
+def random_features(seed: int = 0) -> EfficientNetFeatures:
+    network = EfficientNetFeatures(8, (*SMALL, Group(1, 3, 1, 2, 6), Group(1, 3, 1, 2, 7)), 9)
+    generator = torch.Generator().manual_seed(seed)
+    for weight in network.parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        weight.copy_(noise / max(1, weight[0].numel()) ** 0.5)
+    return network
+
+
+def pictures(seed: int, rows: int = 3, height: int = 33, width: int = 40) -> torch.Tensor:
+    return torch.rand(rows, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_it_has_as_many_weights_as_the_published_network():
+    network = EfficientNetFeatures()
+    kernels = sum(weight.numel() for name, weight in network.named_parameters() if name.endswith("weight"))
+    norms = sum(weight.numel() for name, weight in network.named_parameters() if name.endswith("bias"))
+    # 4,652,008 in all (Liu 2020), of which the classifier has 1,281,000; a batch norm trains two numbers a channel.
+    assert kernels + 2 * norms == 4_652_008 - 1_281_000
+    assert [group.stride for group in GROUPS].count(2) == 4
+
+
+@pytest.mark.parametrize(("length", "kernel", "stride"), [(32, 3, 2), (33, 3, 2), (32, 5, 2), (35, 5, 2), (20, 5, 1)])
+def test_padding_is_tensorflows(length, kernel, stride):
+    x, layer = pictures(1, 1, length, length), _Same(3, 3, kernel, stride, groups=3)
+    layer.weight.zero_()
+    layer.bias.zero_()
+    layer.weight[:, :, 0, 0] = 1  # shows which pixel is the first that a window sees
+    y = layer(x)
+    assert y.shape[-1] == -(-length // stride)
+    before = max((y.shape[-1] - 1) * stride + kernel - length, 0) // 2
+    padded = pad(x, (before, kernel, before, kernel))
+    assert torch.equal(y, padded[..., ::stride, ::stride][..., : y.shape[-2], : y.shape[-1]])
+
+
+def test_folding_batch_norms_changes_nothing():
+    rng = np.random.default_rng(0)
+    state = {"_conv_stem.weight": rng.normal(size=(4, 3, 3, 3)), "_conv_head.weight": rng.normal(size=(6, 4, 1, 1))}
+    for name, channels in (("_bn0", 4), ("_bn1", 6)):
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{name}.{part}"] = rng.uniform(0.5, 2, channels)
+    folded = {name: torch.from_numpy(value) for name, value in fold_efficientnet(state).items()}
+    x = torch.from_numpy(rng.normal(size=(2, 3, 8, 8)))
+    parts = [torch.from_numpy(state[f"_bn0.{part}"]) for part in ("running_mean", "running_var", "weight", "bias")]
+    expected = batch_norm(conv2d(x, torch.from_numpy(state["_conv_stem.weight"])), *parts, eps=1e-3)
+    torch.testing.assert_close(conv2d(x, folded["stem.weight"], folded["stem.bias"]), expected)
+    assert set(folded) == {"stem.weight", "stem.bias", "head.weight", "head.bias"}
+
+
+def test_the_distance_is_symmetric_zero_for_equals_and_row_by_row():
+    distance, a, b = EfficientNetDistance(random_features()), pictures(1), pictures(2)
+    together = distance(a, b)
+    assert torch.equal(distance(a, a), torch.zeros(3))
+    torch.testing.assert_close(distance(b, a), together)
+    torch.testing.assert_close(distance(a[[1]], b[[1]]), together[[1]])
+    assert together.min() > 0.001
+    assert distance.domain == "frames"
+    assert "lpips" not in distance.name.lower()
+
+
+def test_gradients_reach_the_pictures():
+    distance = EfficientNetDistance(random_features())
+    with torch.enable_grad():
+        a = pictures(1).requires_grad_()
+        distance(a, pictures(2)).sum().backward()
+    assert a.grad.isfinite().all()
+    assert a.grad.abs().amax((1, 2, 3)).min() > 1e-7
+
+
+def test_features_are_those_of_a_picture_of_224_pixels():
+    features = random_features()
+    large = pictures(1, 2, 224, 224)
+    assert features(large).shape == (2, 9)
+    flat = torch.full((1, 3, 40, 50), 0.5)
+    torch.testing.assert_close(features(flat), features(torch.full((1, 3, 224, 224), 0.5)))
+
+
+def test_the_published_weights_see_more_than_pixels():
+    if not is_here("efficientnet-lite0"):
+        pytest.skip(NEEDS)
+    distance = EfficientNetDistance.load()
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
+    disc, square = ((x**2 + y**2) < 0.4).float(), ((x.abs() < 0.56) & (y.abs() < 0.56)).float()
+    disc, square, moved = (shape.expand(1, 3, -1, -1) * 0.8 for shape in (disc, square, disc.roll(3, -1)))
+    assert distance(disc, moved) < 0.8 * distance(disc, square)
+    features = distance.features(torch.cat([disc, moved, square]))
+    assert features.shape == (3, 1280)
+    assert features.min() >= 0
+    assert features.max() <= 6
+    one, other, third = torch.nn.functional.normalize(features)
+    assert one @ other > one @ third
+
+
+def test_without_weights_it_says_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGUE_CACHE", str(tmp_path))
+    with pytest.raises(ModelAccessError, match=r"fetch\('efficientnet-lite0'\)"):
+        EfficientNetDistance.load()
