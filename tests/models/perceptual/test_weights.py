@@ -34,6 +34,14 @@ def tree() -> dict:
     return {"AlexNet_0": convolutions, **heads}
 
 
+class Answer(io.BytesIO):
+    """What the index sends."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self.headers = {"Content-Length": str(len(body))}
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGUE_CACHE", str(tmp_path / "cache"))
@@ -61,9 +69,10 @@ def test_what_is_converted_is_what_was_published(cache, archive):
     written = convert(archive)
     assert written == {"lpips-alex": cache / "perceptual" / "lpips-alex.safetensors"}
     network, published = Lpips.load("alex"), tree()
-    for number, convolution in enumerate(network.convolutions):
+    state = network.state_dict()
+    for number in range(5):
         kernel = published["AlexNet_0"][f"Conv_{number}"]["kernel"]
-        np.testing.assert_array_equal(convolution.weight.numpy(), kernel.transpose(3, 2, 0, 1))
+        np.testing.assert_array_equal(state[f"convolutions.{number}.weight"].numpy(), kernel.transpose(3, 2, 0, 1))
     assert all(torch.equal(head, torch.ones_like(head)) for head in network.heads)
     first = written["lpips-alex"].read_bytes()
     convert(archive)
@@ -76,9 +85,7 @@ def test_fetch_downloads_once(cache, archive, monkeypatch):
 
     def answer(request, timeout):
         asked.append(request.full_url)
-        body = io.BytesIO(archive.read_bytes())
-        body.headers = {"Content-Length": str(archive.stat().st_size)}
-        return body
+        return Answer(archive.read_bytes())
 
     monkeypatch.setattr(weights, "urlopen", answer)
     assert not is_here("lpips-alex")
@@ -92,9 +99,7 @@ def test_fetch_downloads_once(cache, archive, monkeypatch):
 
 def test_another_file_than_the_pinned_one_is_not_used(cache, archive, monkeypatch):
     def answer(request, timeout):
-        body = io.BytesIO(archive.read_bytes()[:-1])
-        body.headers = {}
-        return body
+        return Answer(archive.read_bytes()[:-1])
 
     monkeypatch.setattr(weights, "urlopen", answer)
     with pytest.raises(CheckpointError, match=weights.ARCHIVES[0].sha256):
@@ -107,7 +112,7 @@ def test_another_file_than_the_pinned_one_is_not_used(cache, archive, monkeypatc
 
 
 def test_another_member_than_the_pinned_one_is_not_read(cache, archive, monkeypatch):
-    (pinned,) = weights.ARCHIVES
+    pinned = weights.ARCHIVES[0]
     member = replace(pinned.members["lpips-alex"], sha256="0" * 64)
     monkeypatch.setattr(weights, "ARCHIVES", (replace(pinned, members={"lpips-alex": member}),))
     with pytest.raises(CheckpointError, match=r"alexnet\.ckpt"):
