@@ -41,6 +41,12 @@ class Result:
         provenance = self.clip.provenance
         return dict(provenance.record.get("scores", {})) if provenance else {}
 
+    @property
+    def notes(self) -> list[str]:
+        """What is good to know about it."""
+        provenance = self.clip.provenance
+        return list(provenance.record.get("notes", [])) if provenance else []
+
     def as_dict(self) -> dict[str, Any]:
         """For machines."""
         width, height = self.clip.size
@@ -54,6 +60,7 @@ class Result:
             "fps": float(self.clip.fps),
             "seconds": round(float(self.frames / self.clip.fps), 4),
             "scores": self.scores,
+            "notes": self.notes,
             "took": round(self.took, 3),
         }
 

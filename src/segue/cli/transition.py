@@ -5,17 +5,20 @@ from __future__ import annotations
 from segue.cli.fields import verb
 from segue.cli.options import Drawing, ModelChoice, Output
 from segue.cli.produce import Job, produce
+from segue.cli.progress import Meter
 from segue.tasks.sampling import Execution
 from segue.tasks.transition import Transition
-from segue.types import Progress
 
 
 @verb
 def transition(task: Transition, model: ModelChoice, execution: Execution, output: Output, drawing: Drawing) -> int:
     """Make a film through the pictures of two or more prompts: segue transition "a red apple" "a lemon" -o x.mp4"""
 
-    def make(progress: Progress):
-        return task.run(model.load(progress), execution, progress)
+    def make(meter: Meter):
+        loaded = model.load(meter)
+        for note in task.notes(loaded):
+            meter.note(note)
+        return task.run(loaded, execution, meter)
 
     job = Job(make, default="transition.mp4", frames=task.frames, fps=task.fps, tree=drawing.tree)
     return produce(job, output)

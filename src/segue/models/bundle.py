@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,8 @@ class LatentDiffusion:
         settings: the configurations of its networks, as their files state them.
         prediction: what the network was said to predict when the model was loaded; None if its files decided.
         config: the folder that a single file was read with; None if it came with Segue.
+        vocabulary: the things that it can draw; empty if nobody knows.
+        words: what else it understands, by kind: colours, styles, places.
     """
 
     name: str
@@ -71,6 +73,8 @@ class LatentDiffusion:
     settings: tuple[Mapping[str, Any], ...] = ()
     prediction: Prediction | None = None
     config: Path | None = None
+    vocabulary: tuple[str, ...] = ()
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     def schedule(
         self, steps: int, size: tuple[int, int], *, solver: str | None = None, mu: float | None = None

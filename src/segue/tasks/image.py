@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from segue.tasks.record import Record
+from segue.tasks.record import Record, notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
 from segue.types import Progress, silent
 
@@ -45,6 +45,10 @@ class Image:
         checked_prompt(self.prompt)
         checked_seeds([self.seed])
 
+    def notes(self, model: LatentDiffusion) -> tuple[str, ...]:
+        """What is good to know before it is run, a line each; the record of the result has the same."""
+        return notes_on([self.prompt], model)
+
     def run(
         self,
         model: LatentDiffusion,
@@ -81,6 +85,6 @@ class Image:
             for state in denoise(ready.denoiser, start, schedule, cond, solver=solver, kick=kick):
                 progress("denoising", int(state.step[0]), len(schedule))
             resolved = replace(self, sampling=settings.pinned())
-            record = Record.of(self.name, resolved, plan or NoPlan(), model, execution, {})
+            record = Record.of(self.name, resolved, plan or NoPlan(), model, execution, {}, notes=self.notes(model))
         frames = DecodedFrames({0: state.x[0]}, (Shot(0, 0),), model.codec, threads=execution.pinned().threads)
         return Clip(frames, fps=1, provenance=Provenance(record.to_dict()))

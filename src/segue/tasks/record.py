@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from segue.errors import RecordError
 from segue.tasks.sampling import Execution
 from segue.types import Prediction
+from segue.zoo.vocabulary import remarks
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -50,7 +51,7 @@ class ModelRecord:
     def of(model: LatentDiffusion) -> ModelRecord:
         """The record of a loaded model."""
         return ModelRecord(
-            name=_lasting_name(model),
+            name=lasting_name(model),
             sha256=model.fingerprint,
             device=model.device.type,
             dtype=str(model.dtype).removeprefix("torch."),
@@ -88,6 +89,7 @@ class Record:
         execution: batches and threads.
         versions: of Segue, Python and the libraries.
         scores: what was measured of the result.
+        notes: what is good to know about it, a line each, such as words that the model does not know.
         complete: False if the work was interrupted and only a part was kept.
         output: how the command wrote the file; None if it was not a command that did.
     """
@@ -102,6 +104,7 @@ class Record:
     execution: Execution
     versions: dict[str, str] = field(default_factory=dict[str, str])
     scores: dict[str, Any] = field(default_factory=dict[str, Any])
+    notes: list[str] = field(default_factory=list[str])
     complete: bool = True
     output: WrittenAs | None = None
 
@@ -114,6 +117,7 @@ class Record:
         execution: Execution,
         scores: Mapping[str, Any],
         complete: bool = True,
+        notes: Sequence[str] = (),
     ) -> Record:
         """A record of work that was just done; `fields` and `plan` are dataclasses of plain values."""
         return Record(
@@ -125,6 +129,7 @@ class Record:
             execution.pinned(),
             versions(),
             dict(scores),
+            list(notes),
             complete,
         )
 
@@ -192,6 +197,15 @@ def differences(record: Record, model: LatentDiffusion) -> list[str]:
     return found
 
 
+def notes_on(prompts: Sequence[str], model: LatentDiffusion) -> tuple[str, ...]:
+    """What is good to know before a model draws these prompts: a line that names the words that it does not know.
+
+    Raises:
+        TaskError: if a weight in a prompt is out of range.
+    """
+    return remarks(prompts, model, lasting_name(model))
+
+
 @cache
 def versions() -> dict[str, str]:
     """Versions of everything that may change a result."""
@@ -204,7 +218,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _lasting_name(model: LatentDiffusion) -> str:
+def lasting_name(model: LatentDiffusion) -> str:
     """The model's name; of a local folder or file, a path that another working folder finds too."""
     place = Path(model.name).expanduser().absolute()
     local = any(place in (file.absolute(), *file.absolute().parents) for file, _ in model.weights)

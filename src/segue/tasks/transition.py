@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segue.errors import TaskError
 from segue.tasks.branching import Branching
+from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds, per_key
 from segue.types import Progress, silent
 
@@ -104,6 +105,10 @@ class Transition:
             seeds=per_key(self.seeds, keys, "seeds"),
             sampling=self.sampling.resolve(model, keys).pinned(),
         )
+
+    def notes(self, model: LatentDiffusion) -> tuple[str, ...]:
+        """What is good to know before it is run, a line each; the record of the result has the same."""
+        return notes_on(self.prompts, model)
 
     def run(
         self,

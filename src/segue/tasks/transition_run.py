@@ -197,7 +197,8 @@ class TransitionRun:
         scores: dict[str, Any],
         complete: bool = True,
     ) -> Clip:
-        record = Record.of(self.task.name, self.task, plan, self.model, self.execution, scores, complete)
+        notes = self.task.notes(self.model)
+        record = Record.of(self.task.name, self.task, plan, self.model, self.execution, scores, complete, notes)
         used = {name for shot in shown for name in (shot.left, shot.right)}
         latents = {name: grower.final(name) for name in used}
         how = self.execution.pinned()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segue.errors import ModelNotFoundError
-from segue.zoo.cards import CARD, ModelCard, models, read_card
+from segue.zoo.cards import CARD, ModelCard, embedded, names, read_card
 
 if TYPE_CHECKING:
     import torch
@@ -43,22 +43,29 @@ def load(
         loras: LoRA files and their scales, merged into the weights.
 
     Raises:
-        ModelError: with the reason, and what to do; see `segue.models.loading.load_model`.
+        ModelError: with the reason, and what to do; see `segue.models.loading.load_model` and `segue.zoo.cards`.
     """
-    wanted = source if source is not None else os.environ.get(VARIABLE) or DEFAULT
+    wanted = source if source is not None else default()
     card = find_card(wanted)
     from segue.models.loading import load_model
 
     model = load_model(
-        card.folder if card else wanted,
+        card.weights if card else wanted,
         device=device,
         dtype=dtype,
         prediction=prediction,
         config=config,
-        loras=loras,
+        loras={card.folder / card.lora: 1.0} if card and card.lora else None,
         name=str(wanted),
     )
-    return model if card is None else with_card(model, card)
+    if card is not None:
+        model = with_card(model, card)
+    return with_loras(model, loras) if loras else model
+
+
+def default() -> str:
+    """What is loaded when nothing is asked for."""
+    return os.environ.get(VARIABLE) or DEFAULT
 
 
 def find_card(source: str | Path) -> ModelCard | None:
@@ -66,16 +73,15 @@ def find_card(source: str | Path) -> ModelCard | None:
 
     Raises:
         ModelNotFoundError: a bare name that is no embedded model, and no file or folder here.
+        ModelError: the card cannot be used; see `segue.zoo.cards.read_card`.
     """
+    if isinstance(source, str) and source in names():
+        return embedded(source)
     folder = Path(source).expanduser()
-    known = models()
-    named = [card for card in known if isinstance(source, str) and card.name == source]
-    if named:
-        return named[0]
     if folder.exists():
         return read_card(folder) if (folder / CARD).is_file() else None
     if isinstance(source, str) and "/" not in source and not folder.suffix:
-        there = ", ".join(card.name for card in known) or "none in this installation"
+        there = ", ".join(names()) or "none in this installation"
         raise ModelNotFoundError(
             f'there is no embedded model "{source}" (there are: {there}). Give one of these, the path of a folder or '
             f"of a .safetensors file, or a hub repository as owner/name; {VARIABLE} sets the default"
@@ -84,10 +90,24 @@ def find_card(source: str | Path) -> ModelCard | None:
 
 
 def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
-    """The model with the defaults of its card."""
+    """The model with the defaults and the vocabulary of its card, whose LoRA is a part of the model's name."""
     said: dict[str, Any] = {
         key: getattr(card, key)
         for key in ("size", "steps", "guidance_scale", "solver")
         if getattr(card, key) is not None
     }
-    return replace(model, defaults=replace(model.defaults, **said))
+    defaults = replace(model.defaults, **said)
+    return replace(model, defaults=defaults, vocabulary=card.vocabulary, words=card.words, loras=())
+
+
+def with_loras(model: LatentDiffusion, loras: Mapping[str | Path, float]) -> LatentDiffusion:
+    """The model with LoRAs merged. They may teach words that no card knows of, so the vocabulary is left open.
+
+    Raises:
+        UnsafeFileError: a pickle.
+        CheckpointError: damaged, or made for another architecture.
+    """
+    from segue.models.lora import merged
+
+    model = merged(model, {Path(file): scale for file, scale in loras.items()})
+    return replace(model, vocabulary=(), words={})
