@@ -26,7 +26,6 @@ from segue.media import read
 from segue.tasks.image import Image
 from segue.tasks.sampling import Execution
 from segue.tasks.transition import Transition
-from segue.zoo import cards
 
 
 def test_image_writes_a_picture_and_its_record(run: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -121,19 +120,6 @@ def test_help_is_quick(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_models_lists_cards(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "weights" / "fruit").mkdir(parents=True)
-    card = 'name = "fruit"\nsummary = "Draws fruit."\nlicence = "MIT"\nvocabulary = ["apple", "pear"]\n'
-    (tmp_path / "weights" / "fruit" / "card.toml").write_text(card, encoding="utf-8")
-    monkeypatch.setattr(cards, "WEIGHTS", tmp_path / "weights")
-    told = run("models")
-    assert "fruit  Draws fruit." in told.out
-    assert "knows apple, pear" in told.out
-    assert [model["name"] for model in run("models", "--json").json] == ["fruit"]
-    monkeypatch.setattr(cards, "WEIGHTS", tmp_path / "nothing")
-    assert "no model comes with this installation" in run("models").out
 
 
 def test_doctor_says_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ VERBS = {
     "image": "Make one picture from a prompt.",
     "transition": "Make a film through the pictures of two or more prompts.",
     "rerun": "Make a result again, byte for byte, from the JSON beside it.",
-    "models": "List the models that come with this installation.",
+    "models": "List the models on this machine, or say what one of them knows.",
     "doctor": "Say what this machine has, what is missing, and what to do.",
     "train": "Train a model by one of the recipes that ship with Segue.",
 }

@@ -1,41 +1,155 @@
-"""`segue models`: what comes with this installation."""
+"""`segue models`: what is on this machine, and what it can draw."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import shutil
+import sys
+import textwrap
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from segue.cli.fields import verb
-from segue.zoo.cards import models as cards
+from segue.zoo.catalogue import Entry, catalogue
+from segue.zoo.load import default
+
+MOST_COLUMNS = 100
+BROKEN = 1
+ORIGINS = {
+    "embedded": "These models come with Segue:",
+    "folder": "SEGUE_MODEL names this one:",
+    "hub": "These are in the cache of the hub:",
+}
 
 
 @dataclass(frozen=True)
 class Listing:
-    """How to say it.
+    """What to say, and how.
 
     Args:
+        models: names of models to say everything about; without any, all models are listed.
         json: print a JSON list instead of text.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
+    models: tuple[str, ...]
     json: bool = False
 
 
 @verb
 def models(listing: Listing) -> int:
-    """List the models that come with this installation; any other can be given to --model by folder, file or hub id."""
-    found = cards()
+    """List the models on this machine, or say what one of them knows: segue models emoji"""
+    found = catalogue()
+    chosen = tuple(found.find(name) for name in listing.models) or found.entries
     if listing.json:
-        print(json.dumps([{**asdict(card), "folder": str(card.folder)} for card in found]))
+        print(json.dumps([as_dict(entry) for entry in chosen]))
+    elif listing.models:
+        print("\n\n".join(described(entry) for entry in chosen))
+    else:
+        print(overview(chosen))
+    if listing.models:
         return 0
-    for card in found:
-        size = f"{card.size[0]}x{card.size[1]}" if card.size else "size of the checkpoint"
-        details = [size, f"{card.steps} steps" if card.steps else "", card.solver or "", card.licence]
-        print(f"{card.name}  {card.summary}\n    {', '.join(part for part in details if part)}\n    {card.folder}")
-        if card.vocabulary:
-            print(f"    knows {', '.join(card.vocabulary)}")
-    if not found:
-        print("no model comes with this installation; give one to --model: a folder, a .safetensors file, or a hub id")
-    return 0
+    for fault in found.broken:
+        print(f"segue: error: {fault}", file=sys.stderr)
+    return BROKEN if found.broken else 0
+
+
+def as_dict(entry: Entry) -> dict[str, Any]:
+    """For machines."""
+    card = entry.card
+    keys = ("summary", "base", "steps", "guidance_scale", "solver", "vocabulary", "words")
+    return {
+        "name": entry.name,
+        "origin": entry.origin,
+        "default": entry.name == default(),
+        "family": entry.family,
+        "size": entry.size,
+        "licence": entry.licence,
+        "bytes": entry.facts.bytes,
+        "concepts": entry.concepts,
+        "problem": entry.facts.problem,
+        "folder": str(entry.folder),
+        "document": str(entry.document) if entry.document else None,
+        **{key: getattr(card, key) if card else None for key in keys},
+    }
+
+
+def overview(entries: tuple[Entry, ...]) -> str:
+    """Each model in a few lines, by where it came from."""
+    parts: list[str] = []
+    for origin, title in ORIGINS.items():
+        those = [entry for entry in entries if entry.origin == origin]
+        if those:
+            parts += [title, *(_brief(entry) for entry in those)]
+    if not any(entry.origin == "embedded" for entry in entries):
+        parts.append("no model comes with this installation")
+    hint = "segue models NAME says more of one. --model also takes a folder, a .safetensors file, or any hub id."
+    return "\n\n".join([*parts, _wrapped(hint)])
+
+
+def described(entry: Entry) -> str:
+    """All that is known of a model."""
+    card = entry.card
+    rows = {
+        "family": entry.family,
+        "resolution": _pixels(entry),
+        "defaults": _defaults(entry),
+        "concepts": _known(entry),
+        "licence": entry.licence or "not stated here",
+        "on disk": f"{_bytes(entry.facts.bytes)} in {entry.folder}",
+        "but": entry.facts.problem,
+        "card": str(entry.document or ""),
+        **({kind: ", ".join(words) for kind, words in card.words.items()} if card else {}),
+        "knows": ", ".join(card.vocabulary) if card else "",
+    }
+    width = max(len(label) for label in rows) + 2
+    lines = [_wrapped(f"  {label:{width}}{text}", " " * (width + 2)) for label, text in rows.items() if text]
+    summary = [_wrapped(f"  {card.summary}", "  ")] if card else []
+    return "\n".join([_title(entry), *summary, *lines])
+
+
+def _brief(entry: Entry) -> str:
+    size = _bytes(entry.facts.bytes)
+    facts = (entry.family, entry.facts.problem, _pixels(entry), _known(entry), size, entry.licence)
+    lines = [_wrapped(f"  {entry.card.summary}", "  ")] if entry.card else []
+    return "\n".join([_title(entry), *lines, _wrapped(f"  {', '.join(fact for fact in facts if fact)}", "  ")])
+
+
+def _title(entry: Entry) -> str:
+    return f"{entry.name} (used unless --model says otherwise)" if entry.name == default() else entry.name
+
+
+def _known(entry: Entry) -> str:
+    names = len(entry.card.vocabulary) if entry.card else 0
+    things = f"{entry.concepts:,} things" if entry.concepts else ""
+    if not (things and names):
+        return things or (f"{names:,} names of things" if names else "")
+    return f"{things} by {names:,} names"
+
+
+def _pixels(entry: Entry) -> str:
+    return f"{entry.size[0]}x{entry.size[1]}" if entry.size else ""
+
+
+def _defaults(entry: Entry) -> str:
+    card = entry.card
+    if card is None:
+        return ""
+    steps = f"{card.steps} steps" if card.steps else ""
+    guidance = f"guidance {card.guidance_scale:g}" if card.guidance_scale is not None else ""
+    return ", ".join(part for part in (steps, guidance, f"solver {card.solver}" if card.solver else "") if part)
+
+
+def _bytes(count: int) -> str:
+    """In decimal units, as disks are sold."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    columns = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
+    # Paths and names are left whole, to be copied.
+    return textwrap.fill(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -10,6 +10,7 @@ import torch
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError
 from segue.models.hub import download, parse_repository
+from segue.models.installed import PIPELINES
 from segue.models.weights import read_json, refuse_pickle
 
 if TYPE_CHECKING:
@@ -92,12 +93,12 @@ def _from_folder(
     if not (folder / "model_index.json").is_file():
         raise ModelNotFoundError(_no_index(folder))
     kind = str(read_json(folder / "model_index.json").get("_class_name"))
+    if kind not in PIPELINES:
+        raise CheckpointError(
+            f"{folder} is made for {kind}; Segue reads {', '.join(PIPELINES)} (Stable Diffusion 1.x and 2.x layout)"
+        )
     from segue.models.families import sd
 
-    if kind not in sd.PIPELINES:
-        raise CheckpointError(
-            f"{folder} is made for {kind}; Segue reads {', '.join(sd.PIPELINES)} (Stable Diffusion 1.x and 2.x layout)"
-        )
     return sd.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction)
 
 

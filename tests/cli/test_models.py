@@ -1,0 +1,178 @@
+"""`segue models`: what is on this machine, readable, whatever lies there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from cli.conftest import Run
+from segue.zoo import cards
+
+CARD = """
+name = "fruit"
+summary = "Draws fruit on a plate, one at a time, and says so in a line that is longer than a terminal is wide."
+licence = "MIT"
+concepts = 2
+vocabulary = ["apple", "pear", "tree-ripened pear of the garden"]
+
+[words]
+colours = ["red", "green"]
+
+[defaults]
+size = [64, 64]
+steps = 9
+guidance_scale = 3.5
+solver = "ddim"
+"""
+FAST = """
+name = "fruit-fast"
+summary = "Draws fruit in 2 steps."
+licence = "Apache-2.0"
+base = "fruit"
+lora = "student.safetensors"
+[defaults]
+steps = 2
+"""
+
+
+@pytest.fixture
+def zoo(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two models, one derived from the other, and a cache of the hub with nothing in it."""
+    weights = tmp_path / "weights"
+    shutil.copytree(checkpoint, weights / "fruit")
+    (weights / "fruit" / "card.toml").write_text(CARD, encoding="utf-8")
+    (weights / "fruit" / "card.md").write_text("# fruit\n", encoding="utf-8")
+    (weights / "fruit-fast").mkdir()
+    (weights / "fruit-fast" / "card.toml").write_text(FAST, encoding="utf-8")
+    (weights / "fruit-fast" / "student.safetensors").write_bytes(b"x" * 5000)
+    monkeypatch.setattr(cards, "WEIGHTS", weights)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("SEGUE_MODEL", "fruit")
+    monkeypatch.setenv("COLUMNS", "80")
+    return weights
+
+
+def cached(root: Path, name: str, model: Path) -> Path:
+    """A model in the hub's cache, as its client lays it out."""
+    sha = "0123456789abcdef0123456789abcdef01234567"
+    repository = root / f"models--{name.replace('/', '--')}"
+    (repository / "blobs").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(sha, encoding="utf-8")
+    snapshot = repository / "snapshots" / sha
+    for number, file in enumerate(path for path in sorted(model.rglob("*")) if path.is_file()):
+        blob = repository / "blobs" / f"{number:040x}"
+        shutil.copyfile(file, blob)
+        link = snapshot / file.relative_to(model)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob)
+    return snapshot
+
+
+def test_a_line_says_what_matters(run: Run, zoo: Path) -> None:
+    answer = run("models")
+    assert (answer.code, answer.err) == (0, "")
+    said = " ".join(answer.out.split())
+    assert "fruit (used unless --model says otherwise) Draws fruit on a plate" in said
+    assert "Stable Diffusion, 64x64, 2 things by 3 names, " in said
+    assert "Stable Diffusion, LoRA of fruit, 64x64, 2 things by 3 names, 5.14 kB, Apache-2.0" in said
+    assert all(len(line) <= 80 for line in answer.out.splitlines())
+
+
+def test_one_model_is_described(run: Run, zoo: Path) -> None:
+    answer = run("models", "fruit")
+    said = " ".join(answer.out.split())
+    for part in (
+        "resolution 64x64",
+        "defaults 9 steps, guidance 3.5, solver ddim",
+        "licence MIT",
+        "colours red, green",
+        "knows apple, pear, tree-ripened pear of the garden",
+        f"card {zoo / 'fruit' / 'card.md'}",
+    ):
+        assert part in said
+    assert "fruit-fast" not in said
+    assert "defaults 2 steps, guidance 3.5, solver ddim" in " ".join(run("models", "fruit-fast").out.split())
+    assert run("models", "fruit", "fruit-fast").out.count("resolution") == 2
+
+
+def test_a_folder_is_described_by_its_path(run: Run, zoo: Path, checkpoint: Path) -> None:
+    assert "resolution  64x64" in run("models", checkpoint).out
+
+
+def test_machines_get_the_same(run: Run, zoo: Path) -> None:
+    first, second = run("models", "--json").json
+    assert (first["name"], first["origin"], first["default"]) == ("fruit", "embedded", True)
+    assert (first["size"], first["concepts"], first["vocabulary"][:2]) == ([64, 64], 2, ["apple", "pear"])
+    assert first["words"] == {"colours": ["red", "green"]}
+    assert (second["base"], second["bytes"], second["steps"]) == ("fruit", 5000 + len(FAST.encode()), 2)
+    assert run("models", "fruit-fast", "--json").json == [second]
+
+
+def test_an_unknown_model_is_an_error_that_names_the_known_ones(run: Run, zoo: Path) -> None:
+    answer = run("models", "vegetables")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == (
+        'segue: error: there is no model "vegetables" on this machine (there are: fruit, fruit-fast)\n'
+    )
+
+
+def test_a_broken_card_hides_no_other(run: Run, zoo: Path) -> None:
+    (zoo / "fruit-fast" / "student.safetensors").unlink()
+    (zoo / "broken").mkdir()
+    (zoo / "broken" / "card.toml").write_text("name = ", encoding="utf-8")
+    answer = run("models")
+    assert answer.code == 1
+    assert "fruit (used" in answer.out
+    first, second = answer.err.splitlines()
+    assert first.startswith(f"segue: error: {zoo / 'broken' / 'card.toml'} is no model card")
+    assert "student.safetensors is missing" in second
+    machines = run("models", "--json")
+    assert [model["name"] for model in machines.json] == ["fruit"]
+    assert machines.err.count("\n") == 2
+    assert run("models", "fruit").code == 0
+    assert "is no model card" in run("models", "broken").err
+
+
+def test_models_of_the_hub_are_listed(run: Run, zoo: Path, checkpoint: Path, tmp_path: Path) -> None:
+    full = cached(tmp_path / "hub", "some/model", checkpoint)
+    (full / "README.md").write_text("---\ntags: [x]\nlicense: mit\n---\nlicense: none\n", encoding="utf-8")
+    part = cached(tmp_path / "hub", "some/part", checkpoint)
+    (part / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    other = cached(tmp_path / "hub", "some/flux", checkpoint)
+    (other / "model_index.json").unlink()
+    (other / "model_index.json").write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8")
+    text = cached(tmp_path / "hub", "some/language-model", checkpoint / "text_encoder")
+    assert (text / "model.safetensors").exists()
+    listed = {model["name"]: model for model in run("models", "--json").json if model["origin"] == "hub"}
+    assert set(listed) == {"some/model", "some/part", "some/flux"}
+    assert [listed["some/model"][key] for key in ("family", "size", "licence", "problem")] == [
+        "Stable Diffusion",
+        [64, 64],
+        "mit",
+        "",
+    ]
+    assert listed["some/model"]["bytes"] > listed["some/part"]["bytes"] > 0
+    assert listed["some/part"]["problem"] == "not all of it is here"
+    assert (listed["some/flux"]["family"], listed["some/flux"]["problem"]) == ("Flux", "which Segue does not read")
+    answer = run("models")
+    assert "These are in the cache of the hub:" in answer.out
+    assert all(len(line) <= 80 for line in answer.out.splitlines())
+    assert "licence     mit" in run("models", "some/model").out
+
+
+def test_the_folder_of_the_environment_is_listed(
+    run: Run, zoo: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGUE_MODEL", str(checkpoint))
+    assert f"SEGUE_MODEL names this one:\n\n{checkpoint} (used" in run("models").out
+
+
+def test_nothing_at_all(run: Run, zoo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cards, "WEIGHTS", tmp_path / "nothing")
+    assert "no model comes with this installation" in run("models").out
+    assert json.loads(run("models", "--json").out) == []
