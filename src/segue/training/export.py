@@ -1,4 +1,4 @@
-"""Write trained parts as a standard diffusers folder: fp16 safetensors that stock StableDiffusionPipeline reads."""
+"""Trained parts as a standard diffusers folder: fp16 safetensors that stock StableDiffusionPipeline reads."""
 
 from __future__ import annotations
 
@@ -10,18 +10,46 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from segue.errors import TrainingError
+from segue.models.families.sd import AUTOENCODERS
 
-def save_codec(codec: AutoencoderTiny, scaling_factor: float, folder: Path) -> Path:
+Autoencoder = AutoencoderKL | AutoencoderTiny
+
+
+def load_codec(folder: Path, device: str | torch.device = "cpu") -> Autoencoder:
+    """Read a codec of either kind, in float32 and ready to be used."""
+    kind = AUTOENCODERS[codec_kind(folder)]
+    codec: Any = kind.from_pretrained(folder, torch_dtype=torch.float32)
+    return codec.to(device).eval()
+
+
+def codec_kind(folder: Path) -> str:
+    """The name of a codec's class.
+
+    Raises:
+        TrainingError: there is none, or it is of another kind.
+    """
+    try:
+        kind = json.loads((folder / "config.json").read_text("utf-8")).get("_class_name")
+    except OSError as error:
+        raise TrainingError(f"no codec in {folder}: train one first (segue train codec), or name its folder") from error
+    if kind not in AUTOENCODERS:
+        raise TrainingError(f"{folder}: expected a codec of {' or '.join(AUTOENCODERS)}, got {kind}")
+    return kind
+
+
+def save_codec(codec: Autoencoder, scaling_factor: float, folder: Path) -> Path:
     """Write the codec; `scaling_factor` turns its latents into unit variance."""
     codec.register_to_config(scaling_factor=scaling_factor)
     codec.half().save_pretrained(folder)
     settings = folder / "config.json"
     config = json.loads(settings.read_text("utf-8"))
-    config.pop("block_out_channels", None)  # written by AutoencoderTiny, and then warned about when it reads it
+    if isinstance(codec, AutoencoderTiny):
+        config.pop("block_out_channels", None)  # written by AutoencoderTiny, and then warned about when it reads it
     config.pop("_name_or_path", None)  # a path of this machine
     _write_json(settings, config)
     return folder
@@ -54,7 +82,7 @@ def save_pipeline(
         "text_encoder": ["transformers", CLIPTextModel.__name__],
         "tokenizer": ["transformers", CLIPTokenizer.__name__],
         "unet": ["diffusers", UNet2DConditionModel.__name__],
-        "vae": ["diffusers", AutoencoderTiny.__name__],
+        "vae": ["diffusers", codec_kind(codec)],
     }
     _write_json(folder / "model_index.json", index)  # last: a folder that has it is whole
     return folder

@@ -4,29 +4,63 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
+
+from segue.training.tally import Tally
+
+REFRESH = 0.5
+"""Seconds between two readings of the loss: reading it more often would make an accelerator wait for each step."""
 
 
 class Journal:
-    """Progress on the terminal and one line of JSON per `every` steps in `log`. A context manager."""
+    """Progress on stderr (a line per entry where that is no terminal), and the means of every `every` steps in `log`.
 
-    def __init__(self, log: Path, steps: int, start: int, spent: float, every: int) -> None:
-        self.log, self.every, self.spent = log, every, spent
-        self._began = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns)
+    A context manager. Lines of the log after `start` are dropped: their steps are about to be done again.
+
+    Args:
+        log: file of one JSON object a line.
+        steps: of the whole run.
+        start: how many of them are done.
+        spent: seconds that they took.
+        every: how many steps a line of the log sums up.
+        batch: samples in a step.
+        tally: sums up the steps since the last line; that of the run, so that checkpoints hold it.
+        silent: write and show nothing, as all ranks but the first.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        steps: int,
+        start: int,
+        spent: float,
+        every: int,
+        *,
+        batch: int = 1,
+        tally: Tally | None = None,
+        silent: bool = False,
+    ) -> None:
+        self.log, self.steps, self.start, self.spent, self.every = log, steps, start, spent, every
+        self.batch, self.tally, self.silent = batch, tally or Tally(), silent
+        self._began = self._looked = time.monotonic()
+        self._console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        drawn = self._console.is_terminal and not silent
+        self._progress = Progress(*columns, console=self._console, disable=not drawn)
         self._task = self._progress.add_task("training", total=steps, completed=start)
-        self._sums: dict[str, float] = {}
-        self._count = 0
 
     def __enter__(self) -> Journal:
+        if not self.silent:
+            _keep(self.log, self.start)
         self._progress.start()
         return self
 
@@ -40,21 +74,42 @@ class Journal:
         """Time spent on the run so far, earlier sittings included."""
         return self.spent + time.monotonic() - self._began
 
-    def step(self, step: int, **values: float) -> None:
-        """Take the numbers of step `step` (counted from 1); their mean is logged every `every` steps."""
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
-        self._progress.update(self._task, completed=step, description=f"loss {values['loss']:.4f}")
-        if step % self.every == 0:
-            self.note(step, **{name: total / self._count for name, total in self._sums.items()})
-            self._sums, self._count = {}, 0
+    def step(self, step: int, **values: Tensor | float) -> None:
+        """Take the numbers of step `step` (counted from 1), the loss among them."""
+        self.tally.add(values)
+        due = step % self.every == 0
+        if due or time.monotonic() - self._looked > REFRESH:
+            said = self._said(step, self.tally.read()["loss"])
+            self._looked = time.monotonic()
+            self._progress.update(self._task, completed=step, description=said)
+            if due:
+                self.note(step, **self.tally.means())
+                self.tally.clear()
+                if not (self._console.is_terminal or self.silent):
+                    self._console.print(f"step {step}/{self.steps}  {said}", markup=False, highlight=False)
 
     def note(self, step: int, **values: float) -> None:
         """Append a line to the log at once."""
-        line = {"step": step, "seconds": round(self.seconds, 1), **{k: round(v, 6) for k, v in values.items()}}
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if not self.silent:
+            line = {"step": step, "seconds": round(self.seconds, 1), **{k: round(v, 6) for k, v in values.items()}}
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _said(self, step: int, loss: float) -> str:
+        rate = (step - self.start) / (time.monotonic() - self._began)
+        left = timedelta(seconds=round((self.steps - step) / rate))
+        return f"loss {loss:.4f}  {rate * self.batch:.1f} samples/s  {left} left"
+
+
+def _keep(log: Path, step: int) -> None:
+    """Drop the lines of a log after `step`, and one that a kill has torn."""
+    if log.exists():
+        lines = log.read_text("utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if kept != lines:
+            part = log.with_name(log.name + ".part")
+            part.write_text("".join(kept), "utf-8")
+            part.replace(log)
 
 
 def save_sheet(path: Path, pictures: Float[Tensor, "n 3 h w"], columns: int) -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from segue.errors import TrainingError
+from segue.models.perceptual import Lpips
+from segue.types import Perceptual
+
+PERCEPTUAL: dict[str, Callable[[torch.device], Perceptual]] = {
+    "lpips-vgg": lambda device: Lpips.load("vgg", device),
+    "lpips-alex": lambda device: Lpips.load("alex", device),
+}
 Pictures = Float[Tensor, "b c h w"]
 
 
@@ -22,6 +32,20 @@ def reconstruction(made: Pictures, wanted: Pictures) -> Float[Tensor, ""]:
     hue = (_opponents(made) - _opponents(wanted)).abs().mean()
     itself = functional.l1_loss(made, wanted) + 0.5 * functional.mse_loss(made, wanted)
     return itself + 0.5 * (edges + coarse + hue)
+
+
+def read_perceptual(name: str, device: torch.device) -> Perceptual | None:
+    """A distance between pictures by its name, to learn from; "" is none.
+
+    Raises:
+        TrainingError: there is no such distance.
+        ModelAccessError: its weights were not fetched yet; the message says how.
+    """
+    if not name:
+        return None
+    if name not in PERCEPTUAL:
+        raise TrainingError(f'perceptual must be "" or one of {", ".join(PERCEPTUAL)}; got {name!r}')
+    return PERCEPTUAL[name](device)
 
 
 def _opponents(pictures: Pictures) -> Pictures:

@@ -1,0 +1,185 @@
+"""The codec recipe: two kinds, a perceptual loss, and a discriminator that comes late and survives a cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from segue.errors import TrainingError
+from segue.models.codec import AutoencoderCodec
+from segue.training import losses
+from segue.training.adversary import PatchDiscriminator, balance, hinge
+from segue.training.data import step_generator
+from segue.training.export import load_codec
+from segue.training.ranks import Ranks
+from segue.training.recipes import codec
+
+STEPS = 6
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+class Shades:
+    """A Perceptual that only looks at how bright pictures are."""
+
+    @property
+    def name(self) -> str:
+        return "shades"
+
+    @property
+    def domain(self) -> Literal["frames"]:
+        return "frames"
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a.mean((1, 2, 3)) - b.mean((1, 2, 3))).abs()
+
+
+@pytest.fixture(autouse=True)
+def shades(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(device: torch.device) -> Shades:
+        return Shades()
+
+    monkeypatch.setitem(losses.PERCEPTUAL, "shades", read)
+
+
+def tiny(corpus: Path, out: Path, **changes: Any) -> codec.Config:
+    blocks = {"encoder_blocks": (0, 1, 1, 1), "decoder_blocks": (1, 1, 1, 1)}
+    times = {"steps": STEPS, "warmup": 1, "decay": 2, "log_every": 1, "save_every": 2}
+    return codec.Config(corpus=corpus, out=out, width=8, batch=4, validation_every=8, **blocks, **times, **changes)
+
+
+def adversarial(corpus: Path, out: Path, **changes: Any) -> codec.Config:
+    more = {"perceptual": "shades", "adversarial": 0.5, "adversarial_start": 0.3, "discriminator_width": 8}
+    return tiny(corpus, out, **more, **changes)
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("kind", ["tiny", "kl"])
+def test_with_a_discriminator_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+    kind: Literal["tiny", "kl"], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = (adversarial(corpus, tmp_path / name, kind=kind, bf16=False) for name in ("whole", "cut"))
+    vae = codec.main(whole)
+    plain = codec.learn
+
+    def until(run: Any, pictures: Tensor, step: int, *rest: Any) -> Any:
+        if step == 5:
+            raise KeyboardInterrupt
+        return plain(run, pictures, step, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(codec, "learn", until)
+        codec.main(cut)
+    codec.main(cut)
+    expected, found = (load_file(config.out / "checkpoint.safetensors") for config in (whole, cut))
+    assert expected.keys() == found.keys()
+    assert [key for key in expected if not expected[key].equal(found[key])] == []
+    assert logged(whole.out) == logged(cut.out)
+    rounds = [line["discriminator"] for line in logged(cut.out) if "discriminator" in line]
+    assert rounds[0] == 0 and min(rounds[2:]) > 0, "it comes late"
+    stock = {"tiny": AutoencoderTiny, "kl": AutoencoderKL}[kind].from_pretrained(vae)
+    pictures = torch.rand(2, 3, 32, 32, generator=step_generator(0, 0))
+    ours = AutoencoderCodec(load_codec(vae))
+    assert ours.decode(ours.encode(pictures)).shape == pictures.shape
+    assert float(ours.encode(pictures).detach().std()) == pytest.approx(1, abs=0.7)
+    again = AutoencoderCodec(stock.float().eval())
+    assert ours.encode(pictures).equal(again.encode(pictures))
+
+
+def test_decoder_only_keeps_the_latents_of_a_kl_codec(corpus: Path, tmp_path: Path) -> None:
+    before = codec.main(tiny(corpus, tmp_path / "all", kind="kl", bf16=False))
+    more = {"start": before, "decoder_only": True, "bf16": False}
+    after = codec.main(adversarial(corpus, tmp_path / "decoder", kind="kl", **more))
+    pictures = torch.rand(2, 3, 32, 32, generator=step_generator(0, 0))
+    old, new = (AutoencoderCodec(load_codec(folder)) for folder in (before, after))
+    z = old.encode(pictures)
+    assert z.equal(new.encode(pictures))
+    assert not old.decode(z).equal(new.decode(z))
+
+
+def test_a_codec_of_the_other_kind_is_no_start(corpus: Path, tmp_path: Path) -> None:
+    vae = codec.main(tiny(corpus, tmp_path / "tiny"))
+    with pytest.raises(TrainingError, match="AutoencoderTiny, which is not of kind 'kl'"):
+        codec.main(tiny(corpus, tmp_path / "kl", kind="kl", start=vae))
+
+
+def test_a_checkpoint_without_a_discriminator_is_refused_by_a_run_that_has_one(corpus: Path, tmp_path: Path) -> None:
+    codec.main(tiny(corpus, tmp_path))
+    with pytest.raises(TrainingError, match="does not fit"):
+        codec.main(adversarial(corpus, tmp_path))
+
+
+def test_an_unknown_distance_is_named(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"lpips-vgg.*got 'lpisp'"):
+        codec.main(tiny(corpus, tmp_path, perceptual="lpisp"))
+
+
+def test_the_gradients_of_a_step_are_those_of_the_losses_added_up(corpus: Path, tmp_path: Path) -> None:
+    """One pass through the decoder gives what autograd makes of the whole sum, with the weight of Esser et al."""
+    config = adversarial(corpus, tmp_path, bf16=False, latent_noise=0.0)
+    model: Any = codec.build(config)
+    rival = codec.discriminator(config)
+    assert rival is not None
+    run: Any = codec.Run(model, torch.optim.SGD(model.parameters(), 0.0), codec.Ema(model, 0.9), rival)
+    pictures = torch.rand(4, 3, 32, 32, generator=step_generator(0, 0))
+    made, penalty = codec.roundtrip(model, pictures, 5, config, ALONE)
+    fit = losses.reconstruction(made, pictures) + Shades()(made, pictures).mean()
+    adverse = -rival.model(made).mean()
+    last = model.decoder.layers[-1].weight
+    norms = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (fit, adverse)]
+    (fit + 0.5 * float(norms[0] / (norms[1] + 1e-4)) * adverse + config.latent_weight * penalty).backward()
+    expected = {name: value.grad.clone() for name, value in model.named_parameters()}
+    model.zero_grad()
+    rival.model.zero_grad()
+    codec.learn(run, pictures, 5, Shades(), config, ALONE)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_discriminator_learns_to_tell_pictures_apart() -> None:
+    torch.manual_seed(0)
+    rival = PatchDiscriminator(8)
+    optimizer = torch.optim.Adam(rival.parameters(), 2e-3, betas=(0.5, 0.9))
+    real, made = torch.rand(4, 3, 32, 32), torch.full((4, 3, 32, 32), 0.5)
+    curve: list[float] = []
+    for _ in range(30):
+        loss = hinge(rival(real), rival(made))
+        curve.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert curve[0] == pytest.approx(1, abs=0.2) and curve[-1] < 0.1
+    assert float(rival(real).detach().mean()) > 0 > float(rival(made).detach().mean())
+
+
+def test_a_verdict_does_not_depend_on_the_companions() -> None:
+    torch.manual_seed(0)
+    rival, pictures = PatchDiscriminator(8), torch.rand(4, 3, 32, 32)
+    together, alone = rival(pictures), torch.cat([rival(picture[None]) for picture in pictures])
+    torch.testing.assert_close(together, alone)
+
+
+def test_the_balance_makes_both_gradients_equally_strong() -> None:
+    layer = nn.Conv2d(3, 3, 1, bias=False)
+    made = layer(torch.rand(2, 3, 8, 8))
+    pull, push = torch.randn_like(made), 1e-3 * torch.randn_like(made)
+    factor = balance(made, layer.weight, pull, push, ALONE)
+    strengths = [torch.autograd.grad(made, layer.weight, g, retain_graph=True)[0].norm() for g in (pull, push)]
+    assert float(factor * strengths[1]) == pytest.approx(float(strengths[0]), rel=0.05)
+    assert float(balance(made, layer.weight, pull, torch.zeros_like(push), ALONE)) == 1e4
+
+
+def test_the_discriminator_is_heard_late_and_ever_louder() -> None:
+    config = codec.Config(steps=100, adversarial=0.5, adversarial_start=0.4, warmup=10)
+    loud = [codec.loudness(step, config) for step in range(100)]
+    assert loud[:40] == [0.0] * 40 and loud[40] == pytest.approx(0.05) and loud[49:] == [0.5] * 51
