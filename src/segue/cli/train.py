@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,11 @@ class Training:
     """What to train.
 
     Args:
-        recipe: name of a recipe, and then fields of its configuration to change, as field=value.
-        config: a TOML file of the recipe's fields; left out, the recipe's own.
-        copy: write the recipe to this file (and its configuration beside it, as .toml), to change it; train nothing.
+        recipe: name of a recipe, or a .py file of your own, and then fields of its configuration to change, as
+            field=value.
+        config: a TOML file of the recipe's fields; left out, the one beside the recipe.
+        copy: write the recipe to this .py file (and its configuration beside it, as .toml), to change it and to run it
+            with segue train FILE.py; train nothing.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -33,24 +37,34 @@ def train(training: Training) -> int:
     """Train a recipe, or go on where it was cut: segue train t2i steps=2000"""
     from segue.training.run import names, run
 
-    if not training.recipe or training.recipe[0] not in names():
-        got = f", got {training.recipe[0]!r}" if training.recipe else ""
-        raise TrainingError(f"expected a recipe, one of {', '.join(names())}{got}")
+    if not training.recipe:
+        raise TrainingError(f"expected a recipe, one of {', '.join(names())}, or a .py file of your own")
     name, *overrides = training.recipe
     if training.copy is not None:
         _copy(name, training.copy)
         return 0
-    print(run(name, training.config, overrides))
+    made = run(name, training.config, overrides)
+    if made is not None:
+        print(made)
     return 0
 
 
 def _copy(name: str, to: Path) -> None:
+    """A recipe and its configuration, which is given a folder of its own: it must not go on with the original's run."""
     from segue.media.disk import written_whole
-    from segue.training.run import RECIPES
+    from segue.training.run import RECIPES, names
 
-    for source, target in ((RECIPES / f"{name}.py", to), (RECIPES / f"{name}.toml", to.with_suffix(".toml"))):
+    if name not in names():
+        raise TrainingError(f"--copy takes a recipe that ships with Segue, one of {', '.join(names())}; got {name!r}")
+    if to.suffix != ".py":
+        raise TrainingError(f"a recipe is a Python file; give the copy a name such as {to.stem}.py")
+    config = to.with_suffix(".toml")
+    for target in (to, config):
         if target.exists():
             raise TrainingError(f"{target} exists already; choose another name for the copy")
-        with written_whole(target) as part:
-            shutil.copyfile(source, part)
-        print(target)
+    with written_whole(to) as part:
+        shutil.copyfile(RECIPES / f"{name}.py", part)
+    said = re.sub(r"^out\s*=.*\n", "", (RECIPES / f"{name}.toml").read_text("utf-8"), flags=re.MULTILINE)
+    with written_whole(config) as part:
+        part.write_text(f"out = {json.dumps(f'runs/{to.stem}')}\n{said}", "utf-8")
+    print(to, config, sep="\n")
