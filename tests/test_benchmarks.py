@@ -28,3 +28,17 @@ def test_a_tree_by_levels_takes_fewer_calls_for_the_same_rows() -> None:
     assert single["calls"] == 2 * 5 + 3 + 2 * 2
     assert levels["calls"] == 5 + 3 + 2
     assert single["rows"] == levels["rows"] == 2 * single["calls"]
+
+
+def test_the_embedded_model_is_there_in_under_a_second() -> None:
+    """The call itself; importing the libraries is told apart."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK.with_name("load.py")), "--repeat", "3", "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    parts = json.loads(done.stdout)
+    assert [name for name in parts if name.startswith("import")] == [name for name in parts][:6]
+    assert 0 < parts["segue.load, quickest"] < 1
