@@ -65,6 +65,7 @@ def test_nothing_is_said_of_what_is_known(prompt: str) -> None:
         ("un café", ("un", "cafe")),
         ("🍎", ("🍎",)),
         ("8k apple", ("8k",)),
+        ("two violins", ("violins",)),
     ],
 )
 def test_words_that_are_not_known_come_in_order_and_once(prompt: str, words: tuple[str, ...]) -> None:

@@ -127,8 +127,8 @@ def unknown(prompt: str, card: Knowing) -> tuple[Unknown, ...]:
     """What a prompt asks for that a model was not trained on, in order; nothing if the model has no vocabulary.
 
     Case, punctuation, hyphens, accents, articles and weights don't matter. The longest name that fits is taken: "cup of
-    coffee" is one thing. A plural is not what was learned, and is said with its singular; the count in front of it
-    then needs no mention of its own.
+    coffee" is one thing. A plural is not what was learned, and is said with its singular. A count is only told of where
+    nothing else is: of "two violins", the violins are reason enough.
 
     Raises:
         TaskError: a weight of the prompt is out of range; see `segue.models.text.parse_weights`.
@@ -145,9 +145,7 @@ def unknown(prompt: str, card: Knowing) -> tuple[Unknown, ...]:
         words = words[count:]
         if fault is not None and fault not in found:
             found.append(fault)
-    if any(fault.kind == "plural" for fault in found):
-        found = [fault for fault in found if fault.kind != "count"]
-    return tuple(found)
+    return tuple(fault for fault in found if fault.kind != "count") or tuple(found)
 
 
 def remarks(prompts: Iterable[str], card: Knowing, name: str) -> tuple[str, ...]:
