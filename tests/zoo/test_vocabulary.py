@@ -120,6 +120,13 @@ def test_near_words_are_suggested(word: str, meant: str) -> None:
     assert ("did you mean" in line) == bool(meant)
 
 
+def test_a_word_in_front_of_a_thing_means_no_other_thing() -> None:
+    assert [found.known for found in unknown("a christmas", CARD)] == ["christmas tree"]
+    assert [found.known for found in unknown("a christmas lion", CARD)] == [""]
+    assert [found.known for found in unknown("a christmas cup of coffee", CARD)] == [""]
+    assert [found.known for found in unknown("a gren lion", CARD)] == ["green"]
+
+
 def test_one_line_for_all_prompts() -> None:
     (line,) = remarks(["a violin", "a red violin", "lions", "a lion"], CARD, "tiny")
     assert line == (

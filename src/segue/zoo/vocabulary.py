@@ -100,7 +100,8 @@ class _Lexicon:
             return 1, None
         if word in COUNTS or word.isdigit():
             return 1, Unknown(word, "count")
-        return 1, Unknown(word, "word", self.nearest(word))
+        described = any(words[1:end] in self.things for end in range(2, self.longest + 2))
+        return 1, Unknown(word, "word", self.alike(word) if described else self.longer(word) or self.alike(word))
 
     def plural(self, window: Phrase, one: Phrase) -> Unknown:
         """Without the colour in front, where the thing is known without it too."""
@@ -108,13 +109,16 @@ class _Lexicon:
             window, one = window[1:], one[1:]
         return Unknown(" ".join(window), "plural", " ".join(one))
 
-    def nearest(self, word: str) -> str:
-        """A name that has the word in it, or else a word that is spelt alike."""
-        longer = [phrase for phrase in self.things if word in phrase]
-        if longer:
-            return " ".join(min(longer, key=lambda phrase: (len(phrase), phrase)))
+    def longer(self, word: str) -> str:
+        """A thing whose name has the word in it. In front of a thing ("happy dog") a word means no other thing."""
+        names = [phrase for phrase in self.things if word in phrase]
+        return " ".join(min(names, key=lambda phrase: (len(phrase), phrase))) if names else ""
+
+    def alike(self, word: str) -> str:
+        """Another known word that is spelt alike."""
+        known = [other for other in self.single if other != word]
         spelt = (word, *_ones(word))
-        found = (get_close_matches(form, self.single, n=1, cutoff=ALIKE) for form in spelt)
+        found = (get_close_matches(form, known, n=1, cutoff=ALIKE) for form in spelt)
         return next((match[0] for match in found if match), "")
 
 
