@@ -244,3 +244,13 @@ def test_an_unknown_field_of_the_list_is_refused(tmp_path: Path) -> None:
     path.write_text('[concepts]\n"🍎" = { noun = "apple", color = "red" }\n', "utf-8")
     with pytest.raises(TrainingError, match="color"):
         ConceptList.read(path)
+
+
+def test_listed_concepts_can_be_drawn_oftener(sources: Sources, tmp_path: Path) -> None:
+    config = replace(SMALL, which="published", weight_listed=4.0)
+    (tmp_path / "list.toml").write_text('[concepts]\n"🍎" = { noun = "apple", colour = "red" }\n', "utf-8")
+    build(tmp_path, sources.folder, config, tmp_path / "list.toml", sources.packages)
+    weights: dict[str, float] = {}
+    for entry in manifest(tmp_path):
+        weights[entry["concept"]] = weights.get(entry["concept"], 0.0) + entry["weight"]
+    assert weights["🍎"] == pytest.approx(4 * weights["⭐"]) == pytest.approx(4.0)

@@ -63,6 +63,7 @@ class CorpusConfig:
     moved_colours: int = 1  # the same for each recolour
     styled: int = 8  # pictures of a concept in each drawn style
     captions: int = 24  # kept for each picture
+    weight_listed: float = 1.0  # how much oftener listed concepts are drawn than others, where there are others
     weight_plain: float = 0.20  # its own colour, canonical, on white
     weight_ground: float = 0.14  # its own colour, canonical, on a coloured ground
     weight_colour: float = 0.20  # recoloured, canonical
@@ -239,6 +240,7 @@ def build(
             rng = np.random.default_rng((config.seed, index))
             originals = styles_of(one)
             colours = recolours(concept, concepts, listed.held_out) if can_recolour(concept, originals["3d"]) else []
+            factor = config.weight_listed if concept.character in listed.concepts else 1.0
             shared = any(other.noun == concept.noun for other in concepts[:index])
             drawn = [style for style in originals if style != "3d" and not (style == "line art" and shared)]
             for look, weight in variants(concept, colours, drawn, config, rng):
@@ -246,7 +248,7 @@ def build(
                 kept = [str(caption) for caption in rng.choice(said, config.captions)]
                 pictures.append(to_bytes(draw(originals[look.style], concept, look, config.size)))
                 entries.append(
-                    Entry(concept.character, concept.noun, **vars(look), weight=weight, captions=tuple(kept))
+                    Entry(concept.character, concept.noun, **vars(look), weight=factor * weight, captions=tuple(kept))
                 )
         count = len(entries)
     _write(out, entries, _sources(config, packages, concepts_path))
