@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from segue.errors import TaskError
-from segue.zoo import ModelCard
+from segue.zoo import ModelCard, models
 from segue.zoo.vocabulary import MOST, remarks, unknown, unknown_words
 
+ROOT = Path(__file__).parents[2]
 CARD = ModelCard(
     "tiny",
     "x",
@@ -139,8 +141,18 @@ def test_one_line_for_all_prompts() -> None:
     assert f"word{MOST}" not in many
 
 
-def test_a_model_without_vocabulary_says_nothing() -> None:
+def test_a_model_of_which_nobody_said_what_it_knows_says_nothing() -> None:
     assert unknown_words("two violins", replace(CARD, vocabulary=())) == ()
+    assert unknown_words("a red apple", replace(CARD, words={})) == ()
+
+
+def test_the_embedded_models_know_what_the_demo_asks_for() -> None:
+    (line,) = re.findall(r"^DEMO := (.+)$", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
+    prompts = re.findall(r'"(.+?)"', line)
+    assert len(prompts) > 2
+    for card in models():
+        assert remarks(prompts, card, card.name) == ()
+        assert card.vocabulary
 
 
 def test_a_weight_out_of_range_is_the_error_of_prompts() -> None:

@@ -123,12 +123,12 @@ class _Lexicon:
 
 
 def unknown_words(prompt: str, card: Knowing) -> tuple[str, ...]:
-    """The words of a prompt that a model was not trained on, in order; none if the model has no vocabulary."""
+    """The words of a prompt that a model was not trained on, in order; none if nobody said what it knows."""
     return tuple(found.text for found in unknown(prompt, card))
 
 
 def unknown(prompt: str, card: Knowing) -> tuple[Unknown, ...]:
-    """What a prompt asks for that a model was not trained on, in order; nothing if the model has no vocabulary.
+    """What a prompt asks for that a model was not trained on, in order; nothing if nobody said what it knows.
 
     Case, punctuation, hyphens, accents, articles and weights don't matter. The longest name that fits is taken: "cup of
     coffee" is one thing. A plural is not what was learned, and is said with its singular. A count is only told of where
@@ -137,8 +137,8 @@ def unknown(prompt: str, card: Knowing) -> tuple[Unknown, ...]:
     Raises:
         TaskError: a weight of the prompt is out of range; see `segue.models.text.parse_weights`.
     """
-    if not card.vocabulary:
-        return ()
+    if not (card.vocabulary and card.words):
+        return ()  # a list of things alone does not say which colours and places are understood
     from segue.models.text import parse_weights
 
     lexicon = _Lexicon.of(card)
