@@ -52,6 +52,7 @@ LIBRARIES: dict[str, set[str]] = {
     "huggingface_hub": {"models"},
     "safetensors": {"models", "training", "zoo"},
     "accelerate": {"training"},
+    "resvg_py": {"training"},
     "av": {"media", "cli"},
     "PIL": {"media", "training"},
     "numpy": {"media", "motion", "evaluation", "training", "models"},
