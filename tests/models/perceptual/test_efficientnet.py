@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import batch_norm, conv2d, pad
+from torch.nn.functional import batch_norm, conv2d, interpolate, pad
 
 from segue.errors import ModelAccessError
 from segue.models.perceptual.efficientnet import (
@@ -23,7 +23,7 @@ NEEDS = "the weights of efficientnet-lite0 are not in the cache; segue.models.pe
 
 
 def random_features(seed: int = 0) -> EfficientNetFeatures:
-    network = EfficientNetFeatures(8, (*SMALL, Group(1, 3, 1, 2, 6), Group(1, 3, 1, 2, 7)), 9)
+    network = EfficientNetFeatures(64, 8, (*SMALL, Group(1, 3, 1, 2, 6), Group(1, 3, 1, 2, 7)))
     generator = torch.Generator().manual_seed(seed)
     for weight in network.parameters():
         noise = torch.randn(weight.shape, generator=generator)
@@ -39,8 +39,9 @@ def test_it_has_as_many_weights_as_the_published_network():
     network = EfficientNetFeatures()
     kernels = sum(weight.numel() for name, weight in network.named_parameters() if name.endswith("weight"))
     norms = sum(weight.numel() for name, weight in network.named_parameters() if name.endswith("bias"))
-    # 4,652,008 in all (Liu 2020), of which the classifier has 1,281,000; a batch norm trains two numbers a channel.
-    assert kernels + 2 * norms == 4_652_008 - 1_281_000
+    # 4,652,008 in all (Liu 2020). The classifier has 1,281,000 and the convolution before it 320 x 1280; a batch norm
+    # trains two numbers a channel.
+    assert kernels + 2 * norms == 4_652_008 - 1_281_000 - (320 + 2) * 1280
     assert [group.stride for group in GROUPS].count(2) == 4
 
 
@@ -59,8 +60,9 @@ def test_padding_is_tensorflows(length, kernel, stride):
 
 def test_folding_batch_norms_changes_nothing():
     rng = np.random.default_rng(0)
-    state = {"_conv_stem.weight": rng.normal(size=(4, 3, 3, 3)), "_conv_head.weight": rng.normal(size=(6, 4, 1, 1))}
-    for name, channels in (("_bn0", 4), ("_bn1", 6)):
+    state = {"_conv_stem.weight": rng.normal(size=(4, 3, 3, 3))}
+    state["_blocks.0._project_conv.weight"] = rng.normal(size=(6, 4, 1, 1))
+    for name, channels in (("_bn0", 4), ("_blocks.0._bn2", 6)):
         for part in ("weight", "bias", "running_mean", "running_var"):
             state[f"{name}.{part}"] = rng.uniform(0.5, 2, channels)
     folded = {name: torch.from_numpy(value) for name, value in fold_efficientnet(state).items()}
@@ -70,7 +72,7 @@ def test_folding_batch_norms_changes_nothing():
     y = conv2d(x, torch.from_numpy(state["_conv_stem.weight"]))
     expected = batch_norm(y, mean, variance, gain, shift, eps=1e-3)
     torch.testing.assert_close(conv2d(x, folded["stem.weight"], folded["stem.bias"]), expected)
-    assert set(folded) == {"stem.weight", "stem.bias", "head.weight", "head.bias"}
+    assert set(folded) == {f"{layer}.{part}" for layer in ("stem", "blocks.0.project") for part in ("weight", "bias")}
 
 
 def test_the_distance_is_symmetric_zero_for_equals_and_row_by_row():
@@ -93,12 +95,13 @@ def test_gradients_reach_the_pictures():
     assert slope.abs().amax((1, 2, 3)).min() > 1e-7
 
 
-def test_features_are_those_of_a_picture_of_224_pixels():
+def test_features_are_those_of_pictures_of_one_size():
     features = random_features()
-    large = pictures(1, 2, 224, 224)
-    assert features(large).shape == (2, 9)
-    flat = torch.full((1, 3, 40, 50), 0.5)
-    torch.testing.assert_close(features(flat), features(torch.full((1, 3, 224, 224), 0.5)))
+    assert features(pictures(1, 2, 64, 64)).shape == (2, 2 * (4 + 6 + 5 + 5 + 5 + 6 + 7))
+    small = pictures(1, 2, 16, 16)
+    large = interpolate(small, (64, 64), mode="bilinear")
+    torch.testing.assert_close(features(small), features(large), atol=1e-4, rtol=1e-3)
+    assert features.name == "efficientnet-lite0 stage statistics (64 px)"
 
 
 def test_the_published_weights_see_more_than_pixels():
@@ -110,9 +113,7 @@ def test_the_published_weights_see_more_than_pixels():
     disc, square, moved = (shape.expand(1, 3, -1, -1) * 0.8 for shape in (disc, square, disc.roll(3, -1)))
     assert distance(disc, moved) < 0.8 * distance(disc, square)
     features = distance.features(torch.cat([disc, moved, square]))
-    assert features.shape == (3, 1280)
-    assert features.min() >= 0
-    assert features.max() <= 6
+    assert features.shape == (3, 1568)
     one, other, third = torch.nn.functional.normalize(features)
     assert one @ other > one @ third
 

@@ -36,28 +36,29 @@ GROUPS = (
     Group(4, 5, 2, 6, 192),
     Group(1, 3, 1, 6, 320),
 )
-STEM, TOP = 32, 1280
+STEM = 32
 COMPARED = (0, 1, 2, 4, 6)
 """The groups after which features are compared: the last ones at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size."""
 
 NAME = "efficientnet-lite0"
 TRAINED_AT = 224
-"""Pixels along a side of the pictures that the network was trained with."""
+"""Pixels along a side of the pictures that the network was trained with; fewer are quicker."""
 
 
 class EfficientNetFeatures(nn.Module):
-    """EfficientNet-Lite0 without its classifier (Tan & Le 2019, arXiv:1905.11946; lite: ReLU6, no squeeze-excitation).
+    """EfficientNet-Lite0 up to its last block (Tan & Le 2019, arXiv:1905.11946; lite: ReLU6, no squeeze-excitation).
 
     Batch norms are folded into the convolutions when the weights are converted. Frozen; gradients flow to the pictures.
 
     Args:
+        side: pixels along a side that pictures are resized to, where one vector is made of each.
         stem: channels of the first convolution.
         groups: of blocks.
-        top: channels of the last convolution.
     """
 
-    def __init__(self, stem: int = STEM, groups: tuple[Group, ...] = GROUPS, top: int = TOP) -> None:
+    def __init__(self, side: int = TRAINED_AT, stem: int = STEM, groups: tuple[Group, ...] = GROUPS) -> None:
         super().__init__()
+        self.side = side
         self.groups = groups
         self.stem = _Same(3, stem, 3, 2)
         self.blocks = nn.ModuleList()
@@ -66,45 +67,56 @@ class EfficientNetFeatures(nn.Module):
             for index in range(group.blocks):
                 self.blocks.append(_Block(channels, group, group.stride if index == 0 else 1))
                 channels = group.channels
-        self.head = nn.Conv2d(channels, top, 1)
         self.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, device: str | torch.device = "cpu") -> Self:
+    def load(cls, device: str | torch.device = "cpu", *, side: int = TRAINED_AT) -> Self:
         """With the published weights (ImageNet), from the cache.
+
+        Args:
+            device: where it shall live.
+            side: pixels along a side that pictures are resized to; fewer are quicker.
 
         Raises:
             ModelAccessError: the weights were not fetched yet; the message says how.
             CheckpointError: they do not fit.
         """
-        network = cls()
+        network = cls(side)
         read_weights(network, NAME)
         return network.to(device)
 
     @property
     def name(self) -> str:
         """What is written beside numbers that are computed in these features."""
-        return NAME
+        return f"{NAME} stage statistics ({self.side} px)"
 
     def stages(self, pictures: Float[Tensor, "b 3 h w"]) -> Iterator[Tensor]:
         """The output of each group of blocks, for pictures in [0, 1]."""
-        x = self.stem((pictures - 127 / 255) * (255 / 128)).clamp(0, 6)
+        x = (pictures - 127 / 255) * (255 / 128)
+        x = x.contiguous(memory_format=torch.channels_last)  # twice as fast on the CPU
+        x = self.stem(x).clamp(0, 6)
         blocks = iter(self.blocks)
         for group in self.groups:
             for _ in range(group.blocks):
                 x = next(blocks)(x)
             yield x
 
-    def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1280"]:
-        """One vector per picture in [0, 1], float32: what the classifier of the network would see.
+    def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """One vector per picture in [0, 1], float32: mean and deviation of every channel after each group (1568).
 
-        Pictures of another size are resized (bilinear, with antialiasing) to 224 pixels, which the network was trained
-        with; objects of another scale look like other objects to it.
+        A linear classifier tells drawn things and their styles apart far better from these than from the 1280 features
+        that the network's own classifier sees, which are about the classes of ImageNet.
+
+        Pictures of another size than `side` are resized (bilinear, antialiased): an object of another scale looks like
+        another object to the network, so pictures are compared at one size.
         """
-        if tuple(pictures.shape[-2:]) != (TRAINED_AT, TRAINED_AT):
-            pictures = interpolate(pictures, (TRAINED_AT, TRAINED_AT), mode="bilinear", antialias=True)
-        *_, last = self.stages(pictures)
-        return self.head(last).clamp(0, 6).mean((2, 3)).float()
+        if tuple(pictures.shape[-2:]) != (self.side, self.side):
+            pictures = interpolate(pictures, (self.side, self.side), mode="bilinear", antialias=True)
+        found: list[Tensor] = []
+        for stage in self.stages(pictures):
+            variance, mean = torch.var_mean(stage.float(), (2, 3), correction=0)
+            found += [mean, variance.sqrt()]
+        return torch.cat(found, 1)
 
 
 class EfficientNetDistance(nn.Module):

@@ -269,12 +269,14 @@ def convert_efficientnet(data: bytes) -> dict[str, Array]:
 def fold_efficientnet(state: Mapping[str, Array]) -> dict[str, Array]:
     """Convolutions and batch norms, which the published state dict has apart, folded into convolutions with a bias.
 
+    The last convolution and the classifier are left out: they are about the classes of ImageNet.
+
     A batch norm at rest is y = (x - mean) g / sqrt(var + eps) + b, so its factor goes into the kernel before it and the
     rest becomes a bias; in float64, rounded once.
     """
     found: dict[str, Array] = {}
     blocks = {int(name.split(".")[1]) for name in state if name.startswith("_blocks.")}
-    pairs = [("_conv_stem", "_bn0", "stem"), ("_conv_head", "_bn1", "head")]
+    pairs = [("_conv_stem", "_bn0", "stem")]
     for block in sorted(blocks):
         wide = (("_expand_conv", "_bn0", "expand"), ("_depthwise_conv", "_bn1", "depthwise"))
         parts = (*wide, ("_project_conv", "_bn2", "project"))
