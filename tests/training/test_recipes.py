@@ -13,14 +13,15 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from segue.diffusion.betas import training_levels
+from segue.diffusion.schedule import Schedule
 from segue.errors import TrainingError
+from segue.models.loading import load_model
 from segue.training import run
 from segue.training.data import Corpus, step_generator, step_rng
 from segue.training.journal import Journal
 from segue.training.rates import trapezoid
 from segue.training.recipes import codec, t2i
-from segue.types import Condition, Conditioning, Point
+from segue.types import Conditioning
 
 STEPS = 6
 
@@ -150,37 +151,16 @@ def test_the_tokenizer_survives_its_own_files(model: Path) -> None:
     assert strange.count(1) == 1, "bytes stand in for letters that no caption has"
 
 
-class Exact:
-    """A denoiser that knows the answer, but for a constant error in v."""
-
-    group = 1
-
-    def __init__(self, x0: torch.Tensor, error: float) -> None:
-        self.x0, self.error = x0, error
-
-    def __call__(self, x: torch.Tensor, at: Point, cond: Condition) -> torch.Tensor:
-        # v = alpha eps - sigma x0 and x = alpha x0 + sigma eps give x0 = alpha x - sigma v.
-        return self.x0 - at.sigma.float()[:, None, None, None] * self.error
-
-
-def test_the_loss_is_the_squared_error_of_v() -> None:
-    x0, cond = torch.randn(8, 4, 4, 4, generator=step_generator(0, 0)), Conditioning(torch.zeros(8, 1, 1))
-    levels = training_levels(t2i.SCHEDULER)
-    for error in (0.0, 0.5):
-        loss = t2i.step_loss(Exact(x0, error), x0, cond, levels, step_generator(0, 1))
-        assert float(loss) == pytest.approx(error**2, abs=1e-5)
-
-
-def test_the_loss_equals_that_of_the_network_alone(model: Path) -> None:
+def test_the_loss_equals_that_of_the_network_alone(model: Path, t2i_config: t2i.Config) -> None:
     """Through Denoiser and Point, or as papers write it: mse(unet(x_t, t), alpha eps - sigma x0)."""
     pipeline: Any = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
     unet = pipeline.unet.float()  # the text encoder stays as it is; random numbers stand in for it
     x0, text = torch.randn(4, 4, 4, 4, generator=step_generator(0, 0)), torch.randn(4, 24, 32)
-    levels = training_levels(t2i.SCHEDULER)
     denoiser = t2i.NetworkDenoiser(t2i.UNetNetwork(unet), "v_prediction")
     with torch.no_grad():
-        loss = t2i.step_loss(denoiser, x0, Conditioning(text), levels, step_generator(0, 1))
-        generator = step_generator(0, 1)
+        at, eps = t2i.noise(t2i_config, 7, x0.shape[1:])
+        loss = t2i.step_loss(denoiser, x0, Conditioning(text), at, eps, t2i_config)
+        generator = step_generator(t2i_config.seed, 7)
         times = ((torch.arange(4) + torch.rand(4, generator=generator)) / 4 * 1000).long()
         eps = torch.randn(x0.shape, generator=generator)
         pipeline.scheduler.alphas_cumprod = pipeline.scheduler.alphas_cumprod.float()
@@ -189,19 +169,46 @@ def test_the_loss_equals_that_of_the_network_alone(model: Path) -> None:
     assert float(loss) == pytest.approx(float(expected), rel=1e-4)
 
 
+def times(step: int, **changes: Any) -> list[float]:
+    config = t2i.Config(batch=10, steps=100, **changes)
+    return t2i.noise(config, step, (1, 1, 1))[0].time.tolist()
+
+
 def test_training_times_are_spread_over_the_whole_schedule() -> None:
-    seen: list[float] = []
+    seen = [time for step in range(30) for time in times(step)]
+    assert sorted(int(time // 100) for time in seen) == sorted(list(range(10)) * 30)
 
-    class Watch(Exact):
-        def __call__(self, x: torch.Tensor, at: Point, cond: Condition) -> torch.Tensor:
-            seen.extend(at.time.tolist())
-            return super().__call__(x, at, cond)
 
-    x0 = torch.zeros(10, 1, 1, 1)
-    levels = training_levels(t2i.SCHEDULER)
-    for step in range(30):
-        t2i.step_loss(Watch(x0, 0), x0, Conditioning(torch.zeros(10, 1, 1)), levels, step_generator(0, step))
-    assert sorted(int(t // 100) for t in seen) == sorted(list(range(10)) * 30)
+def test_a_bias_to_noise_relaxes_over_its_share_of_the_run() -> None:
+    """u ** .5 has the mean 2/3 and no row below 0; an even draw has 1/2."""
+    means = [sum(times(step, noise_power=0.5, noise_share=0.5)) / 10_000 for step in range(100)]
+    assert means[0] == pytest.approx(2 / 3, abs=0.03)
+    assert means[25] == pytest.approx(1 / 1.75, abs=0.03)
+    assert [times(step, noise_power=0.5) for step in range(50, 100)] == [times(step) for step in range(50, 100)]
+    assert times(0, noise_power=0.5, noise_share=0.0) == times(0)
+
+
+def test_flow_is_trained_on_the_levels_that_it_samples() -> None:
+    levels = t2i.trained_levels("flow_prediction")
+    assert len(levels) == 1000
+    torch.testing.assert_close(levels.sigma, torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    torch.testing.assert_close(levels.alpha + levels.sigma, torch.ones(1000, dtype=torch.float64))
+    visited = Schedule.from_config(t2i.FLOW, 20).now.time
+    assert float(visited[0]) == float(levels.time[-1]) and float(visited[-1]) == float(levels.time[0])
+
+
+def test_a_flow_model_is_read_like_any_other(t2i_config: t2i.Config, tmp_path: Path) -> None:
+    """And learns: the loss falls. Stock pipelines say that its scheduler lacks what they need."""
+    more = {"prediction": "flow_prediction", "min_snr": 5.0, "noise_power": 0.7}
+    config = dataclasses.replace(t2i_config, out=tmp_path, steps=40, lr=3e-3, log_every=10, sheet_every=100, **more)
+    folder = t2i.main(config)
+    curve = losses(tmp_path)
+    assert curve[40] < 0.9 * curve[10]
+    model = load_model(folder, device="cpu")
+    assert model.denoiser.prediction == "flow_prediction" and model.defaults.solver == "euler"
+    stock: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    with pytest.raises(AttributeError, match="init_noise_sigma"):
+        stock("a red apple", num_inference_steps=2)
 
 
 def test_a_step_draws_what_its_number_says(corpus: Path, t2i_config: t2i.Config) -> None:

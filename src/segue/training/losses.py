@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,13 +12,56 @@ from torch.nn import functional
 
 from segue.errors import TrainingError
 from segue.models.perceptual import Lpips
-from segue.types import Perceptual
+from segue.types import Perceptual, Point, over_rows
+
+TrainedPrediction = Literal["v_prediction", "flow_prediction"]
 
 PERCEPTUAL: dict[str, Callable[[torch.device], Perceptual]] = {
     "lpips-vgg": lambda device: Lpips.load("vgg", device),
     "lpips-alex": lambda device: Lpips.load("alex", device),
 }
 Pictures = Float[Tensor, "b c h w"]
+
+
+def prediction_error(
+    at: Point,
+    x: Float[Tensor, "b c h w"],
+    x0: Float[Tensor, "b c h w"],
+    wanted: Float[Tensor, "b c h w"],
+    prediction: TrainedPrediction,
+    min_snr: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Mean squared error of what a network predicts, said by the pictures that follow from it.
+
+    Args:
+        at: the level of each row.
+        x: noisy latents.
+        x0: the denoiser's estimate.
+        wanted: the latents behind `x`.
+        prediction: "v_prediction": of v = alpha eps - sigma x0; "flow_prediction": of the velocity eps - x0.
+        min_snr: gamma of `min_snr_weight`; 0 weighs all levels alike.
+    """
+    said, true = (_predicted(at, x, clean, prediction) for clean in (x0, wanted))
+    if not min_snr:
+        return functional.mse_loss(said, true)
+    errors = (said - true).square().mean((1, 2, 3))
+    return (over_rows(min_snr_weight(at, min_snr), errors) * errors).mean()
+
+
+def min_snr_weight(at: Point, gamma: float) -> Float[Tensor, " b"]:
+    """min(alpha^2, gamma sigma^2), the weight of a squared error in v, or in the velocity eps - x0, by min-SNR-gamma.
+
+    Hang et al. 2023, arXiv:2303.09556, section 3.4, weigh a squared error in x0 with min(SNR, gamma), where
+    SNR = alpha^2 / sigma^2. Both predictions come to x0 by subtracting sigma times themselves, so an error in x0 is
+    sigma times theirs, and the weight is min(SNR, gamma) sigma^2; for v, this is their min(SNR, gamma) / (SNR + 1).
+    """
+    return torch.minimum(at.alpha**2, gamma * at.sigma**2)
+
+
+def _predicted(at: Point, x: Tensor, x0: Tensor, prediction: TrainedPrediction) -> Tensor:
+    if prediction == "v_prediction":
+        return at.v(x, x0)
+    return at.eps(x, x0) - x0
 
 
 def reconstruction(made: Pictures, wanted: Pictures) -> Float[Tensor, ""]:

@@ -149,7 +149,7 @@ def main(config: Config) -> Path:
                 save(checkpoint, run, step + 1, log.seconds, asdict(config))
             if stop and step + 1 < config.steps:
                 raise stopped(step + 1, config.steps, checkpoint)
-    return export(run, training, config)
+    return export(run, training, config) if ranks.main else config.out / "vae"
 
 
 def learning(codec: Autoencoder, config: Config) -> list[nn.Parameter]:

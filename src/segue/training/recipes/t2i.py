@@ -4,6 +4,11 @@ A latent diffusion model (Rombach et al. 2022, arXiv:2112.10752) in the layout o
 (Salimans & Ho 2022, arXiv:2202.00512). The betas are DDPM's linear ones, whose last level keeps almost no signal
 (alpha = .006): with Stable Diffusion's own (alpha = .068), the ground's colour would leak into what training calls
 pure noise, and plain grounds would come out mottled.
+
+With `prediction = "flow_prediction"` it learns the velocity of straight paths instead (Lipman et al. 2023,
+arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003). Segue reads such a model like any other. The stock
+StableDiffusionPipeline does not run it: it asks its scheduler for init_noise_sigma and scale_model_input, which the
+flow-matching schedulers of diffusers do not have.
 """
 
 from __future__ import annotations
@@ -11,37 +16,42 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from jaxtyping import Float
 from pydantic import ConfigDict
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from segue.diffusion.betas import training_levels
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.levels import Levels
 from segue.diffusion.loop import collect, denoise
+from segue.diffusion.schedule import Schedule
 from segue.diffusion.starts import from_seeds
+from segue.models.codec import AutoencoderCodec
 from segue.models.denoiser import NetworkDenoiser
 from segue.models.families.sd import UNetNetwork, assemble
 from segue.models.text import ClipText
 from segue.training.checkpoint import Run, resume, save
 from segue.training.data import Corpus, step_generator, step_rng
 from segue.training.ema import Ema
-from segue.training.export import save_pipeline
+from segue.training.export import load_codec, save_pipeline
+from segue.training.interrupt import Interrupt, stopped
 from segue.training.journal import Journal, save_sheet
+from segue.training.losses import TrainedPrediction, prediction_error
 from segue.training.precision import float_norms
-from segue.training.rates import trapezoid
+from segue.training.ranks import Ranks
+from segue.training.rates import set_rate, trapezoid
 from segue.training.tokenizer import train_tokenizer
-from segue.types import Conditioning, Denoiser, RowId
+from segue.types import Conditioning, Denoiser, Point, RowId
 
 SCHEDULER: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -55,6 +65,8 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": True,
     "steps_offset": 1,  # not read with trailing times, but diffusers warns of anything else
 }
+FLOW: dict[str, Any] = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+SCHEDULERS: dict[TrainedPrediction, dict[str, Any]] = {"v_prediction": SCHEDULER, "flow_prediction": FLOW}
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,10 @@ class Config:
     decay: int = 2000
     weight_decay: float = 0.01
     ema: float = 0.999
+    prediction: TrainedPrediction = "v_prediction"
+    min_snr: float = 0.0  # gamma of Hang et al. 2023; 5 is usual, 0 weighs all levels alike
+    noise_power: float = 1.0  # levels are drawn as u ** power at first; below 1, there are more noisy ones
+    noise_share: float = 0.5  # of the run, over which this relaxes to an even draw
     drop_captions: float = 0.1  # share of empty captions, for classifier-free guidance
     guidance: float = 4.0  # of the sheet
     sheet_prompts: tuple[str, ...] = ("a red apple", "a blue heart", "a cat face", "a castle")
@@ -137,12 +153,14 @@ def begin_from(parts: Any, tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 def main(config: Config) -> Path:
     """Train, or go on training, and return the folder of the exported model (fp16, the averaged weights)."""
+    ranks = Ranks.start(config.device)
+    share = ranks.share(config.batch)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device(config.device)
     corpus = Corpus.load(config.corpus)
-    latents = encode_corpus(corpus, config)
-    tokenizer = read_tokenizer(corpus, config)
+    with ranks.main_first():
+        latents = encode_corpus(corpus, config)
+        tokenizer = read_tokenizer(corpus, config)
     parts: Any = build(config, len(tokenizer), latents.shape[-1])
     if config.start is not None:
         begin_from(parts, tokenizer, config.start)
@@ -154,32 +172,38 @@ def main(config: Config) -> Path:
     run = Run(parts, optimizer, Ema(parts, config.ema))
     checkpoint = config.out / "checkpoint.safetensors"
     start, spent = resume(checkpoint, run)
-    levels = training_levels(SCHEDULER)
-    denoiser = NetworkDenoiser(UNetNetwork(parts["unet"]), "v_prediction", max_batch=config.batch)
+    denoiser = NetworkDenoiser(UNetNetwork(parts["unet"]), config.prediction, max_batch=config.batch)
+    path, silent = config.out / "log.jsonl", not ranks.main
+    log = Journal(
+        path, config.steps, start, spent, config.log_every, batch=config.batch, tally=run.tally, silent=silent
+    )
 
-    with Journal(config.out / "log.jsonl", config.steps, start, spent, config.log_every) as journal:
+    with log, Interrupt(ranks) as interrupt:
         for step in range(start, config.steps):
             rows, captions = draw(corpus, config, step)
-            tokens = tokenizer(captions, padding="max_length", return_tensors="pt")["input_ids"].to(device)
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * trapezoid(step, config.steps, config.warmup, config.decay)
-            with torch.autocast(config.device, torch.bfloat16, enabled=config.bf16):
-                cond = Conditioning(parts["text"](tokens).last_hidden_state)
-                x0 = latents[rows].to(device)
-                loss = step_loss(denoiser, x0, cond, levels, step_generator(config.seed, step))
+            at, eps = noise(config, step, latents.shape[1:])
+            x0, eps = latents[rows[share]].to(ranks.device), eps[share].to(ranks.device)
+            tokens = tokenizer(captions[share], padding="max_length", return_tensors="pt")["input_ids"]
+            set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
+            with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.bf16):
+                cond = Conditioning(parts["text"](tokens.to(ranks.device)).last_hidden_state)
+                loss = step_loss(denoiser, x0, cond, at[range(config.batch)[share]], eps, config)
             loss.backward()
+            ranks.average_gradients(parts.parameters())
             nn.utils.clip_grad_norm_(parts.parameters(), 1.0, foreach=True)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             run.ema.update(parts, step + 1)
-            journal.step(step + 1, loss=float(loss.detach()))
-            last = step + 1 == config.steps
-            if (step + 1) % config.save_every == 0 or last:
-                save(checkpoint, run, step + 1, journal.seconds, asdict(config))
-            if (step + 1) % config.sheet_every == 0 or last:
+            log.step(step + 1, **ranks.means({"loss": loss}))
+            last, stop = step + 1 == config.steps, interrupt.asked()
+            if (stop or last or (step + 1) % config.save_every == 0) and ranks.main:
+                save(checkpoint, run, step + 1, log.seconds, asdict(config))
+            if stop and not last:
+                raise stopped(step + 1, config.steps, checkpoint)
+            if (last or (step + 1) % config.sheet_every == 0) and ranks.main:
                 export(run, tokenizer, config)
                 save_sheet(config.out / f"sheet-{step + 1:06d}.png", sheet(run, tokenizer, config), columns=8)
-    return export(run, tokenizer, config)
+    return export(run, tokenizer, config) if ranks.main else config.out / "model"
 
 
 def draw(corpus: Corpus, config: Config, step: int) -> tuple[Tensor, list[str]]:
@@ -191,15 +215,39 @@ def draw(corpus: Corpus, config: Config, step: int) -> tuple[Tensor, list[str]]:
     return torch.from_numpy(rows), ["" if drop else text for text, drop in zip(captions, dropped, strict=True)]
 
 
+def noise(config: Config, step: int, shape: Sequence[int]) -> tuple[Point, Float[Tensor, "b c h w"]]:
+    """The level and the noise of each row of a step.
+
+    Levels are spread evenly over the schedule, one row each, which lowers the variance; then u ** power moves them
+    towards the noise, where what a picture shows is decided. The power relaxes to 1 over a share of the run.
+    """
+    generator = step_generator(config.seed, step)
+    spread = (torch.arange(config.batch) + torch.rand(config.batch, generator=generator)) / config.batch
+    bias = max(0.0, 1 - step / (config.noise_share * config.steps)) if config.noise_share else 0.0
+    levels = trained_levels(config.prediction)
+    at = levels.at((spread ** (1 + (config.noise_power - 1) * bias) * len(levels)).long())
+    return at, torch.randn((config.batch, *shape), generator=generator)
+
+
 def step_loss(
-    denoiser: Denoiser, x0: Float[Tensor, "b c h w"], cond: Conditioning, levels: Levels, generator: torch.Generator
+    denoiser: Denoiser,
+    x0: Float[Tensor, "b c h w"],
+    cond: Conditioning,
+    at: Point,
+    eps: Float[Tensor, "b c h w"],
+    config: Config,
 ) -> Float[Tensor, ""]:
-    """Mean squared error of v, at levels spread evenly over the schedule, one row each, which lowers the variance."""
-    count = len(x0)
-    spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    at = levels.at((spread * len(levels)).long())
-    x = at.noised(x0, torch.randn(x0.shape, generator=generator).to(x0))
-    return functional.mse_loss(at.v(x, denoiser(x, at, cond)), at.v(x, x0))
+    """How wrong the denoiser is about `x0` behind noise, in what the network predicts."""
+    x = at.noised(x0, eps)
+    return prediction_error(at, x, denoiser(x, at, cond), x0, config.prediction, config.min_snr)
+
+
+@cache
+def trained_levels(prediction: TrainedPrediction) -> Levels:
+    """All levels that training asks for, the least noisy first; sampling visits some of them."""
+    if prediction == "flow_prediction":
+        return Schedule.from_config(FLOW, FLOW["num_train_timesteps"]).now.flip()
+    return training_levels(SCHEDULER)
 
 
 def encode_corpus(corpus: Corpus, config: Config) -> Float[Tensor, "n c h w"]:
@@ -211,14 +259,13 @@ def encode_corpus(corpus: Corpus, config: Config) -> Float[Tensor, "n c h w"]:
         with safe_open(path, "pt") as file:
             if file.metadata()["made_of"] == key:
                 return file.get_tensor("latents")
-    codec: Any = AutoencoderTiny.from_pretrained(config.codec)
-    codec = codec.to(config.device).eval()
-    scale = codec.config["scaling_factor"]
+    codec = AutoencoderCodec(load_codec(config.codec, config.device), slice=32)
     with torch.no_grad():
         chunks = np.array_split(np.arange(len(corpus)), -(-len(corpus) // 32))
-        parts = [codec.encoder(corpus.floats(rows).to(config.device) * 2 - 1).cpu() * scale for rows in chunks]
-    latents = torch.cat(parts).contiguous()
-    save_file({"latents": latents}, path, {"made_of": key})
+        latents = torch.cat([codec.encode(corpus.floats(rows)) for rows in chunks]).contiguous()
+    part = path.with_name(path.name + ".part")
+    save_file({"latents": latents}, part, {"made_of": key})
+    part.replace(path)
     return latents
 
 
@@ -242,18 +289,17 @@ def averaged(run: Run, tokenizer: CLIPTokenizer, config: Config) -> nn.ModuleDic
 def export(run: Run, tokenizer: CLIPTokenizer, config: Config) -> Path:
     """Write the averaged model as `model` in the run's folder."""
     parts: Any = averaged(run, tokenizer, config)
-    return save_pipeline(
-        config.out / "model", parts["unet"], parts["text"], config.out / "tokenizer", config.codec, SCHEDULER
-    )
+    tokens, scheduler = config.out / "tokenizer", SCHEDULERS[config.prediction]
+    return save_pipeline(config.out / "model", parts["unet"], parts["text"], tokens, config.codec, scheduler)
 
 
 @torch.no_grad()
 def sheet(run: Run, tokenizer: CLIPTokenizer, config: Config) -> Float[Tensor, "n 3 h w"]:
     """One picture of each of the recipe's prompts, seed 0, made as `segue image` makes them."""
     parts: Any = averaged(run, tokenizer, config)
-    codec = AutoencoderTiny.from_pretrained(config.codec).eval()
+    codec = load_codec(config.codec, config.device)
     text = ClipText(parts["text"], tokenizer)
-    model = assemble(parts["unet"], text, codec, SCHEDULER, name="training", weights=())
+    model = assemble(parts["unet"], text, codec, SCHEDULERS[config.prediction], name="training", weights=())
     return torch.cat([_pictures(model, config, chunk) for chunk in _chunks(config.sheet_prompts, 8)])
 
 
