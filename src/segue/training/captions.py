@@ -38,6 +38,7 @@ class Concept:
     recolour: bool = True
     flip: bool = True
     turn: bool = True
+    free: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,21 @@ def article(noun: str) -> str:
 def names(concept: Concept, colour: str) -> list[str]:
     """What the object may be called when it is shown in `colour` ("" where its colour has no word).
 
-    A colour that is not the concept's own must be said; its own may be left out.
+    A colour that is not the concept's own must be said, but for things that are free to have any (a car, no lemon), of
+    which one caption in four leaves it out; its own may always be left out.
     """
     words = [concept.noun, concept.noun, *concept.also]
     if colour == concept.colour:
         plain = [concept.name.lower(), *words]
         return plain + [f"{colour} {word}" for word in words] if colour else plain
-    return [f"{colour} {word}" for word in words]
+    said = [f"{colour} {word}" for word in words]
+    return said * 3 + words if concept.free else said
 
 
 def captions(concept: Concept, look: Look, *, colour_needed: bool = False) -> list[str]:
     """All captions of a picture, the same one more than once where it should be seen more often.
 
-    What is not canonical is said in two of three captions and left out in the third: a prompt that leaves it out
+    A placement that has a name is said in two of three captions and left out in the third: a prompt that leaves it out
     leaves it to the seed. A ground is said in all but every fifth, and line art has no colour to name.
 
     colour_needed: the bare noun means another picture (a green apple is no "apple", a blue heart no "heart").
@@ -87,7 +90,7 @@ def captions(concept: Concept, look: Look, *, colour_needed: bool = False) -> li
     exact = [", ".join([template.format(word, a=article(word)), *place]) for word in sized for template in templates]
     tags = [tag for tag in concept.keywords if usable_tag(tag, concept, look.colour)][:6]
     tagged = [f"{called[i % len(called)]}, {tag}" for i, tag in enumerate(tags)] if look.style == "3d" else []
-    everything = plain + tagged if look.placement.canonical else plain + exact * 2
+    everything = plain + exact * 2 if size or place else plain + tagged
     return [caption for caption in _on_ground(everything, look.background) if len(caption.split()) <= LONGEST]
 
 

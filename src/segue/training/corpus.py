@@ -59,16 +59,17 @@ class CorpusConfig:
     which: Literal["listed", "published", "unseen"] = "listed"
     size: int = 128
     seed: int = 7
-    moved: int = 24  # shifted, scaled, turned, perhaps mirrored variants of a concept in its own colour
-    moved_colours: int = 1  # the same for each recolour
+    moved: int = 36  # shifted, scaled, turned, perhaps mirrored variants of a concept in its own colour
+    moved_colours: int = 2  # the same for each recolour
+    wild: float = 0.25  # the share of those that are moved so far that captions say it
     styled: int = 8  # pictures of a concept in each drawn style
     captions: int = 24  # kept for each picture
     weight_listed: float = 1.0  # how much oftener listed concepts are drawn than others, where there are others
-    weight_plain: float = 0.20  # its own colour, canonical, on white
-    weight_ground: float = 0.14  # its own colour, canonical, on a coloured ground
-    weight_colour: float = 0.20  # recoloured, canonical
-    weight_moved: float = 0.24  # anything that is not canonical
-    weight_styled: float = 0.22  # flat, gradient, line art
+    weight_plain: float = 0.08  # its own colour, canonical, on white
+    weight_ground: float = 0.12  # its own colour, canonical, on a coloured ground
+    weight_colour: float = 0.16  # recoloured, canonical
+    weight_moved: float = 0.44  # anything that is not canonical
+    weight_styled: float = 0.20  # flat, gradient, line art
 
     def __post_init__(self) -> None:
         if self.styled < 4:
@@ -100,6 +101,7 @@ class _Line:
     recolour: bool = True
     flip: bool = True
     turn: bool = True
+    free: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,14 +184,15 @@ def variants(
     shown = [own] * config.moved + [c for c in colours for _ in range(config.moved_colours)]
     for i, colour in enumerate(shown):
         word = "white" if i % 2 == 0 else _ground(rng)
-        yield Look(colour, word, placement=moved(rng, concept)), config.weight_moved / len(shown)
+        placement = moved(rng, concept, wild=i % 12 < 12 * config.wild)
+        yield Look(colour, word, placement=placement), config.weight_moved / len(shown)
     for style in styles:
         weight = config.weight_styled / len(styles)
         yield Look(own, style=style), weight * 0.4
         for i in range(config.styled - 1):
             colour = str(rng.choice([own, *colours])) if style != "line art" and i % 3 == 1 else own
             word = _ground(rng) if i % 3 != 2 or i % 2 else "white"
-            placement = moved(rng, concept) if i % 3 == 2 else CANONICAL
+            placement = CANONICAL if i % 3 == 0 else moved(rng, concept, wild=False)
             yield Look(colour, word, style, placement), weight * 0.6 / (config.styled - 1)
 
 
@@ -197,12 +200,17 @@ def _ground(rng: np.random.Generator) -> str:
     return str(rng.choice(COLOURED))
 
 
-def moved(rng: np.random.Generator, concept: Concept) -> Placement:
-    """A change of place, size and turn that keeps the object whole inside the picture."""
+def moved(rng: np.random.Generator, concept: Concept, *, wild: bool) -> Placement:
+    """A change of place, size and turn that keeps the object whole inside the picture.
+
+    A wild one has a name (small, in a corner, upside down ...); a mild one is what the seed chooses among when the
+    prompt says nothing.
+    """
     angle = 0.0
     if concept.turn and (chance := rng.random()) < 0.6:
-        angle = 180.0 if chance < 0.06 else float(rng.uniform(12, 35) * rng.choice([-1, 1]))
-    scale = float(rng.uniform(0.5, 1.0)) / turned_side(angle)
+        angle = float(rng.uniform(12, 35) * rng.choice([-1, 1])) if wild else float(rng.uniform(-18, 18))
+        angle = 180.0 if wild and chance < 0.06 else angle
+    scale = float(rng.uniform(0.5, 1.0) if wild else rng.uniform(0.72, 1.0)) / turned_side(angle)
     room = 0.5 - scale / 2 * turned_side(angle)
     dx, dy = (float(v) for v in rng.uniform(-room, room, 2))
     flip = concept.flip and bool(rng.random() < 0.5)
