@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "transition.py"
 
 
@@ -42,3 +46,68 @@ def test_the_embedded_model_is_there_in_under_a_second() -> None:
     parts = json.loads(done.stdout)
     assert parts["import torch"] > 0
     assert 0 < parts["segue.load, quickest"] < 1
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Discs of different sizes and colours, under the names of things, in the middle and beside it."""
+    folder, lines, pictures = tmp_path / "corpus", list[dict[str, object]](), list[np.ndarray]()
+    y, x = np.mgrid[0:128, 0:128] / 63.5 - 1
+    for number, noun in enumerate(("apple", "car", "octopus", "star")):
+        for style in ("3d", "flat", "line art"):
+            for dx in (0.0, 0.0, 0.0, 0.1, -0.1, 0.2):
+                inside = ((x - 2 * dx) ** 2 + y**2 < 0.1 + 0.1 * number)[..., None]
+                pictures.append(np.where(inside, (200 - 60 * number, 30, 60 * number), 255).astype(np.uint8))
+                placement = {"scale": 0.9, "dx": dx, "dy": 0.0, "angle": 0.0, "flip": False}
+                known = {"concept": noun, "noun": noun, "colour": "red", "background": "white", "style": style}
+                lines.append({**known, "placement": placement, "weight": 1.0, "captions": [noun]})
+    folder.mkdir()
+    np.save(folder / "pictures.npy", np.stack(pictures))
+    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(line) for line in lines), "utf-8")
+    (folder / "sources.json").write_text('{"pictures_sha256": "of this test"}', "utf-8")
+    return folder
+
+
+def judge_models(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The benchmark of models on a few pictures, with the weights that are in `cache`."""
+    return subprocess.run(
+        [sys.executable, str(BENCHMARK.with_name("models.py")), "--quick", "--json", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "SEGUE_CACHE": str(cache)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_models_are_measured_as_far_as_it_goes_without_downloaded_weights(tmp_path: Path, corpus: Path) -> None:
+    done = judge_models(tmp_path / "cache", "--held-out", str(corpus), "--judge-corpus", str(corpus))
+    table = json.loads(done.stdout)
+    assert "fetch('efficientnet-lite0')" in table["missing"]
+    assert "\n" not in table["missing"]
+    (found,) = table["models"].values()
+    assert 15 < found["codec"]["psnr"] < 60
+    assert found["codec"]["distances"] == {}
+    assert "judge" not in table
+    assert "nouns" not in found
+
+
+def test_models_are_judged_by_what_their_pictures_show(tmp_path: Path, corpus: Path) -> None:
+    """On random weights, which cannot see much: that all is measured, and within its bounds."""
+    from segue.models.perceptual import EfficientNetFeatures
+
+    cache = tmp_path / "cache"
+    (cache / "perceptual").mkdir(parents=True)
+    save_file(EfficientNetFeatures().state_dict(), cache / "perceptual" / "efficientnet-lite0.safetensors")
+    table = json.loads(judge_models(cache, "--judge-corpus", str(corpus)).stdout)
+    assert table["judge"]["nouns"] == 4
+    assert set(table["judge"]["renders"]) == {"3d", "flat", "line art"}
+    (found,) = table["models"].values()
+    assert found["nouns"]["pictures"] == 4
+    assert found["nouns"]["top1"] <= found["nouns"]["top5"] <= 1
+    assert found["combinations"]["combinations"] > 0
+    assert found["combinations"]["both"] <= min(found["combinations"]["noun"], found["combinations"]["colour"])
+    assert set(found["styles"]) == {"3d", "flat", "line art"}
+    assert found["frechet"]["distance"] > 0
+    assert found["diversity"]["within"] > 0
+    kept = list(corpus.glob("judge-*.safetensors"))
+    assert len(kept) == 1, "the judge is kept beside its corpus"

@@ -111,13 +111,17 @@ class Judge:
 
     def verdicts(self, found: Float[Tensor, "n d"]) -> list[Verdict]:
         """The same from features that are known already."""
-        x = _with_one((found - self.mean) / self.scale)
+        x = _with_one(self.standardised(found))
         best = (x @ self.noun_head.T).topk(min(5, len(self.nouns))).indices.tolist()
         styles = (x @ self.style_head.T).argmax(1).tolist()
         return [
             Verdict(tuple(self.nouns[i] for i in row), self.styles[style])
             for row, style in zip(best, styles, strict=True)
         ]
+
+    def standardised(self, found: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Features that each have mean 0 and deviation 1 over the renders that the judge learned from."""
+        return (found - self.mean) / self.scale
 
 
 def accuracy(verdicts: Sequence[Verdict], nouns: Sequence[str], styles: Sequence[str]) -> Accuracy:
