@@ -183,7 +183,7 @@ def main(config: Config) -> Path:
             rows, captions = draw(corpus, config, step)
             at, eps = noise(config, step, latents.shape[1:])
             x0, eps = latents[rows[share]].to(ranks.device), eps[share].to(ranks.device)
-            tokens = tokenizer(captions[share], padding="max_length", return_tensors="pt")["input_ids"]
+            tokens = tokenizer(captions[share], padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
             with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.bf16):
                 cond = Conditioning(parts["text"](tokens.to(ranks.device)).last_hidden_state)
