@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,9 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
+from judge import QUICK, SHADED, Scale, Shelf, find_judge, measure_judge, say
 
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import denoise
@@ -36,14 +33,14 @@ from segue.diffusion.noise import NamedNoise
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import from_seeds
 from segue.errors import ModelAccessError, SegueError
-from segue.evaluation.colour import SECTORS, object_colours
+from segue.evaluation.colour import object_colours
 from segue.evaluation.diversity import diversity
 from segue.evaluation.features import extract, floats
 from segue.evaluation.fidelity import fidelity
 from segue.evaluation.frechet import frechet_distance
-from segue.evaluation.recognition import Accuracy, Judge, Renders, Verdict, accuracy, train_judge
+from segue.evaluation.recognition import Accuracy, Judge, Verdict, accuracy
 from segue.models.bundle import LatentDiffusion
-from segue.models.perceptual import EfficientNetDistance, EfficientNetFeatures, Lpips, is_here
+from segue.models.perceptual import EfficientNetDistance, Lpips, is_here
 from segue.temporal.keys import ANY_KEY
 from segue.training.captions import TEMPLATES, article
 from segue.training.corpus import ConceptList
@@ -51,71 +48,7 @@ from segue.types import Perceptual
 from segue.zoo import load
 from segue.zoo.load import default, find_card
 
-SIDE = 128  # pixels at which pictures are judged; so large are the corpora
-SHADED = {"3d": "shaded", "gradient": "shaded"}
-"""Neither a person nor the judge tells these two apart with certainty, so they are judged as one style."""
-HEADS = ("mean", "scale", "noun_head", "style_head")
 DIVERSE = ("a lion", "a red apple", "a castle", "a rocket", "a cat face", "a rose", "a car", "a guitar")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much is generated and looked at."""
-
-    taught: int = 24  # renders of each thing that the judge learns from, and a third as many of each drawn style
-    kept_back: int = 300  # renders of each style that the judge is measured on
-    copies: int = 256  # pictures that the codec is measured on
-    seeds: int = 2  # pictures of each noun
-    colour_seeds: int = 4  # pictures of each unseen combination
-    styled: int = 16  # nouns that are asked for in each style
-    diverse: int = 8  # prompts of DIVERSE, and seeds of each
-    nouns: int | None = None
-    steps: int | None = None
-
-
-QUICK = Scale(4, 12, 8, 1, 1, 2, 2, 4, 2)
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """A corpus whose pictures stay on the disk."""
-
-    folder: Path
-    pictures: NDArray[np.uint8]
-    lines: list[dict[str, Any]]
-
-    @classmethod
-    def open(cls, folder: Path) -> Shelf:
-        """What `segue train corpus` wrote."""
-        if not (folder / "sources.json").is_file():
-            raise SystemExit(f"there is no corpus in {folder}; segue train corpus builds one, see --help")
-        lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text("utf-8").splitlines()]
-        return cls(folder, np.load(folder / "pictures.npy", mmap_mode="r"), lines)
-
-    def canonical(self, row: int) -> bool:
-        """Whether the object stands in the middle, upright, at the usual size."""
-        placed = self.lines[row]["placement"]
-        still = not (placed["dx"] or placed["dy"] or placed["flip"] or placed.get("angle"))
-        return still and placed["scale"] == 0.9
-
-    def style(self, row: int) -> str:
-        """How the picture is drawn, as far as a judge can tell."""
-        said = str(self.lines[row].get("style", "3d"))
-        return SHADED.get(said, said)
-
-    def renders(self, rows: Sequence[int]) -> Renders:
-        """The pictures of these rows, with their labels."""
-        nouns, styles = zip(*((self.lines[row]["noun"], self.style(row)) for row in rows), strict=True)
-        return Renders(self.bytes(rows), nouns, styles)
-
-    def bytes(self, rows: Sequence[int]) -> torch.Tensor:
-        """The pictures of these rows, (n, h, w, 3)."""
-        return torch.from_numpy(np.array(self.pictures[list(rows)]))
-
-    def some(self, rows: Sequence[int], count: int, seed: int = 0) -> list[int]:
-        """Up to so many of the rows, without repeats."""
-        rng = np.random.default_rng(seed)
-        return sorted(int(row) for row in rng.choice(list(rows), min(count, len(rows)), replace=False))
 
 
 @dataclass(frozen=True)
@@ -127,69 +60,6 @@ class Bench:
     judge: Judge | None
     shelf: Shelf | None
     held_out: Shelf | None
-
-
-def say(what: str, done: float, total: float) -> None:
-    """Progress, on one line of the error stream, where somebody watches."""
-    if sys.stderr.isatty():
-        print(f"\r{what}: {done:.0f} of {total:.0f}    ", end="" if done < total else "\n", file=sys.stderr, flush=True)
-
-
-def taught(shelf: Shelf, scale: Scale) -> tuple[Renders, dict[str, Renders]]:
-    """(what the judge learns from, what it is measured on by style): moved pictures, and those that are not moved."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    kept: dict[str, list[int]] = {}
-    for row, line in enumerate(shelf.lines):
-        if shelf.canonical(row):
-            kept.setdefault(line.get("style", "3d"), []).append(row)
-        else:
-            groups.setdefault((line["concept"], line.get("style", "3d")), []).append(row)
-    learned = [
-        row
-        for (_, style), rows in groups.items()
-        for row in shelf.some(rows, scale.taught if style == "3d" else -(-scale.taught // 3))
-    ]
-    measured = {style: shelf.renders(shelf.some(rows, scale.kept_back)) for style, rows in kept.items()}
-    return shelf.renders(learned), measured
-
-
-def find_judge(shelf: Shelf, scale: Scale) -> Judge:
-    """The judge of a corpus: the one that lies in its folder, or a new one, which is put there."""
-    features = EfficientNetFeatures.load(side=SIDE)
-    sources = json.loads((shelf.folder / "sources.json").read_text("utf-8"))
-    about = {"features": features.name, "taught": scale.taught, "corpus": sources["pictures_sha256"]}
-    path = shelf.folder / f"judge-{scale.taught}.safetensors"
-    if path.is_file():
-        with safe_open(path, "pt") as file:
-            said = json.loads(file.metadata()["about"])
-            numbers = {name: file.get_tensor(name) for name in HEADS}
-        if {key: said[key] for key in about} == about:
-            return Judge(features, tuple(said["nouns"]), tuple(said["styles"]), **numbers)
-    judge = train_judge(features, taught(shelf, scale)[0], progress=say)
-    said = {**about, "nouns": judge.nouns, "styles": judge.styles}
-    part = path.with_suffix(".part")
-    save_file({name: getattr(judge, name).contiguous() for name in HEADS}, part, {"about": json.dumps(said)})
-    part.replace(path)
-    return judge
-
-
-def measure_judge(bench: Bench) -> dict[str, Any]:
-    """What the judge says about renders that it never saw, and what the hues say about their colours."""
-    assert bench.judge is not None
-    assert bench.shelf is not None
-    _, measured = taught(bench.shelf, bench.scale)
-    table: dict[str, Any] = {}
-    for style, renders in sorted(measured.items()):
-        table[style] = asdict(accuracy(bench.judge(renders.pictures, progress=say), renders.nouns, renders.styles))
-    rows = [
-        row
-        for row, line in enumerate(bench.shelf.lines)
-        if line["colour"] in SECTORS and line.get("style", "3d") == "3d" and bench.shelf.canonical(row)
-    ]
-    rows = bench.shelf.some(rows, bench.scale.kept_back)
-    colours = [colour.word for colour in object_colours(floats(bench.shelf.bytes(rows)))]
-    agreed = [word == bench.shelf.lines[row]["colour"] for word, row in zip(colours, rows, strict=True)]
-    return {"renders": table, "colour": sum(agreed) / len(agreed), "nouns": len(bench.judge.nouns)}
 
 
 def generate(
@@ -222,7 +92,13 @@ def measure_codec(model: LatentDiffusion, bench: Bench) -> dict[str, Any]:
     originals = floats(bench.held_out.bytes(rows))
     with torch.no_grad():
         parts = [model.codec.decode(model.codec.encode(part)).clamp(0, 1) for part in originals.split(16)]
-    return asdict(fidelity(originals, torch.cat(parts), bench.distances))
+    copies = torch.cat(parts)
+    styles = [bench.held_out.lines[row].get("style", "3d") for row in rows]
+    by_style: dict[str, float] = {}
+    for style in sorted(set(styles)):
+        mask = torch.tensor([one == style for one in styles])
+        by_style[style] = fidelity(originals[mask], copies[mask]).psnr
+    return {**asdict(fidelity(originals, copies, bench.distances)), "psnr_by_style": by_style}
 
 
 def known_nouns(model: LatentDiffusion, judge: Judge) -> list[str]:
@@ -356,6 +232,7 @@ def lines(name: str, table: dict[str, Any]) -> Iterator[str]:
         codec = table["codec"]
         far = ", ".join(f"{distance} {value:.3f}" for distance, value in codec["distances"].items())
         yield f"  codec, {codec['pictures']} unseen pictures    PSNR {codec['psnr']:.2f} dB, SSIM {codec['ssim']:.4f}"
+        yield "    PSNR " + ", ".join(f"{style} {value:.2f}" for style, value in codec["psnr_by_style"].items())
         yield f"    {far}" if far else "    no perceptual distance at hand"
     if "nouns" in table:
         nouns, pairs, frechet = table["nouns"], table["combinations"], table["frechet"]
@@ -388,7 +265,7 @@ def prepare(chosen: argparse.Namespace) -> tuple[Bench, str]:
     try:
         distances: list[Perceptual] = [EfficientNetDistance.load()]
     except ModelAccessError as error:
-        return Bench(scale, (), None, None, held_out), str(error).replace("\n", " ")
+        return Bench(scale, (), None, None, held_out), " ".join(" ".join(str(error).split("\n")[:2]).split())
     if is_here("lpips-alex"):
         distances.append(Lpips.load("alex"))
     judge = find_judge(shelf, scale) if shelf else None
@@ -408,8 +285,8 @@ def main() -> None:
     try:
         bench, missing = prepare(chosen)
         table: dict[str, Any] = {"missing": missing, "models": {}}
-        if bench.judge is not None:
-            table["judge"] = measure_judge(bench)
+        if bench.judge is not None and bench.shelf is not None:
+            table["judge"] = measure_judge(bench.judge, bench.shelf, bench.scale)
         for name in chosen.model or [default()]:
             table["models"][name] = measure(name, bench)
     except SegueError as error:

@@ -86,6 +86,8 @@ def test_models_are_measured_as_far_as_it_goes_without_downloaded_weights(tmp_pa
     assert "\n" not in table["missing"]
     (found,) = table["models"].values()
     assert 15 < found["codec"]["psnr"] < 60
+    by_style = found["codec"]["psnr_by_style"].values()
+    assert min(by_style) <= found["codec"]["psnr"] <= max(by_style)
     assert found["codec"]["distances"] == {}
     assert "judge" not in table
     assert "nouns" not in found
