@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def test_every_picture_stands_on_the_ground_its_captions_name(corpus: Path) -> N
             others = [word for word in GROUNDS if f" {word} background" in caption and word not in entry["background"]]
             assert not others, caption
             silent += entry["background"] != "white" and "background" not in caption
-    assert 0.1 < silent / sum(len(e["captions"]) for e in entries if e["background"] != "white") < 0.3
+    assert 0.5 < silent / sum(len(e["captions"]) for e in entries if e["background"] != "white") < 0.7
 
 
 def test_recoloured_pictures_have_the_hue_their_captions_say(corpus: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_bare_noun_means_one_concept(corpus: Path) -> None:
 def test_weights_follow_the_recipe(corpus: Path) -> None:
     config = CorpusConfig()
     stars = [entry for entry in manifest(corpus) if entry["concept"] == "⭐"]
-    moved = sum(e["weight"] for e in stars if e["placement"] != asdict(Placement()) and e["style"] == "3d")
+    moved = sum(e["weight"] for e in stars if e["placement"]["scale"] != 0.9 and e["style"] == "3d")
     styled = sum(entry["weight"] for entry in stars if entry["style"] != "3d")
     assert sum(entry["weight"] for entry in stars) == pytest.approx(1.0)
     assert moved == pytest.approx(config.weight_moved)

@@ -60,21 +60,22 @@ def names(concept: Concept, colour: str) -> list[str]:
     """What the object may be called when it is shown in `colour` ("" where its colour has no word).
 
     A colour that is not the concept's own must be said, but for things that are free to have any (a car, no lemon), of
-    which one caption in four leaves it out; its own may always be left out.
+    which every other caption leaves it out; its own may always be left out.
     """
     words = [concept.noun, concept.noun, *concept.also]
     if colour == concept.colour:
         plain = [concept.name.lower(), *words]
         return plain + [f"{colour} {word}" for word in words] if colour else plain
     said = [f"{colour} {word}" for word in words]
-    return said * 3 + words if concept.free else said
+    return said + words if concept.free else said
 
 
 def captions(concept: Concept, look: Look, *, colour_needed: bool = False) -> list[str]:
     """All captions of a picture, the same one more than once where it should be seen more often.
 
     A placement that has a name is said in two of three captions and left out in the third: a prompt that leaves it out
-    leaves it to the seed. A ground is said in all but every fifth, and line art has no colour to name.
+    leaves it to the seed. So it is with grounds: three of five captions leave them out, since guidance drives out what
+    few pictures of a caption have. Line art has no colour to name.
 
     colour_needed: the bare noun means another picture (a green apple is no "apple", a blue heart no "heart").
     """
@@ -102,7 +103,7 @@ def _on_ground(said: list[str], background: str) -> Iterator[str]:
                 yield f"{caption} on a white background"
         else:
             on = f"{caption} on {article(background)} {background} background"
-            yield from (on, on, on, f"{caption}, {background} background", caption)
+            yield from (on, caption, caption, caption, on if i % 2 else f"{caption}, {background} background")
 
 
 def placed(placement: Placement) -> tuple[str, list[str]]:

@@ -23,7 +23,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from segue.errors import TrainingError
 from segue.training.captions import Concept, Look, captions
 from segue.training.pictures import (
-    CANONICAL,
     DARK,
     GROUNDS,
     HUES,
@@ -65,11 +64,11 @@ class CorpusConfig:
     styled: int = 8  # pictures of a concept in each drawn style
     captions: int = 24  # kept for each picture
     weight_listed: float = 1.0  # how much oftener listed concepts are drawn than others, where there are others
-    weight_plain: float = 0.08  # its own colour, canonical, on white
-    weight_ground: float = 0.12  # its own colour, canonical, on a coloured ground
-    weight_colour: float = 0.16  # recoloured, canonical
-    weight_moved: float = 0.44  # anything that is not canonical
-    weight_styled: float = 0.20  # flat, gradient, line art
+    weight_plain: float = 0.12  # its own colour, in the middle, on white
+    weight_ground: float = 0.18  # its own colour, in the middle, on a coloured ground
+    weight_colour: float = 0.20  # recoloured, in the middle
+    weight_moved: float = 0.32  # anywhere else
+    weight_styled: float = 0.18  # flat, gradient, line art
 
     def __post_init__(self) -> None:
         if self.styled < 4:
@@ -174,13 +173,14 @@ def variants(
 ) -> Iterator[tuple[Look, float]]:
     """The look of every picture of a concept, and its weight; the weights sum to at most 1."""
     own = concept.colour
-    yield Look(own), config.weight_plain
+    for _ in range(2):
+        yield Look(own, placement=faced(rng, concept)), config.weight_plain / 2
     for word in COLOURED:
-        yield Look(own, word), config.weight_ground / len(COLOURED)
+        yield Look(own, word, placement=faced(rng, concept)), config.weight_ground / len(COLOURED)
     for colour in colours:
         weight = config.weight_colour / len(colours)
-        yield Look(colour), weight * 0.7
-        yield Look(colour, _ground(rng)), weight * 0.3
+        yield Look(colour, placement=faced(rng, concept)), weight * 0.5
+        yield Look(colour, _ground(rng), placement=faced(rng, concept)), weight * 0.5
     shown = [own] * config.moved + [c for c in colours for _ in range(config.moved_colours)]
     for i, colour in enumerate(shown):
         word = "white" if i % 2 == 0 else _ground(rng)
@@ -192,8 +192,13 @@ def variants(
         for i in range(config.styled - 1):
             colour = str(rng.choice([own, *colours])) if style != "line art" and i % 3 == 1 else own
             word = _ground(rng) if i % 3 != 2 or i % 2 else "white"
-            placement = CANONICAL if i % 3 == 0 else moved(rng, concept, wild=False)
+            placement = faced(rng, concept) if i % 3 == 0 else moved(rng, concept, wild=False)
             yield Look(colour, word, style, placement), weight * 0.6 / (config.styled - 1)
+
+
+def faced(rng: np.random.Generator, concept: Concept) -> Placement:
+    """In the middle, as it is or mirrored."""
+    return Placement(flip=concept.flip and bool(rng.random() < 0.5))
 
 
 def _ground(rng: np.random.Generator) -> str:

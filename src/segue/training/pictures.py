@@ -58,10 +58,6 @@ class Placement:
     flip: bool = False
 
     @property
-    def canonical(self) -> bool:
-        return self == CANONICAL
-
-    @property
     def half(self) -> float:
         """Half the side of the upright square around the turned object, as a share of the picture."""
         return self.scale / 2 * turned_side(self.angle)
