@@ -30,7 +30,7 @@ HEADS = ("mean", "scale", "noun_head", "style_head")
 class Scale:
     """How much is generated and looked at."""
 
-    taught: int = 16  # renders of each thing that the judge learns from, and a third as many of each drawn style
+    taught: int = 24  # renders of each thing that the judge learns from, and a third as many of each drawn style
     kept_back: int = 300  # renders of each style that the judge is measured on
     copies: int = 256  # pictures that the codec is measured on
     seeds: int = 2  # pictures of each noun
