@@ -67,7 +67,7 @@ class Config:
     adversarial: float = 0.0  # how strong, compared with the reconstruction; 0 is off, 0.5 is usual
     adversarial_start: float = 0.5  # the share of the run that is over when the discriminator begins
     discriminator_width: int = 32
-    discriminator_lr: float = 2e-4
+    discriminator_lr: float = 1e-3  # keep it above the codec's rate of that time: 2e-4 beside 6e-4 saw nothing for long
     start: Path | None = None  # an exported codec to go on from, in place of random weights
     decoder_only: bool = False  # keep the encoder of `start`, and so all latents, as they are
     validation_every: int = 40  # every how many pictures of the corpus are kept for validation
