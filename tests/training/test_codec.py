@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from segue.training.adversary import PatchDiscriminator, balance, hinge
 from segue.training.data import step_generator
 from segue.training.export import load_codec
 from segue.training.ranks import Ranks
-from segue.training.recipes import codec
+from segue.training.recipes import codec, t2i
 
 STEPS = 6
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -183,3 +183,13 @@ def test_the_discriminator_is_heard_late_and_ever_louder() -> None:
     config = codec.Config(steps=100, adversarial=0.5, adversarial_start=0.4, warmup=10)
     loud = [codec.loudness(step, config) for step in range(100)]
     assert loud[:40] == [0.0] * 40 and loud[40] == pytest.approx(0.05) and loud[49:] == [0.5] * 51
+
+
+def test_a_kl_codec_runs_in_a_stock_pipeline(corpus: Path, tmp_path: Path) -> None:
+    vae = codec.main(tiny(corpus, tmp_path / "codec", kind="kl", bf16=False))
+    times: dict[str, Any] = {"steps": 2, "batch": 2, "warmup": 1, "log_every": 1, "sheet_every": 9, "sheet_steps": 2}
+    parts: dict[str, Any] = {"widths": (32, 32), "text_width": 32, "text_layers": 1, "vocabulary": 600}
+    model = t2i.main(t2i.Config(corpus=corpus, codec=vae, out=tmp_path / "t2i", **parts, **times))
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a red apple", num_inference_steps=2, output_type="np").images.shape == (1, 32, 32, 3)
