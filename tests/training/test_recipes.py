@@ -132,6 +132,32 @@ def test_decoder_only_keeps_every_latent(vae: Path, codec_config: codec.Config, 
     assert settings[0] == settings[1]
 
 
+def test_captions_beyond_the_text_encoder_are_cut(t2i_config: t2i.Config, tmp_path: Path) -> None:
+    folder = t2i.main(dataclasses.replace(t2i_config, out=tmp_path, positions=4, steps=1))
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    assert tokenizer.model_max_length == 4 < len(tokenizer("a red apple on a blue background")["input_ids"])
+
+
+def test_a_run_may_begin_with_an_exported_model_of_other_words(
+    model: Path, t2i_config: t2i.Config, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(t2i_config, out=tmp_path, start=model, vocabulary=560)
+    tokenizer = t2i.read_tokenizer(Corpus.load(config.corpus), config)
+    old = CLIPTokenizer.from_pretrained(model / "tokenizer").get_vocab()
+    assert old != tokenizer.get_vocab(), "the tokens have other numbers"
+    parts: Any = t2i.build(config, len(tokenizer), 4)
+    fresh = parts["text"].get_input_embeddings().weight.detach().clone()
+    t2i.begin_from(parts, tokenizer, model)
+    unet = load_file(model / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(value.half().equal(unet[name]) for name, value in parts["unet"].state_dict().items())
+    text = load_file(model / "text_encoder" / "model.safetensors")
+    (rows,) = (value for name, value in text.items() if name.endswith("token_embedding.weight"))
+    begun = parts["text"].get_input_embeddings().weight
+    for token, number in tokenizer.get_vocab().items():
+        wanted = rows[old[token]] if token in old else fresh[number].half()
+        assert begun[number].half().equal(wanted), token
+
+
 def test_the_exported_model_runs_in_stock_diffusers(model: Path) -> None:
     pipeline: Any = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)

@@ -109,7 +109,6 @@ def main(config: Config) -> Path:
     config.out.mkdir(parents=True, exist_ok=True)
     corpus = Corpus.load(config.corpus)
     teacher = read_teacher(config, ranks)
-    blank = teacher.text([""])
     phases = phases_of(teacher, config)
     network: Any = copy.deepcopy(teacher.parts["unet"])
     updates = add_low_rank(network, config.rank)
@@ -125,7 +124,7 @@ def main(config: Config) -> Path:
     with log, Interrupt(ranks) as interrupt:
         for step in range(start, config.steps):
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
-            cond, noise = draw(teacher, corpus, config, step, ranks.share(config.batch))
+            cond, blank, noise = draw(teacher, corpus, config, step, ranks.share(config.batch))
             with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.bf16):
                 lesson = lesson_from(teacher.denoiser, student, phases, noise, cond, blank, config.guidance)
                 loss = step_loss(student, lesson)
@@ -191,16 +190,19 @@ def phases_of(teacher: LatentDiffusion, config: Config) -> Phases:
 @torch.no_grad()
 def draw(
     teacher: LatentDiffusion, corpus: Corpus, config: Config, step: int, share: slice
-) -> tuple[Conditioning, Float[Tensor, "b c h w"]]:
-    """What a step shall draw pictures of, some of it between two captions, and from which noise: a share of it."""
+) -> tuple[Conditioning, Conditioning, Float[Tensor, "b c h w"]]:
+    """What a step shall draw pictures of, some of it between two captions, and from which noise: a share of it.
+
+    The second is the empty prompt, one row, encoded with the captions: a long one lengthens all of a call.
+    """
     rng = step_rng(config.seed, step)
     rows = rng.choice(len(corpus), 2 * config.batch, p=corpus.weights)
-    text = teacher.text([str(rng.choice(corpus.captions[row])) for row in rows])
+    text = teacher.text([*(str(rng.choice(corpus.captions[row])) for row in rows), ""])
     between = torch.from_numpy(rng.random(config.batch) * (rng.random(config.batch) < config.blended))
     first, second = text[range(config.batch)], text[range(config.batch, 2 * config.batch)]
     noise = torch.randn((config.batch, *shape_of(teacher)), generator=step_generator(config.seed, step))
     mine = range(config.batch)[share]
-    return first.lerp(second, between)[mine], noise[share].to(teacher.device)
+    return first.lerp(second, between)[mine], text[[2 * config.batch]], noise[share].to(teacher.device)
 
 
 @torch.no_grad()
@@ -252,7 +254,8 @@ def sample(model: LatentDiffusion, config: Config, steps: int, guidance: float) 
     prompts: Sequence[str] = config.sheet_prompts
     schedule = model.schedule(steps, model.defaults.size, solver=SOLVER)
     state = from_seeds([0] * len(prompts), [RowId(p) for p in prompts], schedule, shape_of(model), model.device)
-    cond = classifier_free(model.text(prompts), model.text([""] * len(prompts)), guidance)
+    text, told = model.text([*prompts, ""]), range(len(prompts))
+    cond = classifier_free(text[told], text[[len(prompts)] * len(prompts)], guidance)
     with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
         return collect(denoise(model.denoiser, state, schedule, cond), schedule)
 

@@ -309,7 +309,8 @@ def _pictures(model: Any, config: Config, prompts: Sequence[str]) -> Tensor:
     side = model.defaults.size[0] // model.codec.scale
     shape = (model.codec.channels, side, side)
     state = from_seeds([0] * len(prompts), ids, schedule, shape, torch.device(config.device))
-    cond = classifier_free(model.text(prompts), model.text([""] * len(prompts)), config.guidance)
+    text, told = model.text([*prompts, ""]), range(len(prompts))  # in one call: a long prompt lengthens all of it
+    cond = classifier_free(text[told], text[[len(prompts)] * len(prompts)], config.guidance)
     return model.codec.decode(collect(denoise(model.denoiser, state, schedule, cond), schedule))
 
 
