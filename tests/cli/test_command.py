@@ -151,9 +151,9 @@ def test_doctor_asks_the_hub_only_when_told(run: Run, monkeypatch: pytest.Monkey
 
 
 def test_train_copies_a_recipe(run: Run, tmp_path: Path) -> None:
-    assert run("train", "t2i", "--copy", "my.py").out.split() == ["my.py", "my.toml"]
+    assert run("train", "--copy", "t2i", "my.py").out.split() == ["my.py", "my.toml"]
     assert "class Config" in (tmp_path / "my.py").read_text("utf-8")
-    again = run("train", "t2i", "--copy", "my.py")
+    again = run("train", "--copy", "t2i", "my.py")
     assert (again.code, again.err.count("\n")) == (1, 1)
 
 

@@ -96,6 +96,10 @@ def test_what_is_wrong_with_it_is_one_line(old: str, new: str, expected: str, ru
         (["my.py", "--config", "no.toml"], "cannot read the configuration no.toml"),
         (["my.py", "--copy", "other.py"], "--copy takes a recipe that ships with Segue"),
         (["codec", "--copy", "other.txt"], "a name such as other.py"),
+        (["--copy", "other.py", "codec"], "--copy takes a recipe that ships with Segue"),
+        (["--copy", "codec"], "and nothing else: segue train --copy t2i my.py"),
+        (["--copy", "codec", "other.py", "steps=3"], "and nothing else: segue train --copy t2i my.py"),
+        (["--copy", "codec", "other.py", "--config", "my.toml"], "and nothing else: segue train --copy t2i my.py"),
         ([], "or a .py file of your own"),
     ],
 )
@@ -107,8 +111,9 @@ def test_what_is_asked_wrongly_is_one_line(arguments: list[str], expected: str, 
     assert answer.err.count("\n") == 1
 
 
-def test_a_copy_has_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
-    assert run("train", "codec", "--copy", "my.py").out.split() == ["my.py", "my.toml"]
+@pytest.mark.parametrize("line", ["--copy codec my.py", "codec --copy my.py", "codec my.py --copy"])
+def test_a_copy_has_a_folder_of_its_own(line: str, run: Run, tmp_path: Path) -> None:
+    assert run("train", *line.split()).out.split() == ["my.py", "my.toml"]
     assert tomllib.loads((tmp_path / "my.toml").read_text("utf-8"))["out"] == "runs/my"
-    again = run("train", "codec", "--copy", "my.py")
+    again = run("train", *line.split())
     assert (again.code, "exists already" in again.err) == (1, True)

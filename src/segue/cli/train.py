@@ -21,15 +21,15 @@ class Training:
         recipe: name of a recipe, or a .py file of your own, and then fields of its configuration to change, as
             field=value.
         config: a TOML file of the recipe's fields; left out, the one beside the recipe.
-        copy: write the recipe to this .py file (and its configuration beside it, as .toml), to change it and to run it
-            with segue train FILE.py; train nothing.
+        copy: train nothing; write the named recipe to the .py file that is given after it (and its configuration beside
+            that, as .toml), to change it and to run it: segue train --copy t2i my.py, and then segue train my.py.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     recipe: tuple[str, ...]
     config: Path | None = None
-    copy: Path | None = None
+    copy: bool = False
 
 
 @verb
@@ -40,8 +40,12 @@ def train(training: Training) -> int:
     if not training.recipe:
         raise TrainingError(f"expected a recipe, one of {', '.join(names())}, or a .py file of your own")
     name, *overrides = training.recipe
-    if training.copy is not None:
-        _copy(name, training.copy)
+    if training.copy:
+        if len(overrides) != 1 or training.config is not None:
+            raise TrainingError(
+                "--copy takes a recipe and the .py file to write it to, and nothing else: segue train --copy t2i my.py"
+            )
+        _copy(name, Path(overrides[0]).expanduser())
         return 0
     made = run(name, training.config, overrides)
     if made is not None:
