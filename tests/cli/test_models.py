@@ -172,6 +172,22 @@ def test_the_folder_of_the_environment_is_listed(
     assert f"SEGUE_MODEL names this one:\n\n{checkpoint} (used" in run("models").out
 
 
+def test_a_derived_folder_of_the_environment_is_listed(
+    run: Run, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a card and a LoRA, and no weights of its own."""
+    mine = Path(shutil.copytree(zoo / "fruit-fast", tmp_path / "mine"))
+    monkeypatch.setenv("SEGUE_MODEL", str(mine))
+    said = run("models").out
+    assert f"SEGUE_MODEL names this one:\n\n{mine} (used" in said
+    assert said.count("Stable Diffusion, LoRA of fruit, 64x64") == 2
+    assert all(len(line) <= 80 for line in said.splitlines() if str(mine) not in line)
+    (mine / "card.toml").write_text("name = ", encoding="utf-8")
+    broken = run("models")
+    assert (broken.code, broken.err.count("\n")) == (1, 1)
+    assert f"{mine / 'card.toml'} is no model card" in broken.err
+
+
 def test_nothing_at_all(run: Run, zoo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cards, "WEIGHTS", tmp_path / "nothing")
     assert "no model comes with this installation" in run("models").out

@@ -104,6 +104,13 @@ def test_its_card_speaks_first_and_the_base_fills_in(zoo):
     assert load("dots-fast").vocabulary == ("red apple", "cat", "kitten")
 
 
+def test_no_guidance_at_all_is_said_and_not_left_out(zoo):
+    (zoo / "dots-fast" / "card.toml").write_text(FAST.replace("guidance_scale = 1.0", "guidance_scale = 0"))
+    assert load("dots-fast").defaults.guidance_scale == 0
+    (zoo / "dots-fast" / "card.toml").write_text(FAST.replace("guidance_scale = 1.0", ""))
+    assert load("dots-fast").defaults.guidance_scale == 3.5
+
+
 def test_the_hash_covers_both(zoo, written):
     before = load("dots-fast").fingerprint
     assert before != load("dots").fingerprint
@@ -152,7 +159,7 @@ def test_a_folder_of_ones_own_may_have_an_embedded_base(zoo, tmp_path):
         ('base = "dots"\n', "", CheckpointError, "base and lora are given together"),
         ('lora = "student.safetensors"\n', "", CheckpointError, "base and lora are given together"),
         ('"dots-fast"', '"quick-dots"', CheckpointError, 'says name = "quick-dots", and its folder is dots-fast'),
-        ("steps = 2", 'steps = "two"', CheckpointError, "steps must be int, got 'two'"),
+        ("steps = 2", 'steps = "two"', CheckpointError, "steps must be a whole number from 1, got 'two'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(zoo, old, new, kind, said):

@@ -10,6 +10,7 @@ import pytest
 from tiny import write_model
 
 import segue.zoo.cards
+from segue.diffusion.solvers import SOLVERS
 from segue.errors import CheckpointError, ModelNotFoundError, TaskError
 from segue.zoo import load, models
 from segue.zoo.load import VARIABLE
@@ -83,25 +84,40 @@ def test_unknown_names_list_the_known_ones(embedded):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("old", "new", "said"),
     [
-        "name = ",
-        'name = "x"',
-        CARD + "colour = 3\n",
-        CARD.replace("[64, 32]", "64"),
-        CARD.replace("steps = 9", "stps = 9"),
+        (CARD, "name = ", "Invalid value"),
+        (CARD, 'name = "dots"', "summary and licence must be given"),
+        (CARD, 'name = "dots"\nsummary = "x"', "licence must be given"),
+        (CARD, CARD.replace("[defaults]", "defaults = 3\n[words]"), r"\[defaults\] must be a table, got 3"),
+        ('"Dots, for tests."', '" "', "summary must be words in quotes"),
+        ("steps = 9", "stps = 9", "there is no field stps"),
+        ("steps = 9", "colour = 3", "there is no field colour"),
+        ("steps = 9", "steps = -3", "steps must be a whole number from 1, got -3"),
+        ("steps = 9", "steps = true", "steps must be a whole number from 1, got True"),
+        ("steps = 9", "concepts = 1.5", r"concepts must be a whole number from 1, got 1\.5"),
+        ("[64, 32]", "64", "size must be width and height, whole numbers from 1, got 64"),
+        ("[64, 32]", "[64, 32, 3]", "size must be width and height"),
+        ("[64, 32]", "[64.7, 32]", "size must be width and height"),
+        ("[64, 32]", "[0, -5]", "size must be width and height"),
+        ("3.5", "nan", "guidance_scale must be a number from 0 to 1000, got nan"),
+        ("3.5", "-1", "guidance_scale must be a number from 0 to 1000, got -1"),
+        ("dpmpp_2m", "magic", "solver must be one of ddim, euler, .*, got 'magic'"),
+        ('["red apple", "cat"]', '"cat"', "vocabulary must be a list of words, got 'cat'"),
+        ('["red apple", "cat"]', '["cat", 3]', "vocabulary must be a list of words"),
+        ("[defaults]", 'words = ["red"]\n[defaults]', r"words must be a table of lists of words, got \['red'\]"),
+        ("[defaults]", '[words]\ncolours = "red"\n[defaults]', "words must be a table of lists of words"),
     ],
 )
-def test_a_broken_card_is_an_error_that_names_it(embedded, text):
-    (embedded / "card.toml").write_text(text)
-    with pytest.raises(CheckpointError, match=r"card\.toml is no model card"):
+def test_a_broken_card_is_an_error_that_names_it(embedded, old, new, said):
+    assert old in CARD
+    (embedded / "card.toml").write_text(CARD.replace(old, new))
+    with pytest.raises(CheckpointError, match=rf"card\.toml is no model card \(.*{said}.*\)"):
         models()
 
 
-def test_a_solver_that_does_not_exist_is_found_out(embedded):
-    (embedded / "card.toml").write_text(CARD.replace("dpmpp_2m", "magic"))
-    with pytest.raises(Exception, match="solver must be one of"):
-        load("dots").schedule(4, (64, 64))
+def test_a_card_may_name_any_solver_that_there_is():
+    assert tuple(SOLVERS) == segue.zoo.cards.SOLVERS
 
 
 def test_bounds_on_batches(embedded):

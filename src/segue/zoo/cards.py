@@ -26,10 +26,10 @@ base, an embedded model that has none itself:
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from segue.errors import CheckpointError, ModelNotFoundError
 
@@ -38,11 +38,10 @@ CARD = "card.toml"
 INHERITED = ("concepts", "size", "steps", "guidance_scale", "solver", "vocabulary", "words")
 """What a derived model takes from its base where its own card is silent."""
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("name", "summary", "licence", "base", "lora", "solver"), (str,)),
-    **dict.fromkeys(("concepts", "steps"), (int,)),
-    "guidance_scale": (int, float),
-}
+SOLVERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "lcm")
+"""What a card may name. These are all that Segue has; a card is read without torch, so that they cannot be asked."""
+
+REQUIRED = ("name", "summary", "licence")
 
 
 @dataclass(frozen=True)
@@ -135,17 +134,15 @@ def read_card(folder: Path) -> ModelCard:
             f'{where}: its base "{card.base}" has a base itself, "{base.base}"; a model is derived from one that has '
             "weights of its own"
         )
-    said = {key: getattr(card, key) or getattr(base, key) for key in INHERITED}
-    return replace(card, **said)
+    silent = [key for key in INHERITED if getattr(card, key) in (None, (), {})]
+    return replace(card, **{key: getattr(base, key) for key in silent})
 
 
 def _parsed(folder: Path) -> ModelCard:
     path = folder / CARD
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
-        said.update(said.pop("defaults", {}))
-        card = _card(folder, said)
-    except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
+        card = _card(folder, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValueError) as error:
         raise CheckpointError(f"{path} is no model card ({error}); see segue.zoo.cards for its fields") from None
     if card.lora is None:
         return card
@@ -157,18 +154,23 @@ def _parsed(folder: Path) -> ModelCard:
 
 
 def _card(folder: Path, said: dict[str, Any]) -> ModelCard:
-    known = {item.name for item in fields(ModelCard)} - {"folder"}
-    for key, value in said.items():
-        if key not in known:
-            raise TypeError(f"there is no field {key}")
-        if key in _TYPES and (not isinstance(value, _TYPES[key]) or isinstance(value, bool)):
-            raise TypeError(f"{key} must be {_TYPES[key][-1].__name__}, got {value!r}")
-    if "size" in said:
-        width, height = said["size"]
-        said["size"] = (int(width), int(height))
-    said["vocabulary"] = _strings(said.get("vocabulary", []), "vocabulary")
-    said["words"] = {kind: _strings(words, f"words.{kind}") for kind, words in said.get("words", {}).items()}
-    card = ModelCard(folder=folder, **said)
+    defaults: Any = said.pop("defaults", {})
+    if not isinstance(defaults, dict):
+        raise ValueError(f"[defaults] must be a table, got {defaults!r}")
+    values: dict[str, Any] = {**said, **defaults}
+    for key, value in values.items():
+        if key not in _FIELDS:
+            raise ValueError(f"there is no field {key}")
+        is_right, expected = _FIELDS[key]
+        if not is_right(value):
+            raise ValueError(f"{key} must be {expected}, got {value!r}")
+    if missing := [key for key in REQUIRED if key not in values]:
+        raise ValueError(f"{' and '.join(missing)} must be given")
+    for key in ("size", "vocabulary"):
+        if key in values:
+            values[key] = tuple(values[key])
+    values["words"] = {kind: tuple(words) for kind, words in values.get("words", {}).items()}
+    card = ModelCard(folder=folder, **values)
     if (card.base is None) != (card.lora is None):
         raise ValueError("base and lora are given together")
     if card.lora is not None and Path(card.lora).name != card.lora:
@@ -176,7 +178,41 @@ def _card(folder: Path, said: dict[str, Any]) -> ModelCard:
     return card
 
 
-def _strings(values: Any, name: str) -> tuple[str, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError(f"{name} must be a list of words")
-    return tuple(values)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_scale(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1000
+
+
+def _is_size(value: Any) -> bool:
+    return _all_are(_is_count, value) and len(value) == 2
+
+
+def _is_list(value: Any) -> bool:
+    return _all_are(_is_text, value)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_list, cast("dict[str, Any]", value).values()))
+
+
+def _all_are(is_right: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_right, cast("list[Any]", value)))
+
+
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("name", "summary", "licence", "base", "lora"), (_is_text, "words in quotes")),
+    **dict.fromkeys(("concepts", "steps"), (_is_count, "a whole number from 1")),
+    "guidance_scale": (_is_scale, "a number from 0 to 1000"),
+    "size": (_is_size, "width and height, whole numbers from 1"),
+    "solver": (SOLVERS.__contains__, f"one of {', '.join(SOLVERS)}"),
+    "vocabulary": (_is_list, "a list of words"),
+    "words": (_is_table, "a table of lists of words"),
+}
+"""Of each field, what is right and how that is said."""

@@ -81,7 +81,7 @@ class Catalogue:
             return found[0]
         if name in names():
             return _embedded(name)
-        if (folder / INDEX).is_file() or (folder / CARD).is_file():
+        if _is_model(folder):
             return _of_folder(name, folder)
         there = ", ".join(entry.name for entry in self.entries) or "none"
         raise ModelNotFoundError(f'there is no model "{name}" on this machine (there are: {there})')
@@ -97,13 +97,18 @@ def catalogue() -> Catalogue:
         except ModelError as error:
             broken.append(str(error))
     chosen = Path(default()).expanduser()
-    if default() not in names() and (chosen / INDEX).is_file():
+    if default() not in names() and _is_model(chosen):
         try:
             entries.append(_of_folder(default(), chosen))
         except ModelError as error:
             broken.append(str(error))
     entries += [Entry(model.name, "hub", model.path, model.facts) for model in installed()]
     return Catalogue(tuple(entries), tuple(broken))
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder has weights, or a card, which may derive it from a model that has."""
+    return (folder / INDEX).is_file() or (folder / CARD).is_file()
 
 
 def _embedded(name: str) -> Entry:
