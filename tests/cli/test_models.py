@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -105,12 +104,12 @@ def test_a_folder_is_described_by_its_path(run: Run, zoo: Path, checkpoint: Path
 
 
 def test_machines_get_the_same(run: Run, zoo: Path) -> None:
-    first, second = run("models", "--json").json
+    first, second = run("models", "--json").json["models"]
     assert (first["name"], first["origin"], first["default"]) == ("fruit", "embedded", True)
     assert (first["size"], first["concepts"], first["vocabulary"][:2]) == ([64, 64], 2, ["apple", "pear"])
     assert first["words"] == {"colours": ["red", "green"]}
     assert (second["base"], second["bytes"], second["steps"]) == ("fruit", 5000 + len(FAST.encode()), 2)
-    assert run("models", "fruit-fast", "--json").json == [second]
+    assert run("models", "fruit-fast", "--json").json == {"models": [second]}
 
 
 def test_an_unknown_model_is_an_error_that_names_the_known_ones(run: Run, zoo: Path) -> None:
@@ -132,7 +131,7 @@ def test_a_broken_card_hides_no_other(run: Run, zoo: Path) -> None:
     assert first.startswith(f"segue: error: {zoo / 'broken' / 'card.toml'} is no model card")
     assert "student.safetensors is missing" in second
     machines = run("models", "--json")
-    assert [model["name"] for model in machines.json] == ["fruit"]
+    assert [model["name"] for model in machines.json["models"]] == ["fruit"]
     assert machines.err.count("\n") == 2
     assert run("models", "fruit").code == 0
     assert "is no model card" in run("models", "broken").err
@@ -148,7 +147,7 @@ def test_models_of_the_hub_are_listed(run: Run, zoo: Path, checkpoint: Path, tmp
     (other / "model_index.json").write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8")
     text = cached(tmp_path / "hub", "some/language-model", checkpoint / "text_encoder")
     assert (text / "model.safetensors").exists()
-    listed = {model["name"]: model for model in run("models", "--json").json if model["origin"] == "hub"}
+    listed = {model["name"]: model for model in run("models", "--json").json["models"] if model["origin"] == "hub"}
     assert set(listed) == {"some/model", "some/part", "some/flux"}
     assert [listed["some/model"][key] for key in ("family", "size", "licence", "problem")] == [
         "Stable Diffusion",
@@ -191,4 +190,4 @@ def test_a_derived_folder_of_the_environment_is_listed(
 def test_nothing_at_all(run: Run, zoo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cards, "WEIGHTS", tmp_path / "nothing")
     assert "no model comes with this installation" in run("models").out
-    assert json.loads(run("models", "--json").out) == []
+    assert run("models", "--json").json["models"] == []

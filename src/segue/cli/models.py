@@ -1,4 +1,4 @@
-"""`segue models`: what is on this machine, and what it can draw."""
+"""`segue models`: what is on this machine, what it can draw, and what can be fetched to judge it with."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import shutil
 import sys
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from segue.cli.fields import verb
+from segue.errors import TaskError
+from segue.models import perceptual
+from segue.models.perceptual.archives import archive_of
 from segue.zoo.catalogue import Entry, catalogue
 from segue.zoo.load import default
 
@@ -20,6 +24,7 @@ ORIGINS = {
     "folder": "SEGUE_MODEL names this one:",
     "hub": "These are in the cache of the hub:",
 }
+NETWORKS = "Perceptual networks, which judge pictures and train codecs; segue models --fetch NAME downloads one:"
 
 
 @dataclass(frozen=True)
@@ -28,22 +33,30 @@ class Listing:
 
     Args:
         models: names of models to say everything about; without any, all models are listed.
-        json: print a JSON list instead of text.
+        fetch: download the weights of a perceptual network once, such as lpips-alex, or take them from its archive
+            that was copied here by hand; may be repeated.
+        json: print one JSON object instead of text.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     models: tuple[str, ...]
+    fetch: tuple[str, ...] = ()
     json: bool = False
 
 
 @verb
 def models(listing: Listing) -> int:
     """List the models on this machine, or say what one of them knows: segue models emoji"""
+    if listing.fetch:
+        return _fetched(listing)
     found = catalogue()
     chosen = tuple(found.find(name) for name in listing.models) or found.entries
     if listing.json:
-        print(json.dumps([as_dict(entry) for entry in chosen]))
+        said: dict[str, Any] = {"models": [as_dict(entry) for entry in chosen]}
+        if not listing.models:
+            said["perceptual"] = [weights_as_dict(name) for name in perceptual.names()]
+        print(json.dumps(said))
     elif listing.models:
         print("\n\n".join(described(entry) for entry in chosen))
     else:
@@ -53,6 +66,39 @@ def models(listing: Listing) -> int:
     for fault in found.broken:
         print(f"segue: error: {fault}", file=sys.stderr)
     return BROKEN if found.broken else 0
+
+
+def _fetched(listing: Listing) -> int:
+    """Weights that were asked for, brought here; where they lie is printed."""
+    from segue.cli.progress import Meter
+
+    if listing.models:
+        raise TaskError(
+            f"--fetch takes one name and is repeated for more, and no model is described beside it; got "
+            f"{' '.join(listing.models)}"
+        )
+    there: list[str] = []
+    with Meter() as progress:
+        for name in listing.fetch:
+            path = Path(name).expanduser()
+            if name not in perceptual.names() and path.is_file():
+                there += perceptual.convert(path)
+            else:
+                perceptual.fetch(name, progress)
+                there.append(name)
+    if listing.json:
+        print(json.dumps({"perceptual": [weights_as_dict(name) for name in there]}))
+    else:
+        print("\n".join(str(perceptual.weights_path(name)) for name in there))
+    return 0
+
+
+def weights_as_dict(name: str) -> dict[str, Any]:
+    """Weights of a perceptual network, for machines; bytes are None where they are not here."""
+    path, archive = perceptual.weights_path(name), archive_of(name)
+    here = perceptual.is_here(name)
+    about = {"name": name, "here": here, "path": str(path), "bytes": path.stat().st_size if here else None}
+    return {**about, "licence": archive.licence, "archive": archive.filename, "megabytes": archive.megabytes}
 
 
 def as_dict(entry: Entry) -> dict[str, Any]:
@@ -84,6 +130,7 @@ def overview(entries: tuple[Entry, ...]) -> str:
             parts += [title, *(_brief(entry) for entry in those)]
     if not any(entry.origin == "embedded" for entry in entries):
         parts.append("no model comes with this installation")
+    parts.append("\n".join([_wrapped(NETWORKS), *map(_network, perceptual.names())]))
     hint = "segue models NAME says more of one. --model also takes a folder, a .safetensors file, or any hub id."
     return "\n\n".join([*parts, _wrapped(hint)])
 
@@ -114,6 +161,12 @@ def _brief(entry: Entry) -> str:
     facts = (entry.family, entry.facts.problem, _pixels(entry), _known(entry), size, entry.licence)
     lines = [_wrapped(f"  {entry.card.summary}", "  ")] if entry.card else []
     return "\n".join([_title(entry), *lines, _wrapped(f"  {', '.join(fact for fact in facts if fact)}", "  ")])
+
+
+def _network(name: str) -> str:
+    said = weights_as_dict(name)
+    state = f"here, {_bytes(said['bytes'])}" if said["here"] else f"not here, {said['megabytes']} MB to download"
+    return f"  {name:20}{state}, {said['licence']}"
 
 
 def _title(entry: Entry) -> str:

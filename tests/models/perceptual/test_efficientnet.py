@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import batch_norm, conv2d, interpolate, pad
 
 from segue.errors import ModelAccessError
+from segue.models.perceptual.archives import is_here
 from segue.models.perceptual.efficientnet import (
     GROUPS,
     EfficientNetDistance,
@@ -16,10 +17,10 @@ from segue.models.perceptual.efficientnet import (
     Group,
     _Same,
 )
-from segue.models.perceptual.weights import fold_efficientnet, is_here
+from segue.models.perceptual.weights import fold_efficientnet
 
 SMALL = (Group(1, 3, 1, 1, 4), Group(2, 5, 2, 2, 6), Group(1, 3, 2, 2, 5), Group(1, 3, 2, 2, 5), Group(1, 3, 1, 2, 5))
-NEEDS = "the weights of efficientnet-lite0 are not in the cache; segue.models.perceptual.fetch gets them"
+NEEDS = "the weights of efficientnet-lite0 are not in the cache; `segue models --fetch` gets them"
 
 
 def random_features(seed: int = 0) -> EfficientNetFeatures:
@@ -120,5 +121,5 @@ def test_the_published_weights_see_more_than_pixels():
 
 def test_without_weights_it_says_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGUE_CACHE", str(tmp_path))
-    with pytest.raises(ModelAccessError, match=r"fetch\('efficientnet-lite0'\)"):
+    with pytest.raises(ModelAccessError, match=r"segue models --fetch efficientnet-lite0`"):
         EfficientNetDistance.load()

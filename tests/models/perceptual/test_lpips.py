@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from segue.errors import ModelAccessError
+from segue.models.perceptual.archives import is_here
 from segue.models.perceptual.lpips import STAGES, Convolution, Lpips, Pool
-from segue.models.perceptual.weights import is_here
 
 SMALL = (
     (Convolution(5, 7, 3, 2),),
@@ -89,7 +89,7 @@ def test_it_is_the_published_formula():
 @pytest.mark.parametrize("backbone", ["alex", "vgg"])
 def test_the_published_weights_give_the_formula_too(backbone):
     if not is_here(f"lpips-{backbone}"):
-        pytest.skip(f"the weights of lpips-{backbone} are not in the cache; segue.models.perceptual.fetch gets them")
+        pytest.skip(f"the weights of lpips-{backbone} are not in the cache; `segue models --fetch` gets them")
     network, a = Lpips.load(backbone), pictures(1, 1, 32, 32)
     b = (a + 0.1 * torch.randn(a.shape, generator=torch.Generator().manual_seed(3))).clamp(0, 1)
     expected = numpy_lpips(network, a[0].double().numpy(), b[0].double().numpy())
@@ -160,7 +160,7 @@ def test_what_is_no_picture_is_refused(shape):
 
 def test_without_weights_it_says_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGUE_CACHE", str(tmp_path))
-    with pytest.raises(ModelAccessError, match=r"fetch\('lpips-vgg'\)") as caught:
+    with pytest.raises(ModelAccessError, match=r"segue models --fetch lpips-vgg`") as caught:
         Lpips.load("vgg")
     assert str(tmp_path) in str(caught.value)
     load: Any = Lpips.load

