@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +14,15 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from segue.training.tally import Tally
 
 REFRESH = 0.5
 """Seconds between two readings of the loss: reading it more often would make an accelerator wait for each step."""
+PATIENCE = 10.0
+"""Seconds after which somebody wants to hear of work that is no run."""
 
 
 class Journal:
@@ -85,8 +89,8 @@ class Journal:
             if due:
                 self.note(step, **self.tally.means())
                 self.tally.clear()
-                if not (self._console.is_terminal or self.silent):
-                    self._console.print(f"step {step}/{self.steps}  {said}", markup=False, highlight=False)
+                if not self._console.is_terminal:
+                    self.say(f"step {step}/{self.steps}  {said}")
 
     def note(self, step: int, **values: float) -> None:
         """Append a line to the log at once."""
@@ -95,10 +99,37 @@ class Journal:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
+    def say(self, text: str) -> None:
+        """A line for whoever watches."""
+        if not self.silent:
+            self._console.print(text, markup=False, highlight=False)
+
     def _said(self, step: int, loss: float) -> str:
         rate = (step - self.start) / (time.monotonic() - self._began)
         left = timedelta(seconds=round((self.steps - step) / rate))
         return f"loss {loss:.4f}  {rate * self.batch:.1f} samples/s  {left} left"
+
+
+@contextmanager
+def watched(what: str, total: int) -> Generator[Callable[[int], None]]:
+    """Progress on stderr of work that is no run, and a line every ten seconds where that is no terminal.
+
+    Yields what is to be told how many of `total` are done.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        bar.update(task, completed=done)
+        if not console.is_terminal and time.monotonic() - last > PATIENCE:
+            last = time.monotonic()
+            console.print(f"{what} {done}/{total}", markup=False, highlight=False)
+
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield tell
 
 
 def _keep(log: Path, step: int) -> None:

@@ -29,7 +29,16 @@ class Ranks:
 
     @classmethod
     def start(cls, device: str) -> Ranks:
-        """Join the other processes, if there are any. On several GPUs, `device` "cuda" is one for each rank."""
+        """Join the other processes, if there are any. On several GPUs, `device` "cuda" is one for each rank.
+
+        Raises:
+            TrainingError: there is no such device.
+        """
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise TrainingError(f"device={device} cannot be used here ({reason}); expected cpu, cuda or mps") from error
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1, torch.device(device))
         from accelerate import PartialState
