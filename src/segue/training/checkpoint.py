@@ -70,6 +70,15 @@ def save(path: Path, run: Run, step: int, seconds: float, config: dict[str, Any]
     part.replace(path)
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The configuration that a checkpoint was written with; empty if there is none, or if it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {})["config"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return {}  # what is wrong, `resume` will say
+
+
 def resume(path: Path, run: Run) -> tuple[int, float]:
     """Load the state from `path` into the run and return (steps done, seconds spent); (0, 0.0) if there is no file.
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -39,6 +39,8 @@ class Recipe:
     def parsed(self, config: Path | None, overrides: Sequence[str]) -> Any:
         """Its Config, from a TOML file (its own if None) and `field=value` overrides, in that order.
 
+        An empty value unsets a field: `start=`.
+
         Raises:
             TrainingError: no such file, a field that the recipe does not have, or a value of the wrong type.
         """
@@ -47,7 +49,7 @@ class Recipe:
             field, equals, value = override.partition("=")
             if not equals:
                 raise TrainingError(f"expected field=value, got {override!r}; for example steps=100")
-            said[field] = _value(value)
+            said[field] = _value(value) if value else self._unset(field)
         known = [item.name for item in fields(self.module.Config)]
         there = f"fields are {', '.join(known)}"
         if other := [field for field in said if field not in known]:
@@ -58,6 +60,10 @@ class Recipe:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise TrainingError(f"{self.name}: {field}: {first['msg']}; {there}") from error
+
+    def _unset(self, field: str) -> str | None:
+        """What `field=` means: nothing, which for a plain string is an empty one."""
+        return "" if get_type_hints(self.module.Config).get(field) is str else None
 
     def run(self, config: Any) -> Any:
         """What its main returns.

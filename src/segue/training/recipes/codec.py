@@ -16,29 +16,33 @@ of the KL codec takes 1230 ms there.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from segue.errors import TrainingError
-from segue.training.adversary import PatchDiscriminator, balance, hinge
-from segue.training.checkpoint import Learner, Run, resume, save
+from segue.training.adversary import GROUPS, PatchDiscriminator, balance, hinge
+from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
+from segue.training.checkpoint import Learner, Run
 from segue.training.data import Corpus, step_generator, step_rng
 from segue.training.ema import Ema
 from segue.training.export import Autoencoder, load_codec, save_codec
-from segue.training.interrupt import Interrupt, stopped
-from segue.training.journal import Journal, save_sheet
+from segue.training.journal import save_sheet
 from segue.training.losses import psnr, read_perceptual, reconstruction
+from segue.training.origins import folder_of
 from segue.training.precision import float_norms
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
+from segue.training.sitting import Sitting, settled
 from segue.types import Perceptual
+
+Blocks = Annotated[tuple[Natural, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -50,36 +54,45 @@ class Config:
     corpus: Path = Path("runs/corpus")
     out: Path = Path("runs/codec")
     kind: Literal["tiny", "kl"] = "tiny"
-    width: int = 32
-    encoder_blocks: tuple[int, ...] = (0, 2, 3, 3)  # of a tiny one; none at full size: they cost most and see least
-    decoder_blocks: tuple[int, ...] = (3, 3, 2, 1)
-    widths: tuple[int, ...] = (1, 2, 4, 4)  # of a KL one, in units of `width`
-    steps: int = 8000
-    batch: int = 8
-    lr: float = 1.2e-3
-    warmup: int = 100
-    decay: int = 2000
-    ema: float = 0.997
-    latent_noise: float = 0.06  # of a tiny one; a KL one samples its posterior
-    latent_weight: float = 0.002  # of |z|^2, or of the KL divergence, per number; keeps latents from growing
+    width: Count = 32
+    encoder_blocks: Blocks = (0, 2, 3, 3)  # of a tiny one; none at full size: they cost most and see least
+    decoder_blocks: Blocks = (3, 3, 2, 1)
+    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 4)  # of a KL one, in units of `width`
+    steps: Count = 8000
+    batch: Count = 8
+    lr: Rate = 1.2e-3
+    warmup: Natural = 100
+    decay: Natural = 2000
+    ema: Memory = 0.997
+    latent_noise: Amount = 0.06  # of a tiny one; a KL one samples its posterior
+    latent_weight: Amount = 0.002  # of |z|^2, or of the KL divergence, per number; keeps latents from growing
     perceptual: str = ""  # "lpips-vgg" or "lpips-alex"
-    perceptual_weight: float = 1.0
-    adversarial: float = 0.0  # how strong, compared with the reconstruction; 0 is off, 0.5 is usual
-    adversarial_start: float = 0.5  # the share of the run that is over when the discriminator begins
-    discriminator_width: int = 32
-    discriminator_lr: float = 1e-3  # keep it above the codec's rate of that time: 2e-4 beside 6e-4 saw nothing for long
-    start: Path | None = None  # an exported codec to go on from, in place of random weights
+    perceptual_weight: Amount = 1.0
+    adversarial: Amount = 0.0  # how strong, compared with the reconstruction; 0 is off, 0.5 is usual
+    adversarial_start: Share = 0.5  # the share of the run that is over when the discriminator begins
+    discriminator_width: Annotated[int, Field(gt=0, multiple_of=GROUPS)] = 32
+    discriminator_lr: Rate = 1e-3  # keep it above the codec's of that time: 2e-4 beside 6e-4 saw nothing for long
+    start: Path | None = None  # an exported codec, or an embedded model's, to go on from, in place of random weights
     decoder_only: bool = False  # keep the encoder of `start`, and so all latents, as they are
-    validation_every: int = 40  # every how many pictures of the corpus are kept for validation
-    seed: int = 1
+    validation_every: Annotated[int, Field(ge=2)] = 40  # every how many pictures of the corpus one is kept back
+    seed: Natural = 1
     device: str = "cpu"
-    bf16: bool = True
-    log_every: int = 50
-    save_every: int = 250
+    bf16: bool | None = None  # None: where it is fast
+    log_every: Count = 50
+    save_every: Count = 250
 
 
 def build(config: Config) -> Autoencoder:
-    """The codec to begin with; a tiny encoder lists its blocks from full size down, the decoder from small size up."""
+    """The codec to begin with; a tiny encoder lists its blocks from full size down, the decoder from small size up.
+
+    Raises:
+        TrainingError: the sizes do not go together, or `start` is a codec of the other kind.
+    """
+    if config.kind == "tiny" and len(config.encoder_blocks) != len(config.decoder_blocks):
+        blocks = f"{config.encoder_blocks} and {config.decoder_blocks}"
+        raise TrainingError(f"encoder_blocks and decoder_blocks must be equally many; got {blocks}")
+    if config.kind == "kl" and config.width % 4:
+        raise TrainingError(f"width of a KL codec must be a multiple of 4; got {config.width}")
     kind: Any = {"tiny": AutoencoderTiny, "kl": AutoencoderKL}[config.kind]
     if config.start is not None:
         codec: Any = load_codec(config.start)
@@ -112,43 +125,31 @@ def main(config: Config) -> Path:
     if config.decoder_only and config.start is None:
         raise TrainingError("decoder_only keeps the encoder of an earlier run: name its exported folder, start=...")
     ranks = Ranks.start(config.device)
+    config = settled(replace(config, start=None if config.start is None else folder_of(config.start, "vae")))
     share = ranks.share(config.batch)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    training, validation = Corpus.load(config.corpus).split(config.validation_every)
+    corpus = Corpus.load(config.corpus)
+    if config.validation_every > len(corpus):
+        raise TrainingError(f"validation_every must be at most {len(corpus)}, the size of the corpus; got more")
+    training, validation = corpus.split(config.validation_every)
     codec = build(config)
-    trained = learning(codec, config)
-    optimizer = torch.optim.AdamW(trained, config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(learning(codec, config), config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     run = Run(codec, optimizer, Ema(codec, config.ema), discriminator(config))
     if config.bf16 and config.device == "cpu":
         float_norms(codec)
     perceptual = read_perceptual(config.perceptual, ranks.device)
-    checkpoint = config.out / "checkpoint.safetensors"
-    start, spent = resume(checkpoint, run)
-    path, silent = config.out / "log.jsonl", not ranks.main
-    log = Journal(
-        path, config.steps, start, spent, config.log_every, batch=config.batch, tally=run.tally, silent=silent
-    )
 
-    with log, Interrupt(ranks) as interrupt:
-        for step in range(start, config.steps):
+    with Sitting(config, run, ranks) as sitting:
+        for step in sitting.steps:
             rows = step_rng(config.seed, step).choice(len(training), config.batch, p=training.weights)
             pictures = training.floats(rows[share]).to(ranks.device)
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
             measured = learn(run, pictures, step, perceptual, config, ranks)
-            ranks.average_gradients(trained)
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            run.ema.update(codec, step + 1)
-            log.step(step + 1, **ranks.means(measured))
-            due, stop = (step + 1) % config.save_every == 0 or step + 1 == config.steps, interrupt.asked()
-            if due and ranks.main:
-                log.note(step + 1, **validate(run, validation, perceptual, config))
-            if (due or stop) and ranks.main:
-                save(checkpoint, run, step + 1, log.seconds, asdict(config))
-            if stop and step + 1 < config.steps:
-                raise stopped(step + 1, config.steps, checkpoint)
+            sitting.learn(step, **measured)
+            if sitting.due(step, config.save_every):
+                sitting.log.note(step + 1, **validate(run, validation, perceptual, config))
+            sitting.close(step)
     return export(run, training, config) if ranks.main else config.out / "vae"
 
 
@@ -181,7 +182,7 @@ def learn(
     Each loss says what it wants of the picture that was made, as a gradient in it; what they want together goes through
     the decoder once.
     """
-    precision = torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.bf16)
+    precision = torch.autocast(ranks.device.type, torch.bfloat16, enabled=bool(config.bf16))
     with precision:
         made, penalty = roundtrip(run.model, pictures, step, config, ranks)
     loss = reconstruction(made, pictures)

@@ -15,8 +15,7 @@ equal time; it teaches the levels between as well, on noised pictures, against a
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,25 +23,26 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from pydantic import ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 
 from segue.diffusion.guidance import classifier_free
-from segue.diffusion.loop import collect, denoise
+from segue.diffusion.loop import denoise
 from segue.diffusion.schedule import Schedule
-from segue.diffusion.starts import from_seeds
 from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
 from segue.models.families.sd import UNetNetwork
 from segue.models.lora import applied
-from segue.training.checkpoint import Run, resume, save
+from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate, Share
+from segue.training.checkpoint import Run
 from segue.training.data import Corpus, step_generator, step_rng
 from segue.training.ema import Ema
-from segue.training.interrupt import Interrupt, stopped
-from segue.training.journal import Journal, save_sheet
+from segue.training.journal import save_sheet
 from segue.training.lowrank import add_low_rank, save_lora
 from segue.training.precision import float_norms
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
+from segue.training.sampling import decoded, sample, shape_of
+from segue.training.sitting import Sitting, settled
 from segue.types import Conditioning, Denoiser, Point, RowId, State, over_rows
 from segue.zoo import load
 
@@ -60,25 +60,25 @@ class Config:
     teacher: str = "emoji"  # an embedded model, or a folder
     corpus: Path = Path("runs/corpus")  # its captions are the prompts
     out: Path = Path("runs/student")
-    student_steps: int = 4
-    teacher_steps: int = 12  # a multiple of the student's
-    guidance: float = 3.0  # of the teacher; the student will need none
-    rank: int = 12
-    blended: float = 0.25  # share of prompts that lie between two, as those of a transition do
-    steps: int = 1200
-    batch: int = 4  # pictures a step; each is student_steps rows of the loss
-    lr: float = 2e-3
-    warmup: int = 20
-    decay: int = 500
-    ema: float = 0.99
-    sheet_prompts: tuple[str, ...] = ("a red apple", "a blue heart", "a cat face", "a castle")
-    sheet_steps: int = 20  # of the teacher; the student takes its own number
-    seed: int = 11
+    student_steps: Count = 4
+    teacher_steps: Count = 12  # a multiple of the student's
+    guidance: Amount = 3.0  # of the teacher; the student will need none
+    rank: Count = 12
+    blended: Share = 0.25  # share of prompts that lie between two, as those of a transition do
+    steps: Count = 1200
+    batch: Count = 4  # pictures a step; each is student_steps rows of the loss
+    lr: Rate = 2e-3
+    warmup: Natural = 20
+    decay: Natural = 500
+    ema: Memory = 0.99
+    sheet_prompts: Prompts = ("a red apple", "a blue heart", "a cat face", "a castle")
+    sheet_steps: Count = 20  # of the teacher; the student takes its own number
+    seed: Natural = 11
     device: str = "cpu"
-    bf16: bool = True
-    log_every: int = 20
-    save_every: int = 100
-    sheet_every: int = 200
+    bf16: bool | None = None  # None: where it is fast
+    log_every: Count = 20
+    save_every: Count = 100
+    sheet_every: Count = 200
 
 
 class Phases(NamedTuple):
@@ -105,6 +105,8 @@ class Lesson(NamedTuple):
 def main(config: Config) -> Path:
     """Train, or go on training, and return the LoRA file (fp16, the averaged weights)."""
     ranks = Ranks.start(config.device)
+    config = settled(config)
+    share = ranks.share(config.batch)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     corpus = Corpus.load(config.corpus)
@@ -115,42 +117,34 @@ def main(config: Config) -> Path:
     student = replace(teacher.denoiser, network=UNetNetwork(network))
     optimizer = torch.optim.AdamW(updates.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=0, fused=True)
     run = Run(updates, optimizer, Ema(updates, config.ema))
-    checkpoint, file = config.out / "checkpoint.safetensors", config.out / "student.safetensors"
-    start, spent = resume(checkpoint, run)
-    aim = sample(teacher, config, config.sheet_steps, config.guidance) if ranks.main else None
-    writing: Any = {"batch": config.batch, "tally": run.tally, "silent": not ranks.main}
-    log = Journal(config.out / "log.jsonl", config.steps, start, spent, config.log_every, **writing)
+    precision = torch.autocast(ranks.device.type, torch.bfloat16, enabled=bool(config.bf16))
+    file = config.out / "student.safetensors"
 
-    with log, Interrupt(ranks) as interrupt:
-        for step in range(start, config.steps):
+    with Sitting(config, run, ranks) as sitting:
+        aim = drawn(teacher, config, config.sheet_steps, config.guidance) if ranks.main and sitting.steps else None
+        for step in sitting.steps:
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
-            cond, blank, noise = draw(teacher, corpus, config, step, ranks.share(config.batch))
-            with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.bf16):
+            cond, blank, noise = draw(teacher, corpus, config, step, share)
+            with precision:
                 lesson = lesson_from(teacher.denoiser, student, phases, noise, cond, blank, config.guidance)
                 loss = step_loss(student, lesson)
             loss.backward()
-            ranks.average_gradients(updates.parameters())
-            nn.utils.clip_grad_norm_(updates.parameters(), 1.0, foreach=True)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            run.ema.update(updates, step + 1)
-            log.step(step + 1, **ranks.means({"loss": loss}))
-            last, stop = step + 1 == config.steps, interrupt.asked()
-            if aim is not None and (last or (step + 1) % config.sheet_every == 0):
+            sitting.learn(step, loss=loss)
+            if aim is not None and sitting.due(step, config.sheet_every):
                 save_lora(file, network, "unet", run.ema.state())
-                log.note(step + 1, gap=compare(teacher, file, aim, config, step + 1))
-            if ranks.main and (last or stop or (step + 1) % config.save_every == 0):
-                save(checkpoint, run, step + 1, log.seconds, asdict(config))
-            if stop and not last:
-                raise stopped(step + 1, config.steps, checkpoint)
+                sitting.log.note(step + 1, gap=compare(teacher, file, aim, config, step + 1))
+            sitting.close(step)
+    if ranks.main:
+        save_lora(file, network, "unet", run.ema.state())
     return file
 
 
 def compare(teacher: LatentDiffusion, lora: Path, aim: Float[Tensor, "n c h w"], config: Config, step: int) -> float:
     """A sheet of the teacher's pictures above the student's, from its file; how far apart their latents are (rms)."""
     with applied(teacher, {lora: 1.0}) as shipped:
-        made = sample(shipped, config, config.student_steps, 1.0)
-    save_sheet(config.out / f"sheet-{step:06d}.png", pictures(teacher, aim, made), columns=8)
+        made = drawn(shipped, config, config.student_steps, 1.0)
+    pairs = torch.cat([decoded(teacher, latents) for latents in (aim, made)], dim=2)
+    save_sheet(config.out / f"sheet-{step:06d}.png", pairs, columns=8)
     return float((made - aim).square().mean().sqrt())
 
 
@@ -242,28 +236,7 @@ def step_loss(student: Denoiser, lesson: Lesson) -> Float[Tensor, ""]:
     return (missed.square().flatten(1).mean(1) + HUBER**2).sqrt().mean() - HUBER
 
 
-def shape_of(model: LatentDiffusion) -> tuple[int, int, int]:
-    """(channels, height, width) of the latents of a picture of the model's own size."""
-    width, height = model.defaults.size
-    return model.codec.channels, height // model.codec.scale, width // model.codec.scale
-
-
-@torch.no_grad()
-def sample(model: LatentDiffusion, config: Config, steps: int, guidance: float) -> Float[Tensor, "n c h w"]:
-    """Latents of the recipe's prompts, seed 0, made as `segue image` makes them."""
-    prompts: Sequence[str] = config.sheet_prompts
-    schedule = model.schedule(steps, model.defaults.size, solver=SOLVER)
-    state = from_seeds([0] * len(prompts), [RowId(p) for p in prompts], schedule, shape_of(model), model.device)
-    text, told = model.text([*prompts, ""]), range(len(prompts))
-    cond = classifier_free(text[told], text[[len(prompts)] * len(prompts)], guidance)
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-        return collect(denoise(model.denoiser, state, schedule, cond), schedule)
-
-
-@torch.no_grad()
-def pictures(
-    model: LatentDiffusion, aim: Float[Tensor, "n c h w"], made: Float[Tensor, "n c h w"]
-) -> Float[Tensor, "n 3 h w"]:
-    """What the teacher drew, above what the student did."""
-    above, below = (torch.cat([model.codec.decode(part) for part in latents.split(8)]) for latents in (aim, made))
-    return torch.cat([above, below], dim=2)
+def drawn(model: LatentDiffusion, config: Config, steps: int, guidance: float) -> Float[Tensor, "n c h w"]:
+    """Latents of the recipe's prompts, seed 0, in float32, as `segue image` draws them."""
+    prompts = config.sheet_prompts
+    return sample(model, prompts, [0] * len(prompts), steps=steps, guidance_scale=guidance, solver=SOLVER)

@@ -15,43 +15,45 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from jaxtyping import Float
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from segue.diffusion.betas import training_levels
-from segue.diffusion.guidance import classifier_free
 from segue.diffusion.levels import Levels
-from segue.diffusion.loop import collect, denoise
 from segue.diffusion.schedule import Schedule
-from segue.diffusion.starts import from_seeds
+from segue.errors import TrainingError
 from segue.models.codec import AutoencoderCodec
 from segue.models.denoiser import NetworkDenoiser
 from segue.models.families.sd import UNetNetwork, assemble
 from segue.models.text import ClipText
-from segue.training.checkpoint import Run, resume, save
+from segue.models.weights import MISFITS
+from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate, Share
+from segue.training.checkpoint import Run
 from segue.training.data import Corpus, step_generator, step_rng
 from segue.training.ema import Ema
 from segue.training.export import load_codec, save_pipeline
-from segue.training.interrupt import Interrupt, stopped
-from segue.training.journal import Journal, save_sheet
+from segue.training.journal import save_sheet, watched
 from segue.training.losses import TrainedPrediction, prediction_error
+from segue.training.origins import folder_of
 from segue.training.precision import float_norms
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
+from segue.training.sampling import decoded, sample
+from segue.training.sitting import Sitting, settled
 from segue.training.tokenizer import train_tokenizer
-from segue.types import Conditioning, Denoiser, Point, RowId
+from segue.types import Conditioning, Denoiser, Point
 
 SCHEDULER: dict[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -67,6 +69,9 @@ SCHEDULER: dict[str, Any] = {
 }
 FLOW: dict[str, Any] = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
 SCHEDULERS: dict[TrainedPrediction, dict[str, Any]] = {"v_prediction": SCHEDULER, "flow_prediction": FLOW}
+TEXT_HEADS = 4
+Widths = Annotated[tuple[Annotated[int, Field(gt=0, multiple_of=32)], ...], Field(min_length=2)]
+"""Channels, of which group normalisation makes 32 groups."""
 
 
 @dataclass(frozen=True)
@@ -76,40 +81,46 @@ class Config:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     corpus: Path = Path("runs/corpus")
-    codec: Path = Path("runs/codec/vae")
+    codec: Path = Path("runs/codec/vae")  # exported by `segue train codec`, or an embedded model's name for its own
     out: Path = Path("runs/t2i")
-    start: Path | None = None  # an exported model to go on from, in place of random weights
-    widths: tuple[int, ...] = (96, 160, 192)  # no attention at the first: it costs most there and helps least
-    heads: int = 4
-    text_width: int = 256
-    text_layers: int = 2
-    positions: int = 24
-    vocabulary: int = 2000
-    steps: int = 9000
-    batch: int = 16
-    lr: float = 5e-4
-    warmup: int = 200
-    decay: int = 2000
-    weight_decay: float = 0.01
-    ema: float = 0.999
+    start: Path | None = None  # an exported model, or an embedded one, to go on from, in place of random weights
+    widths: Widths = (96, 160, 192)  # no attention at the first: it costs most there and helps least
+    heads: Count = 4
+    text_width: Annotated[int, Field(gt=0, multiple_of=TEXT_HEADS)] = 256
+    text_layers: Count = 2
+    positions: Annotated[int, Field(ge=3)] = 24
+    vocabulary: Annotated[int, Field(ge=514)] = 2000  # every byte, alone and at a word's end, and two marks are in it
+    steps: Count = 9000
+    batch: Count = 16
+    lr: Rate = 5e-4
+    warmup: Natural = 200
+    decay: Natural = 2000
+    weight_decay: Amount = 0.01
+    ema: Memory = 0.999
     prediction: TrainedPrediction = "v_prediction"
-    min_snr: float = 0.0  # gamma of Hang et al. 2023; 5 is usual, 0 weighs all levels alike
-    noise_power: float = 1.0  # levels are drawn as u ** power at first; below 1, there are more noisy ones
-    noise_share: float = 0.5  # of the run, over which this relaxes to an even draw
-    drop_captions: float = 0.1  # share of empty captions, for classifier-free guidance
-    guidance: float = 4.0  # of the sheet
-    sheet_prompts: tuple[str, ...] = ("a red apple", "a blue heart", "a cat face", "a castle")
-    sheet_steps: int = 20
-    seed: int = 2
+    min_snr: Amount = 0.0  # gamma of Hang et al. 2023; 5 is usual, 0 weighs all levels alike
+    noise_power: Rate = 1.0  # levels are drawn as u ** power at first; below 1, there are more noisy ones
+    noise_share: Share = 0.5  # of the run, over which this relaxes to an even draw
+    drop_captions: Share = 0.1  # share of empty captions, for classifier-free guidance
+    sheet_prompts: Prompts = ("a red apple", "a blue heart", "a cat face", "a castle")
+    sheet_guidance: Amount = 4.0
+    sheet_steps: Count = 20
+    seed: Natural = 2
     device: str = "cpu"
-    bf16: bool = True
-    log_every: int = 50
-    save_every: int = 300
-    sheet_every: int = 600
+    bf16: bool | None = None  # None: where it is fast
+    log_every: Count = 50
+    save_every: Count = 300
+    sheet_every: Count = 600
 
 
 def build(config: Config, vocabulary: int, size: int) -> nn.ModuleDict:
-    """Untrained parts: `unet` for latents of `size`, and `text` for that many tokens."""
+    """Untrained parts: `unet` for latents of `size`, and `text` for that many tokens.
+
+    Raises:
+        TrainingError: the widths cannot be shared out among the heads.
+    """
+    if any(width % config.heads for width in config.widths[1:]):
+        raise TrainingError(f"widths after the first must be multiples of heads={config.heads}; got {config.widths}")
     rest = len(config.widths) - 1
     unet = UNet2DConditionModel(
         sample_size=size,
@@ -126,7 +137,7 @@ def build(config: Config, vocabulary: int, size: int) -> nn.ModuleDict:
             hidden_size=config.text_width,
             intermediate_size=2 * config.text_width,
             num_hidden_layers=config.text_layers,
-            num_attention_heads=4,
+            num_attention_heads=TEXT_HEADS,
             max_position_embeddings=config.positions,
             bos_token_id=0,
             eos_token_id=1,
@@ -138,22 +149,32 @@ def build(config: Config, vocabulary: int, size: int) -> nn.ModuleDict:
 
 
 def begin_from(parts: Any, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Load the weights of an exported model; a token's embedding goes to where the new tokenizer has that token."""
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-    text: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
-    old = CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab()
-    shared = {number: old[token] for token, number in tokenizer.get_vocab().items() if token in old}
-    weights = text.state_dict()
-    name = next(key for key in weights if key.endswith("token_embedding.weight"))
-    embedding = parts["text"].state_dict()[name].clone()
-    embedding[list(shared)] = weights[name][list(shared.values())]
-    parts["unet"].load_state_dict(unet.state_dict())
-    parts["text"].load_state_dict(weights | {name: embedding})
+    """Load the weights of an exported model; a token's embedding goes to where the new tokenizer has that token.
+
+    Raises:
+        TrainingError: there is no such model, it is damaged, or its network is another.
+    """
+    here: Any = {"local_files_only": True, "use_safetensors": True}
+    try:
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, **here)
+        text: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, **here)
+        old = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True).get_vocab()
+        shared = {number: old[token] for token, number in tokenizer.get_vocab().items() if token in old}
+        weights = text.state_dict()
+        name = next(key for key in weights if key.endswith("token_embedding.weight"))
+        embedding = parts["text"].state_dict()[name].clone()
+        embedding[list(shared)] = weights[name][list(shared.values())]
+        parts["unet"].load_state_dict(unet.state_dict())
+        parts["text"].load_state_dict(weights | {name: embedding})
+    except MISFITS as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise TrainingError(f"start={folder} is no model that this run can begin with: {reason}") from error
 
 
 def main(config: Config) -> Path:
     """Train, or go on training, and return the folder of the exported model (fp16, the averaged weights)."""
     ranks = Ranks.start(config.device)
+    config = settled(with_folders(config))
     share = ranks.share(config.batch)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -170,40 +191,32 @@ def main(config: Config) -> Path:
         parts.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
     run = Run(parts, optimizer, Ema(parts, config.ema))
-    checkpoint = config.out / "checkpoint.safetensors"
-    start, spent = resume(checkpoint, run)
     denoiser = NetworkDenoiser(UNetNetwork(parts["unet"]), config.prediction, max_batch=config.batch)
-    path, silent = config.out / "log.jsonl", not ranks.main
-    log = Journal(
-        path, config.steps, start, spent, config.log_every, batch=config.batch, tally=run.tally, silent=silent
-    )
+    precision = torch.autocast(ranks.device.type, torch.bfloat16, enabled=bool(config.bf16))
 
-    with log, Interrupt(ranks) as interrupt:
-        for step in range(start, config.steps):
+    with Sitting(config, run, ranks) as sitting:
+        for step in sitting.steps:
             rows, captions = draw(corpus, config, step)
             at, eps = noise(config, step, latents.shape[1:])
             x0, eps = latents[rows[share]].to(ranks.device), eps[share].to(ranks.device)
             tokens = tokenizer(captions[share], padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
-            with torch.autocast(ranks.device.type, torch.bfloat16, enabled=config.bf16):
+            with precision:
                 cond = Conditioning(parts["text"](tokens.to(ranks.device)).last_hidden_state)
                 loss = step_loss(denoiser, x0, cond, at[range(config.batch)[share]], eps, config)
             loss.backward()
-            ranks.average_gradients(parts.parameters())
-            nn.utils.clip_grad_norm_(parts.parameters(), 1.0, foreach=True)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            run.ema.update(parts, step + 1)
-            log.step(step + 1, **ranks.means({"loss": loss}))
-            last, stop = step + 1 == config.steps, interrupt.asked()
-            if (stop or last or (step + 1) % config.save_every == 0) and ranks.main:
-                save(checkpoint, run, step + 1, log.seconds, asdict(config))
-            if stop and not last:
-                raise stopped(step + 1, config.steps, checkpoint)
-            if (last or (step + 1) % config.sheet_every == 0) and ranks.main:
+            sitting.learn(step, loss=loss)
+            sitting.close(step)
+            if sitting.due(step, config.sheet_every):
                 export(run, tokenizer, config)
                 save_sheet(config.out / f"sheet-{step + 1:06d}.png", sheet(run, tokenizer, config), columns=8)
     return export(run, tokenizer, config) if ranks.main else config.out / "model"
+
+
+def with_folders(config: Config) -> Config:
+    """The configuration with the folders of embedded models in place of their names."""
+    start = None if config.start is None else folder_of(config.start)
+    return replace(config, codec=folder_of(config.codec, "vae"), start=start)
 
 
 def draw(corpus: Corpus, config: Config, step: int) -> tuple[Tensor, list[str]]:
@@ -252,17 +265,19 @@ def trained_levels(prediction: TrainedPrediction) -> Levels:
 
 def encode_corpus(corpus: Corpus, config: Config) -> Float[Tensor, "n c h w"]:
     """Latents of unit variance of every picture; kept in the run's folder while codec and corpus are the same."""
-    sources = config.codec / "diffusion_pytorch_model.safetensors", config.corpus / "sources.json"
-    key = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    codec = AutoencoderCodec(load_codec(config.codec, config.device), slice=32)
+    key = key_of(config.codec / "diffusion_pytorch_model.safetensors", config.corpus / "sources.json")
     path = config.out / "latents.safetensors"
     if path.exists():
         with safe_open(path, "pt") as file:
             if file.metadata()["made_of"] == key:
                 return file.get_tensor("latents")
-    codec = AutoencoderCodec(load_codec(config.codec, config.device), slice=32)
-    with torch.no_grad():
-        chunks = np.array_split(np.arange(len(corpus)), -(-len(corpus) // 32))
-        latents = torch.cat([codec.encode(corpus.floats(rows)) for rows in chunks]).contiguous()
+    made: list[Tensor] = []
+    with torch.no_grad(), watched("encoding", len(corpus)) as tell:
+        for rows in np.array_split(np.arange(len(corpus)), -(-len(corpus) // 32)):
+            made.append(codec.encode(corpus.floats(rows)))
+            tell(int(rows[-1]) + 1)
+    latents = torch.cat(made).contiguous()
     part = path.with_name(path.name + ".part")
     save_file({"latents": latents}, part, {"made_of": key})
     part.replace(path)
@@ -270,12 +285,20 @@ def encode_corpus(corpus: Corpus, config: Config) -> Float[Tensor, "n c h w"]:
 
 
 def read_tokenizer(corpus: Corpus, config: Config) -> CLIPTokenizer:
-    """The run's tokenizer; learned from all captions when the run begins."""
-    folder = config.out / "tokenizer"
-    if (folder / "merges.txt").exists():
-        return CLIPTokenizer.from_pretrained(folder)
+    """The run's tokenizer; learned from all captions when the run begins, and again if they or its size change."""
+    folder, note = config.out / "tokenizer", config.out / "tokenizer.made_of"
+    key = f"{key_of(config.corpus / 'sources.json')} {config.vocabulary} {config.positions}"
+    if note.exists() and note.read_text("utf-8") == key:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     everything = sorted({caption for captions in corpus.captions for caption in captions})
-    return train_tokenizer(everything, folder, vocabulary=config.vocabulary, positions=config.positions)
+    tokenizer = train_tokenizer(everything, folder, vocabulary=config.vocabulary, positions=config.positions)
+    note.write_text(key, "utf-8")
+    return tokenizer
+
+
+def key_of(*sources: Path) -> str:
+    """A hash of files; what was made of them is made anew when it changes."""
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def averaged(run: Run, tokenizer: CLIPTokenizer, config: Config) -> nn.ModuleDict:
@@ -300,19 +323,5 @@ def sheet(run: Run, tokenizer: CLIPTokenizer, config: Config) -> Float[Tensor, "
     codec = load_codec(config.codec, config.device)
     text = ClipText(parts["text"], tokenizer)
     model = assemble(parts["unet"], text, codec, SCHEDULERS[config.prediction], name="training", weights=())
-    return torch.cat([_pictures(model, config, chunk) for chunk in _chunks(config.sheet_prompts, 8)])
-
-
-def _pictures(model: Any, config: Config, prompts: Sequence[str]) -> Tensor:
-    schedule = model.schedule(config.sheet_steps, model.defaults.size)
-    ids = [RowId(prompt) for prompt in prompts]
-    side = model.defaults.size[0] // model.codec.scale
-    shape = (model.codec.channels, side, side)
-    state = from_seeds([0] * len(prompts), ids, schedule, shape, torch.device(config.device))
-    text, told = model.text([*prompts, ""]), range(len(prompts))  # in one call: a long prompt lengthens all of it
-    cond = classifier_free(text[told], text[[len(prompts)] * len(prompts)], config.guidance)
-    return model.codec.decode(collect(denoise(model.denoiser, state, schedule, cond), schedule))
-
-
-def _chunks(prompts: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [prompts[i : i + size] for i in range(0, len(prompts), size)]
+    made: Any = {"steps": config.sheet_steps, "guidance_scale": config.sheet_guidance}
+    return decoded(model, sample(model, config.sheet_prompts, [0] * len(config.sheet_prompts), **made))

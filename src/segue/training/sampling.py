@@ -1,0 +1,68 @@
+"""Pictures that a recipe shows or learns from, and a benchmark measures: those that `segue image` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from segue.diffusion.guidance import classifier_free
+from segue.diffusion.loop import collect, denoise
+from segue.diffusion.noise import Ancestry, InheritedNoise
+from segue.diffusion.solvers import find_solver
+from segue.diffusion.starts import from_seeds
+from segue.models.bundle import LatentDiffusion
+from segue.temporal.keys import ANY_KEY
+from segue.types import Progress, RowId, silent
+
+
+@torch.no_grad()
+def sample(
+    model: LatentDiffusion,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    solver: str | None = None,
+    batch: int = 16,
+    progress: Progress = silent,
+) -> Float[Tensor, "n c h w"]:
+    """Latents of one picture for each prompt and its seed, of the model's own size, `batch` at a time.
+
+    What is left out is the model's default. Noise that a solver adds on the way is that of each row's own seed, as for
+    a picture that is drawn alone.
+    """
+    settings = model.defaults
+    steps = settings.steps if steps is None else steps
+    scale = settings.guidance_scale if guidance_scale is None else guidance_scale
+    solver = solver or settings.solver
+    schedule = model.schedule(steps, settings.size, solver=solver)
+    made: list[Tensor] = []
+    for first in range(0, len(prompts), batch):
+        words, chosen = prompts[first : first + batch], seeds[first : first + batch]
+        text, told = model.text([*words, ""]), range(len(words))  # in one call: a long prompt lengthens all of it
+        cond = classifier_free(text[told], text[[len(words)] * len(words)], scale)
+        ids = [RowId(str(row)) for row in told]
+        own = {row: Ancestry((seed, seed), (ANY_KEY, ANY_KEY), 0) for row, seed in zip(ids, chosen, strict=True)}
+        state = from_seeds(chosen, ids, schedule, shape_of(model), model.device)
+        states = denoise(
+            model.denoiser, state, schedule, cond, solver=find_solver(solver).solver, kick=InheritedNoise(own)
+        )
+        made.append(collect(states, schedule))
+        progress("drawing", min(first + batch, len(prompts)), len(prompts))
+    return torch.cat(made)
+
+
+@torch.no_grad()
+def decoded(model: LatentDiffusion, latents: Float[Tensor, "n c h w"], batch: int = 8) -> Float[Tensor, "n 3 h w"]:
+    """The pictures of latents, `batch` at a time."""
+    return torch.cat([model.codec.decode(part) for part in latents.split(batch)])
+
+
+def shape_of(model: LatentDiffusion) -> tuple[int, int, int]:
+    """(channels, height, width) of the latents of a picture of the model's own size."""
+    width, height = model.defaults.size
+    return model.codec.channels, height // model.codec.scale, width // model.codec.scale
