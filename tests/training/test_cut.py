@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from segue.cli.main import main
 from segue.errors import TrainingError
 from segue.training import checkpoint
 from segue.training.journal import Journal
-from segue.training.recipes import codec
+from segue.training.recipes import codec, t2i
 
 STEPS = 36
 
@@ -58,22 +58,48 @@ def assert_alike(folder: Path, whole: Path) -> None:
     assert [key for key in expected if not expected[key].equal(found[key])] == []
 
 
-def test_killed_at_a_random_step(corpus: Path, whole: Path, tmp_path: Path) -> None:
-    log, wanted = tmp_path / "log.jsonl", random.randrange(2, 12)
+def kill(arguments: list[str], out: Path, lines_first: int) -> None:
+    """Run a command in a process of its own, and kill -9 it when its log has so many lines."""
+    log = out / "log.jsonl"
     process = subprocess.Popen(
-        [sys.executable, "-c", "from segue.cli.main import main; main()", *command(corpus, tmp_path)],
+        [sys.executable, "-c", "from segue.cli.main import main; main()", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
-    while not log.exists() or log.read_bytes().count(b"\n") < wanted:
+    deadline = time.monotonic() + 120
+    while not log.exists() or log.read_bytes().count(b"\n") < lines_first:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()
     process.wait()
+
+
+def test_a_codec_killed_between_two_checkpoints(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    """The fourth line is that of step 8; the checkpoint then is that of step 6."""
+    kill(command(corpus, tmp_path), tmp_path, 4)
     assert len(lines(tmp_path)) < len(lines(whole)), "it was killed before its end"
     codec.main(codec.Config(**fields(corpus, tmp_path)))
     assert_alike(tmp_path, whole)
+
+
+def test_text_to_picture_killed_between_two_checkpoints(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    parts = {"widths": (32, 32), "text_width": 32, "text_layers": 1, "vocabulary": 560, "positions": 8}
+    times = {"steps": 14, "batch": 2, "warmup": 1, "decay": 4, "log_every": 1, "save_every": 4, "sheet_every": 99}
+    seen = {"sheet_steps": 1, "sheet_prompts": ("an apple",)}
+    configs = [
+        t2i.Config(**{"corpus": corpus, "codec": whole / "vae", "out": tmp_path / name, **parts, **times, **seen})
+        for name in ("alone", "killed")
+    ]
+    killed = configs[1].out
+    given = {name: value for name, value in asdict(configs[1]).items() if value is not None}
+    listed = {name: json.dumps(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    kill(["train", "t2i", *(f"{name}={value}" for name, value in listed.items())], killed, 6)
+    assert (killed / "checkpoint.safetensors").exists() and not (killed / "model").exists()
+    for config in configs:
+        t2i.main(config)
+    assert_alike(killed, configs[0].out)
+    models = [load_file(c.out / "model" / "unet" / "diffusion_pytorch_model.safetensors") for c in configs]
+    assert [key for key in models[0] if not models[0][key].equal(models[1][key])] == []
 
 
 def test_killed_while_a_checkpoint_is_written(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,15 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(
         expected, resumed = load_file(one), load_file(other)
         assert expected.keys() == resumed.keys()
         assert [key for key in expected if not expected[key].equal(resumed[key])] == []
+
+
+def test_the_file_is_there_whatever_was_cut_or_deleted(config: Config, lora: Path, tmp_path: Path) -> None:
+    """It is made of the checkpoint, whether or not steps are left."""
+    shutil.copy(config.out / "checkpoint.safetensors", tmp_path)
+    for steps in (STEPS, 1):
+        again = student.main(dataclasses.replace(config, out=tmp_path, steps=steps))
+        assert again.read_bytes() == lora.read_bytes()
+        again.unlink()
 
 
 def test_the_file_changes_the_unet_and_nothing_else(config: Config, lora: Path) -> None:
