@@ -28,6 +28,7 @@ from segue.training.pictures import (
     place,
     recolour,
     to_hsv,
+    turned_side,
 )
 from segue.training.sources import STYLES, Shelf, read_members, tarball
 
@@ -120,7 +121,8 @@ def test_objects_stay_whole_and_as_they_were_where_asked(corpus: Path) -> None:
     angles = set()
     for entry in manifest(corpus):
         placement = Placement(**entry["placement"])
-        assert max(abs(placement.dx), abs(placement.dy)) + placement.half <= 0.5 + 2e-3
+        half = placement.scale / 2 * turned_side(placement.angle)
+        assert max(abs(placement.dx), abs(placement.dy)) + half <= 0.5 + 2e-3
         assert not (placement.flip and entry["concept"] == "⭐")
         assert not (placement.angle and entry["concept"] == "🐘")
         angles.add(placement.angle)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from segue.training.pictures import CANONICAL, Placement
@@ -70,29 +71,35 @@ def names(concept: Concept, colour: str) -> list[str]:
     return said + words if concept.free else said
 
 
-def captions(concept: Concept, look: Look, *, colour_needed: bool = False) -> list[str]:
+def captions(concept: Concept, look: Look, *, taken: Container[str] = frozenset()) -> list[str]:
     """All captions of a picture, the same one more than once where it should be seen more often.
 
     A placement that has a name is said in two of three captions and left out in the third: a prompt that leaves it out
     leaves it to the seed. So it is with grounds: three of five captions leave them out, since guidance drives out what
     few pictures of a caption have. Line art has no colour to name.
 
-    colour_needed: the bare noun means another picture (a green apple is no "apple", a blue heart no "heart").
+    taken: names, in lower case, that mean other emoji (a green apple is no "apple", a blue heart no "heart", and an
+    airplane that stands there small is no "small airplane").
     """
     called = names(concept, look.colour)
     if look.style == "line art":
         called = names(concept, concept.colour)[: len(concept.also) + 3]
-    elif colour_needed:
-        called = [word for word in called if word.startswith(look.colour)]
+    called = [word for word in called if word.lower() not in taken]
     size, place = placed(look.placement)
     templates = TEMPLATES[look.style]
     plain = [template.format(word, a=article(word)) for word in called for template in templates]
-    sized = [f"{size} {word}".strip() for word in called]
+    sized = [word for word in (f"{size} {word}".strip() for word in called) if word.lower() not in taken]
     exact = [", ".join([template.format(word, a=article(word)), *place]) for word in sized for template in templates]
     tags = [tag for tag in concept.keywords if usable_tag(tag, concept, look.colour)][:6]
     tagged = [f"{called[i % len(called)]}, {tag}" for i, tag in enumerate(tags)] if look.style == "3d" else []
     everything = plain + exact * 2 if size or place else plain + tagged
+    everything = [caption for caption in everything if shown_thing(caption).lower() not in taken]
     return [caption for caption in _on_ground(everything, look.background) if len(caption.split()) <= LONGEST]
+
+
+def shown_thing(caption: str) -> str:
+    """What a caption begins with, without its article: "small airplane" of "a small airplane, upside down"."""
+    return re.sub(r"^(an?|the) ", "", caption.partition(",")[0])
 
 
 def _on_ground(said: list[str], background: str) -> Iterator[str]:
@@ -126,18 +133,14 @@ def placed(placement: Placement) -> tuple[str, list[str]]:
 
 
 def usable_tag(tag: str, concept: Concept, colour: str) -> bool:
-    """Whether a keyword of the package may stand behind the name: no colour that is not shown, not the name again."""
+    """Whether a keyword of the package may stand behind the name: no colour that is not shown, no style, no name."""
     said = tag.lower()
     wrong = COLOUR_WORDS.intersection(said.split()) - {colour}
-    return not wrong and said not in (concept.noun.lower(), concept.name.lower()) and said.isascii() and len(said) < 20
+    known = (concept.noun.lower(), concept.name.lower(), *TEMPLATES)
+    return not wrong and said not in known and said.isascii() and len(said) < 20
 
 
 COLOUR_WORDS = frozenset(
     {"red", "orange", "yellow", "green", "teal", "blue", "purple", "pink"}
     | {"brown", "black", "white", "gray", "grey", "gold", "golden", "silver"}
 )
-
-
-def vocabulary(concepts: Iterable[Concept]) -> list[str]:
-    """The nouns that a model trained on these concepts knows, in order, each once."""
-    return list(dict.fromkeys(concept.noun for concept in concepts))

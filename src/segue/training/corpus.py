@@ -15,13 +15,17 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from segue.errors import TrainingError
+from segue.training.bounds import Amount, Count, Natural, Rate, Share
 from segue.training.captions import Concept, Look, captions
+from segue.training.journal import watched
+from segue.training.naming import meanings, others, recolours, told_apart
 from segue.training.pictures import (
     DARK,
     GROUNDS,
@@ -56,23 +60,19 @@ class CorpusConfig:
     """
 
     which: Literal["listed", "published", "unseen"] = "listed"
-    size: int = 128
-    seed: int = 7
-    moved: int = 36  # shifted, scaled, turned, perhaps mirrored variants of a concept in its own colour
-    moved_colours: int = 2  # the same for each recolour
-    wild: float = 0.25  # the share of those that are moved so far that captions say it
-    styled: int = 8  # pictures of a concept in each drawn style
-    captions: int = 24  # kept for each picture
-    weight_listed: float = 1.0  # how much oftener listed concepts are drawn than others, where there are others
-    weight_plain: float = 0.12  # its own colour, in the middle, on white
-    weight_ground: float = 0.18  # its own colour, in the middle, on a coloured ground
-    weight_colour: float = 0.20  # recoloured, in the middle
-    weight_moved: float = 0.32  # anywhere else
-    weight_styled: float = 0.18  # flat, gradient, line art
-
-    def __post_init__(self) -> None:
-        if self.styled < 4:
-            raise TrainingError(f"styled must be at least 4 pictures for each style, got {self.styled}")
+    size: Annotated[int, Field(ge=8)] = 128
+    seed: Natural = 7
+    moved: Count = 36  # shifted, scaled, turned, perhaps mirrored variants of a concept in its own colour
+    moved_colours: Natural = 2  # the same for each recolour
+    wild: Share = 0.25  # the share of those that are moved so far that captions say it
+    styled: Annotated[int, Field(ge=4)] = 8  # pictures of a concept in each drawn style
+    captions: Count = 24  # kept for each picture
+    weight_listed: Rate = 1.0  # how much oftener listed concepts are drawn than others, where there are others
+    weight_plain: Amount = 0.12  # its own colour, in the middle, on white
+    weight_ground: Amount = 0.18  # its own colour, in the middle, on a coloured ground
+    weight_colour: Amount = 0.20  # recoloured, in the middle
+    weight_moved: Amount = 0.32  # anywhere else
+    weight_styled: Amount = 0.18  # flat, gradient, line art
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,15 @@ class ConceptList:
         if not asked <= set(HUES):
             unknown = ", ".join(sorted(asked - set(HUES)))
             raise TrainingError(f"{path}: held-out colours must be among {', '.join(HUES)}; got {unknown}")
+        if strangers := [character for character in found.held_out if character not in found.concepts]:
+            raise TrainingError(f"{path}: held out are colours of {', '.join(strangers)}, not among the concepts")
         return found
+
+    @property
+    def unsaid(self) -> list[str]:
+        """What no picture may be called: the held-out colours before all words for the thing."""
+        lines = ((self.concepts[character], colours) for character, colours in self.held_out.items())
+        return [f"{colour} {word}" for line, colours in lines for colour in colours for word in (line.noun, *line.also)]
 
 
 def chosen(shelf: Shelf, listed: ConceptList, which: str) -> tuple[list[Concept], list[Emoji]]:
@@ -155,17 +163,6 @@ def _described(emoji: Emoji, listed: ConceptList) -> dict[str, Any]:
     near = min(HUES, key=lambda word: abs((HUES[word][0] - degrees + 180) % 360 - 180))
     clear = share > 0.55 and not people and near not in emoji.name.lower()
     return {"noun": emoji.name.lower(), "colour": near if clear else "", "flip": emoji.group != "Symbols"}
-
-
-def recolours(concept: Concept, all_concepts: Sequence[Concept], held_out: Mapping[str, Sequence[str]]) -> list[str]:
-    """The colours a concept is also shown in: not its own, none held out, none that another concept already has."""
-    if not concept.recolour or not concept.colour:
-        return []
-    taken = {c.colour for c in all_concepts if c.noun == concept.noun}
-    taken |= {c.name.lower().removesuffix(" " + concept.noun) for c in all_concepts if c.noun == concept.noun}
-    if concept.colour == "brown":  # turned to red or orange it would hardly change
-        taken |= {"orange"}
-    return [word for word in HUES if word not in taken and word not in held_out.get(concept.character, ())]
 
 
 def variants(
@@ -243,29 +240,52 @@ def build(
     concepts_path: Path = CONCEPTS,
     packages: Sequence[Package] = PACKAGES,
 ) -> int:
-    """Write the corpus to the folder `out` and return its number of pictures: for the list about three minutes."""
+    """Write the corpus to the folder `out` and return its number of pictures: for the list about three minutes.
+
+    While it is built over an older one, the folder holds no corpus.
+    """
     listed = ConceptList.read(concepts_path)
     concepts, emoji = chosen(Shelf.read(tarballs, packages), listed, config.which)
+    means = meanings(concepts, listed.unsaid)
     entries: list[Entry] = []
     out.mkdir(parents=True, exist_ok=True)
-    with Stack(out / "pictures.npy", (config.size, config.size, 3)) as pictures:
-        for index, (concept, one) in enumerate(zip(concepts, emoji, strict=True)):
+    (out / "sources.json").unlink(missing_ok=True)
+    pictures, watch = Stack(out / "pictures.npy", (config.size, config.size, 3)), watched("concepts", len(concepts))
+    with pictures, watch as tell:
+        for index, (concept, one) in enumerate(zip(told_apart(concepts, means), emoji, strict=True)):
             rng = np.random.default_rng((config.seed, index))
-            originals = styles_of(one)
-            colours = recolours(concept, concepts, listed.held_out) if can_recolour(concept, originals["3d"]) else []
             factor = config.weight_listed if concept.character in listed.concepts else 1.0
-            shared = any(other.noun == concept.noun for other in concepts[:index])
-            drawn = [style for style in originals if style != "3d" and not (style == "line art" and shared)]
-            for look, weight in variants(concept, colours, drawn, config, rng):
-                said = captions(concept, look, colour_needed=shared and look.colour != "")
-                kept = [str(caption) for caption in rng.choice(said, config.captions)]
-                pictures.append(to_bytes(draw(originals[look.style], concept, look, config.size)))
-                entries.append(
-                    Entry(concept.character, concept.noun, **vars(look), weight=factor * weight, captions=tuple(kept))
-                )
+            for look, weight, said, picture in shown(concept, styles_of(one), means, config, rng):
+                pictures.append(picture)
+                known: dict[str, Any] = {"weight": factor * weight, "captions": said, **vars(look)}
+                entries.append(Entry(concept.character, concept.noun, **known))
+            tell(index + 1)
         count = len(entries)
     _write(out, entries, _sources(config, packages, concepts_path))
     return count
+
+
+def shown(
+    concept: Concept,
+    originals: Mapping[str, Picture],
+    means: Mapping[str, str],
+    config: CorpusConfig,
+    rng: np.random.Generator,
+) -> Iterator[tuple[Look, float, tuple[str, ...], NDArray[np.uint8]]]:
+    """Every picture of a concept: its look, weight, captions, and its bytes (size, size, 3).
+
+    Args:
+        concept: as `told_apart` leaves it.
+        originals: what `styles_of` gives for its emoji.
+        means: what `meanings` gives for all concepts.
+    """
+    colours = recolours(concept, means) if can_recolour(concept, originals["3d"]) else []
+    shared, taken = means[concept.noun.lower()] != concept.character, others(concept, means)
+    drawn = [style for style in originals if style != "3d" and not (style == "line art" and shared)]
+    for look, weight in variants(concept, colours, drawn, config, rng):
+        kept = rng.choice(captions(concept, look, taken=taken), config.captions)
+        picture = to_bytes(draw(originals[look.style], concept, look, config.size))
+        yield look, weight, tuple(str(caption) for caption in kept), picture
 
 
 def styles_of(emoji: Emoji) -> dict[str, Picture]:

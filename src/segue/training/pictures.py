@@ -57,11 +57,6 @@ class Placement:
     angle: float = 0.0
     flip: bool = False
 
-    @property
-    def half(self) -> float:
-        """Half the side of the upright square around the turned object, as a share of the picture."""
-        return self.scale / 2 * turned_side(self.angle)
-
 
 CANONICAL = Placement()
 

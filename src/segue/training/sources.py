@@ -76,7 +76,7 @@ LEFT_OUT = frozenset({"paperclip", "linked-paperclips", "video-game", "copyright
 """Names in the published list that are, or look like, somebody's mark, or that Microsoft's own list does not have."""
 
 
-def tarball(package: Package, folder: Path, *, verify: bool = True) -> Path:
+def tarball(package: Package, folder: Path) -> Path:
     """The package's tarball in `folder`, fetched with `npm pack` if it is not there, its hash checked.
 
     Raises TrainingError when it cannot be fetched or is not the file that was pinned.
@@ -93,11 +93,9 @@ def tarball(package: Package, folder: Path, *, verify: bool = True) -> Path:
                 f"could not fetch {package.name}@{package.version}: {detail.strip()[-200:]}; "
                 f"install npm, or put {package.filename} into {folder}"
             ) from error
-    if verify:
-        found = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
-        if found != package.sha512:
-            wanted = package.sha512
-            raise TrainingError(f"{path} is not the pinned file: expected sha512 {wanted}, got {found}; delete it")
+    found = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    if found != package.sha512:
+        raise TrainingError(f"{path} is not the pinned file: expected sha512 {package.sha512}, got {found}; delete it")
     return path
 
 
