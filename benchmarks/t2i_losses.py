@@ -11,6 +11,7 @@ yardstick: each of them weighs the levels in its own way.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -19,14 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from segue.diffusion.guidance import classifier_free
-from segue.diffusion.loop import collect, denoise
-from segue.diffusion.starts import from_seeds
 from segue.models.loading import load_model
 from segue.models.perceptual import Lpips, is_here
 from segue.training.data import Corpus
 from segue.training.recipes import t2i
-from segue.types import RowId
+from segue.training.sampling import sample
 
 NOUNS = ("apple", "cat face", "rocket", "castle", "car", "fish", "heart", "tulip", "owl", "teapot", "guitar", "house")
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -51,9 +49,12 @@ def small_corpus(source: Path, out: Path) -> Path:
             kept.append(i)
             text += json.dumps(lines[i] | {"captions": own, "weight": 1.0}, ensure_ascii=False) + "\n"
     out.mkdir(parents=True, exist_ok=True)
+    (out / "sources.json").unlink(missing_ok=True)
     np.save(out / "pictures.npy", np.load(source / "pictures.npy", mmap_mode="r")[kept])
     (out / "manifest.jsonl").write_text(text, "utf-8")
-    (out / "sources.json").write_text((source / "sources.json").read_text("utf-8"), "utf-8")
+    sources = json.loads((source / "sources.json").read_text("utf-8"))
+    digest = hashlib.sha256((out / "pictures.npy").read_bytes()).hexdigest()
+    (out / "sources.json").write_text(json.dumps(sources | {"pictures_sha256": digest}, indent=1), "utf-8")
     return out
 
 
@@ -67,17 +68,13 @@ def measure(folder: Path, corpus: Corpus, steps: int, guidance: float, seeds: in
     """How far what a model draws is from what the captions stand for, over all captions and `seeds` noises."""
     model = load_model(folder, device="cpu", dtype="float32")
     perceptual = Lpips.load("alex") if is_here("lpips-alex") else None
-    schedule = model.schedule(steps, model.defaults.size)
     found: dict[str, list[float]] = {"latents": [], "lpips": []}
     for rows in np.array_split(np.arange(len(corpus)), -(-len(corpus) // 8)):
         pictures = corpus.floats(rows)
         wanted = model.codec.encode(pictures)
         prompts = [corpus.captions[row][0] for row in rows]
-        cond = classifier_free(model.text(prompts), model.text([""] * len(prompts)), guidance)
         for seed in range(seeds):
-            ids = [RowId(prompt) for prompt in prompts]
-            state = from_seeds([seed] * len(prompts), ids, schedule, wanted.shape[1:], torch.device("cpu"))
-            made = collect(denoise(model.denoiser, state, schedule, cond), schedule)
+            made = sample(model, prompts, [seed] * len(prompts), steps=steps, guidance_scale=guidance, solver="ddim")
             found["latents"] += (made - wanted).square().mean((1, 2, 3)).tolist()
             if perceptual is not None:
                 found["lpips"] += perceptual(model.codec.decode(made), pictures).tolist()

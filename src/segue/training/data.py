@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,15 +27,41 @@ class Corpus:
 
     @classmethod
     def load(cls, folder: Path) -> Corpus:
-        """Read what `segue.training.corpus.build` wrote, all of it into memory (50 KB a picture at 128 pixels)."""
+        """Read what `segue.training.corpus.build` wrote, all of it into memory (50 KB a picture at 128 pixels).
+
+        The pictures are held against the hash that was taken when they were built, which takes about a second a GB.
+
+        Raises:
+            TrainingError: there is no corpus, or its files are damaged or not of one build.
+        """
         if not (folder / "sources.json").exists():
             raise TrainingError(f"no corpus in {folder}: build one first: segue train corpus")
-        pictures = torch.from_numpy(np.load(folder / "pictures.npy"))
+        try:
+            return cls._checked(folder)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise TrainingError(f"the corpus in {folder} is damaged ({reason}); rebuild it") from error
+
+    @classmethod
+    def _checked(cls, folder: Path) -> Corpus:
+        """The corpus of a folder; whatever is raised says that it is damaged."""
+        wanted = json.loads((folder / "sources.json").read_text("utf-8"))["pictures_sha256"]
+        with (folder / "pictures.npy").open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+                raise ValueError("pictures.npy is not the file that sources.json tells of")
+        pictures = np.load(folder / "pictures.npy", allow_pickle=False)
         lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text("utf-8").splitlines()]
-        if len(lines) != len(pictures):
-            raise TrainingError(f"{folder}: {len(pictures)} pictures, {len(lines)} lines in manifest.jsonl; rebuild it")
         weights = np.array([line["weight"] for line in lines], np.float64)
-        return cls(pictures, weights / weights.sum(), tuple(tuple(line["captions"]) for line in lines))
+        captions = tuple(tuple(line["captions"]) for line in lines)
+        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or not len(pictures):
+            raise ValueError(f"expected pictures of uint8 (n, h, w, 3), got {pictures.dtype} {pictures.shape}")
+        if len(lines) != len(pictures):
+            raise ValueError(f"{len(pictures)} pictures, {len(lines)} lines in manifest.jsonl")
+        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):
+            raise ValueError("weights must be finite, not negative, and not all 0")
+        if not all(said and all(isinstance(caption, str) for caption in said) for said in captions):
+            raise ValueError("every picture needs captions")
+        return cls(torch.from_numpy(pictures), weights / weights.sum(), captions)
 
     def __len__(self) -> int:
         return len(self.pictures)

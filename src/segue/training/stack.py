@@ -9,11 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segue.errors import TrainingError
+
+ROOM = 10**12
+
 
 class Stack:
     """Write uint8 arrays of one shape to `path` as a .npy file (n, *shape). A context manager.
 
     The file appears under its name when the block ends well, and not at all when it does not.
+
+    Raises:
+        TrainingError: when the block ends, if the number of arrays does not fit the header.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -22,7 +29,7 @@ class Stack:
 
     def __enter__(self) -> Stack:
         self._file = self._part.open("wb")
-        self._header(10**12)  # as long as the final one will be, or longer: headers are padded to 64 bytes
+        self._header(ROOM)  # headers are padded, so that those of fewer arrays are as long
         self._start = self._file.tell()
         return self
 
@@ -35,12 +42,19 @@ class Stack:
             fits = self._file.tell() == self._start
         if kind is None and fits:
             self._part.replace(self.path)
-        else:
-            self._part.unlink()
+            return
+        self._part.unlink()
+        if kind is None:
+            raise TrainingError(f"{self.path}: {self.count} arrays are more than its header has room for")
 
     def append(self, one: NDArray[np.uint8]) -> None:
-        """Add one array."""
-        assert one.shape == self.shape and one.dtype == np.uint8
+        """Add one array.
+
+        Raises:
+            TrainingError: it is of another shape or type.
+        """
+        if one.shape != self.shape or one.dtype != np.uint8:
+            raise TrainingError(f"{self.path} takes uint8 arrays {self.shape}; got {one.dtype} {one.shape}")
         self._file.write(np.ascontiguousarray(one).data)
         self.count += 1
 
