@@ -14,17 +14,32 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from segue.errors import TrainingError
+from segue.errors import ModelNotFoundError, TrainingError
 from segue.models.families.sd import AUTOENCODERS
+from segue.models.weights import read_json, read_network
+from segue.training.folders import replaced
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
 
 
 def load_codec(folder: Path, device: str | torch.device = "cpu") -> Autoencoder:
-    """Read a codec of either kind, in float32 and ready to be used."""
-    kind = AUTOENCODERS[codec_kind(folder)]
-    codec: Any = kind.from_pretrained(folder, torch_dtype=torch.float32)
-    return codec.to(device).eval()
+    """Read a codec of either kind, in float32 and ready to be used or to learn."""
+    return load_part(AUTOENCODERS[codec_kind(folder)], folder, device)
+
+
+def load_part(kind: type[Any], folder: Path, device: str | torch.device = "cpu") -> Any:
+    """Read an exported network of that class, in float32 and in eval mode; its weights may be trained on.
+
+    Nothing is downloaded, and no pickle is opened.
+
+    Raises:
+        ModelNotFoundError: there is no such folder, or it has no weights.
+        UnsafeFileError: its weights come as a pickle only.
+        CheckpointError: they are damaged, or do not fit its config.json.
+    """
+    stem = "model" if kind is CLIPTextModel else "diffusion_pytorch_model"
+    network, _ = read_network(kind, folder, stem, torch.device(device), torch.float32)
+    return network.requires_grad_(True)
 
 
 def codec_kind(folder: Path) -> str:
@@ -32,10 +47,11 @@ def codec_kind(folder: Path) -> str:
 
     Raises:
         TrainingError: there is none, or it is of another kind.
+        CheckpointError: its config.json is damaged.
     """
     try:
-        kind = json.loads((folder / "config.json").read_text("utf-8")).get("_class_name")
-    except OSError as error:
+        kind = read_json(folder / "config.json").get("_class_name")
+    except ModelNotFoundError as error:
         raise TrainingError(f"no codec in {folder}: train one first (segue train codec), or name its folder") from error
     if kind not in AUTOENCODERS:
         raise TrainingError(f"{folder}: expected a codec of {' or '.join(AUTOENCODERS)}, got {kind}")
@@ -45,13 +61,14 @@ def codec_kind(folder: Path) -> str:
 def save_codec(codec: Autoencoder, scaling_factor: float, folder: Path) -> Path:
     """Write the codec; `scaling_factor` turns its latents into unit variance."""
     codec.register_to_config(scaling_factor=scaling_factor)
-    codec.half().save_pretrained(folder)
-    settings = folder / "config.json"
-    config = json.loads(settings.read_text("utf-8"))
-    if isinstance(codec, AutoencoderTiny):
-        config.pop("block_out_channels", None)  # written by AutoencoderTiny, and then warned about when it reads it
-    config.pop("_name_or_path", None)  # a path of this machine
-    _write_json(settings, config)
+    with replaced(folder) as part:
+        codec.half().save_pretrained(part)
+        settings = part / "config.json"
+        config = json.loads(settings.read_text("utf-8"))
+        if isinstance(codec, AutoencoderTiny):
+            config.pop("block_out_channels", None)  # written by AutoencoderTiny, and then warned about when it reads it
+        config.pop("_name_or_path", None)  # a path of this machine
+        _write_json(settings, config)
     return folder
 
 
@@ -64,11 +81,18 @@ def save_pipeline(
     scheduler: Mapping[str, Any],
 ) -> Path:
     """Write a whole model to `folder`; `tokenizer` and `codec` are folders that are copied. The parts become fp16."""
-    unet.half().save_pretrained(folder / "unet")
-    _save_text(text.half(), folder / "text_encoder")
-    for part, source in (("tokenizer", tokenizer), ("vae", codec)):
-        shutil.copytree(source, folder / part, dirs_exist_ok=True)
-    (folder / "scheduler").mkdir(exist_ok=True)
+    with replaced(folder) as part:
+        unet.half().save_pretrained(part / "unet")
+        _save_text(text.half(), part / "text_encoder")
+        for name, source in (("tokenizer", tokenizer), ("vae", codec)):
+            shutil.copytree(source, part / name)
+        _save_settings(part, scheduler, codec_kind(codec))
+    return folder
+
+
+def _save_settings(folder: Path, scheduler: Mapping[str, Any], codec: str) -> None:
+    """The scheduler's configuration, and the list of the parts; `codec` is the name of a class."""
+    (folder / "scheduler").mkdir()
     version = {"_diffusers_version": diffusers.__version__}
     _write_json(folder / "scheduler" / "scheduler_config.json", {**scheduler, **version})
     index = {
@@ -82,10 +106,9 @@ def save_pipeline(
         "text_encoder": ["transformers", CLIPTextModel.__name__],
         "tokenizer": ["transformers", CLIPTokenizer.__name__],
         "unet": ["diffusers", UNet2DConditionModel.__name__],
-        "vae": ["diffusers", codec_kind(codec)],
+        "vae": ["diffusers", codec],
     }
-    _write_json(folder / "model_index.json", index)  # last: a folder that has it is whole
-    return folder
+    _write_json(folder / "model_index.json", index)
 
 
 def _save_text(text: CLIPTextModel, folder: Path) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 from transformers import CLIPTokenizer
 
+from segue.training.folders import replaced
+
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")  # letters, single digits, other signs
 
@@ -34,11 +36,11 @@ def train_tokenizer(captions: Iterable[str], folder: Path, *, vocabulary: int, p
     pieces: Any = merges  # pairs; the annotation of transformers knows only the lines of a file
     special = {"bos_token": BEGIN, "eos_token": END, "unk_token": END, "pad_token": END}
     tokenizer = CLIPTokenizer(vocab=vocab, merges=pieces, model_max_length=positions, **special)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), "utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    with replaced(folder) as part:
+        tokenizer.save_pretrained(part)
+        (part / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), "utf-8")
+        (part / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
     return tokenizer
 
 
