@@ -1,9 +1,11 @@
-"""Sheets to look at: 64 prompts at one seed, and 8 prompts at 8 seeds, nothing chosen by eye.
+"""Sheets to look at: 64 prompts at one seed, and 8 prompts at 8 seeds, nothing chosen by eye; or ten transitions.
 
     python benchmarks/sheets.py --model emoji -o runs/sheets
+    python benchmarks/sheets.py --model emoji -o runs/sheets --transitions
 
 The first four rows are things of the frozen list, taken at even distances; the other four are pairs of thing and colour
-that no training picture shows, the last of them in a style or on a ground as well.
+that no training picture shows, the last of them in a style or on a ground as well. Of the transitions, one a row, every
+frame is drawn by the model, and the key pictures share a seed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,19 @@ from segue.training.corpus import ConceptList
 from segue.training.journal import save_sheet
 
 SEEDED = ("a lion", "a red apple", "a castle", "a rocket", "a cat", "a tree", "a car", "line art of a fish")
+TRANSITIONS = (
+    ("a lion", "a tiger"),
+    ("a red apple", "a green apple"),
+    ("a sun", "a moon"),
+    ("a car", "a bus"),
+    ("a house", "a castle"),
+    ("a tulip", "a sunflower"),
+    ("a cat", "a dog"),
+    ("a balloon", "a heart"),
+    ("a fish", "a whale"),
+    ("a star", "a snowflake"),
+)
+COLUMNS = 12
 DRESSED = (
     "flat icon of {a} {}",
     "{a} {} on a blue background",
@@ -52,14 +67,34 @@ def drawn(model: LatentDiffusion, prompts: Sequence[str], seeds: Sequence[int]) 
     return torch.cat([segue.Image(prompt, seed=seed).run(model).frames[:] for prompt, seed in jobs])
 
 
+def morphed(model: LatentDiffusion, seed: int, frames: int, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
+    """Of each transition's film, `COLUMNS` frames from its first to its last, (n, 3, h, w)."""
+    rows: list[torch.Tensor] = []
+    for number, pair in enumerate(pairs, start=1):
+        film = segue.Transition(pair, seeds=(seed,), seconds=frames / 24, fps=24).run(model).frames
+        rows += [film[at : at + 1] for at in (round(i * (frames - 1) / (COLUMNS - 1)) for i in range(COLUMNS))]
+        print(f"{number}: {pair[0]} to {pair[1]}", flush=True)
+    return torch.cat(rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Draw the two sheets that a model's card is judged by.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=None, help="as segue.load takes it")
-    parser.add_argument("--seed", type=int, default=0, help="of the 64 prompts")
+    parser.add_argument("--seed", type=int, default=0, help="of the 64 prompts, or of the transitions")
+    parser.add_argument("--transitions", action="store_true", help="ten transitions, and nothing else")
+    parser.add_argument("--frames", type=int, default=COLUMNS, help=f"of each film, of which {COLUMNS} are shown")
+    parser.add_argument("--first", type=int, default=len(TRANSITIONS), help="so many of the transitions only")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/sheets"))
     options = parser.parse_args(arguments)
+    if options.frames < COLUMNS:
+        parser.error(f"--frames must be {COLUMNS} or more, got {options.frames}")
     model = segue.load(options.model)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.transitions:
+        pictures = morphed(model, options.seed, options.frames, TRANSITIONS[: options.first])
+        save_sheet(options.out / "transitions.png", pictures, columns=COLUMNS)
+        print(f"wrote {options.out}/transitions.png, a row for each")
+        return
     prompts = listed(32) + unseen(32)
     print("\n".join(", ".join(prompts[i : i + 8]) for i in range(0, 64, 8)))
     save_sheet(options.out / "prompts.png", drawn(model, prompts, [options.seed] * 64), columns=8)
