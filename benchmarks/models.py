@@ -127,6 +127,7 @@ def measure_nouns(
     verdicts = bench.judge(pictures, progress=say)
     found = accuracy(verdicts, asked, [SHADED["3d"]] * len(asked))
     table = {"top1": found.top1, "top5": found.top5, "nouns": len(nouns), "pictures": len(asked)}
+    table = {**table, "of": len(bench.judge.nouns), "not_asked": sorted(set(bench.judge.nouns) - set(nouns))}
     return (
         {**table, "never_seen": missed(verdicts, asked), "seconds_per_picture": seconds / len(asked)},
         pictures,
@@ -172,7 +173,7 @@ def measure_styles(model: LatentDiffusion, bench: Bench, nouns: Sequence[str]) -
     assert bench.judge is not None
     chosen = [nouns[i * len(nouns) // bench.scale.styled] for i in range(bench.scale.styled)]
     table: dict[str, Any] = {}
-    for style in ("3d", "flat", "line art"):
+    for style in TEMPLATES:
         template = "3d {}" if style == "3d" else TEMPLATES[style][0]
         prompts = [template.format(noun, a=article(noun)) for noun in chosen]
         verdicts = bench.judge(generate(model, prompts, [0] * len(prompts), bench.scale.steps))
@@ -237,7 +238,9 @@ def lines(name: str, table: dict[str, Any]) -> Iterator[str]:
     if "nouns" in table:
         nouns, pairs, frechet = table["nouns"], table["combinations"], table["frechet"]
         seen = f"top-1 {nouns['top1']:.1%}, top-5 {nouns['top5']:.1%}"
-        yield f"  {nouns['nouns']} nouns, {nouns['pictures']} pictures    {seen}"
+        yield f"  {nouns['nouns']} of {nouns['of']} nouns, {nouns['pictures']} pictures    {seen}"
+        if nouns["not_asked"]:
+            yield f"    not asked for: {', '.join(nouns['not_asked'])}"
         yield f"    never recognised: {', '.join(nouns['never_seen']) or 'none'}"
         if pairs["combinations"]:
             yield (

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import save_file
 
+from models.tiny import write_model
+
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "transition.py"
+SHORT = ["--frames", "4", "--repeat", "1", "--json"]
 
 
 def test_a_tree_by_levels_takes_fewer_calls_for_the_same_rows() -> None:
@@ -46,6 +50,46 @@ def test_the_embedded_model_is_there_in_under_a_second() -> None:
     parts = json.loads(done.stdout)
     assert parts["import torch"] > 0
     assert 0 < parts["segue.load, quickest"] < 1
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of 64 pixels, which is drawn with in three steps."""
+    folder = write_model(tmp_path_factory.mktemp("models") / "tiny", vae="tiny", length=24)
+    card = 'name = "tiny"\nsummary = "Noise"\nlicence = "MIT"\n[defaults]\nsteps = 3\n'
+    (folder / "card.toml").write_text(card, "utf-8")
+    return folder
+
+
+def test_a_picture_and_a_film_are_timed_as_a_user_makes_them(tiny: Path) -> None:
+    """A model that does not come with this installation is passed over in a line."""
+    change = f"import sys, speed; speed.MODELS = ({str(tiny)!r}, 'nothing'); sys.argv[1:] = {SHORT!r}; speed.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", change],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(BENCHMARK.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == "nothing is passed over: it does not come with this installation\n"
+    (table,) = json.loads(done.stdout)
+    picture, film = table["picture"], table["film"]
+    assert (picture["frames"], picture["calls"], picture["rows"]) == (1, table["steps"], 2 * table["steps"])
+    assert (film["frames"], film["native"]) == (4, 4)
+    assert 2 * picture["rows"] < film["rows"] < 4 * picture["rows"]
+    assert min(film[part] for part in ("draw", "decode", "write")) > 0
+
+
+def test_transitions_are_drawn_a_row_each(tiny: Path, tmp_path: Path) -> None:
+    asked = ["--model", str(tiny), "--transitions", "--first", "2", "-o", str(tmp_path / "sheets")]
+    subprocess.run(
+        [sys.executable, str(BENCHMARK.with_name("sheets.py")), *asked],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=True,
+    )
+    with Image.open(tmp_path / "sheets" / "transitions.png") as sheet:
+        assert sheet.size == (12 * 64, 2 * 64)
 
 
 @pytest.fixture
@@ -82,7 +126,7 @@ def judge_models(cache: Path, *arguments: str) -> subprocess.CompletedProcess[st
 def test_models_are_measured_as_far_as_it_goes_without_downloaded_weights(tmp_path: Path, corpus: Path) -> None:
     done = judge_models(tmp_path / "cache", "--held-out", str(corpus), "--judge-corpus", str(corpus))
     table = json.loads(done.stdout)
-    assert "fetch('efficientnet-lite0')" in table["missing"]
+    assert "segue models --fetch efficientnet-lite0" in table["missing"]
     assert "\n" not in table["missing"]
     (found,) = table["models"].values()
     assert 15 < found["codec"]["psnr"] < 60
@@ -108,7 +152,8 @@ def test_models_are_judged_by_what_their_pictures_show(tmp_path: Path, corpus: P
     assert found["nouns"]["top1"] <= found["nouns"]["top5"] <= 1
     assert found["combinations"]["combinations"] > 0
     assert found["combinations"]["both"] <= min(found["combinations"]["noun"], found["combinations"]["colour"])
-    assert set(found["styles"]) == {"3d", "flat", "line art"}
+    assert (found["nouns"]["nouns"], found["nouns"]["of"], found["nouns"]["not_asked"]) == (4, 4, [])
+    assert set(found["styles"]) == {"3d", "flat", "gradient", "line art"}
     assert found["frechet"]["distance"] > 0
     assert found["diversity"]["within"] > 0
     kept = list(corpus.glob("judge-*.safetensors"))
