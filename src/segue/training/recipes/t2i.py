@@ -33,7 +33,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from segue.diffusion.betas import training_levels
 from segue.diffusion.levels import Levels
 from segue.diffusion.schedule import Schedule
-from segue.errors import TrainingError
+from segue.errors import ModelError, TrainingError
 from segue.models.codec import AutoencoderCodec
 from segue.models.denoiser import NetworkDenoiser
 from segue.models.families.sd import UNetNetwork, assemble
@@ -43,7 +43,7 @@ from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate,
 from segue.training.checkpoint import Run
 from segue.training.data import Corpus, step_generator, step_rng
 from segue.training.ema import Ema
-from segue.training.export import load_codec, save_pipeline
+from segue.training.export import load_codec, load_part, save_pipeline
 from segue.training.journal import save_sheet, watched
 from segue.training.losses import TrainedPrediction, prediction_error
 from segue.training.origins import folder_of
@@ -154,10 +154,9 @@ def begin_from(parts: Any, tokenizer: CLIPTokenizer, folder: Path) -> None:
     Raises:
         TrainingError: there is no such model, it is damaged, or its network is another.
     """
-    here: Any = {"local_files_only": True, "use_safetensors": True}
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, **here)
-        text: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, **here)
+        unet = load_part(UNet2DConditionModel, folder / "unet")
+        text = load_part(CLIPTextModel, folder / "text_encoder")
         old = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True).get_vocab()
         shared = {number: old[token] for token, number in tokenizer.get_vocab().items() if token in old}
         weights = text.state_dict()
@@ -166,7 +165,7 @@ def begin_from(parts: Any, tokenizer: CLIPTokenizer, folder: Path) -> None:
         embedding[list(shared)] = weights[name][list(shared.values())]
         parts["unet"].load_state_dict(unet.state_dict())
         parts["text"].load_state_dict(weights | {name: embedding})
-    except MISFITS as error:
+    except (ModelError, *MISFITS) as error:
         reason = str(error).strip().partition("\n")[0]
         raise TrainingError(f"start={folder} is no model that this run can begin with: {reason}") from error
 
