@@ -141,8 +141,9 @@ def test_a_stack_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="uint8 arrays"), Stack(tmp_path / "grown.npy", (2,)) as grown:
         grown.append(np.zeros(2, np.uint8))
         grown.append(np.zeros(3, np.uint8))
+    wrong: Any = np.zeros(2, np.float32)
     with pytest.raises(TrainingError, match="float32"), Stack(tmp_path / "grown.npy", (2,)) as grown:
-        grown.append(np.zeros(2, np.float32))  # pyright: ignore[reportArgumentType]
+        grown.append(wrong)
     assert list(tmp_path.iterdir()) == []
 
 
