@@ -29,7 +29,7 @@ class Corpus:
     def load(cls, folder: Path) -> Corpus:
         """Read what `segue.training.corpus.build` wrote, all of it into memory (50 KB a picture at 128 pixels).
 
-        The pictures are held against the hash that was taken when they were built, which takes about a second a GB.
+        The pictures are held against the hash that was taken when they were built, which takes about 3 s a GB.
 
         Raises:
             TrainingError: there is no corpus, or its files are damaged or not of one build.
