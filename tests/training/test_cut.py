@@ -83,11 +83,19 @@ def test_a_codec_killed_between_two_checkpoints(corpus: Path, whole: Path, tmp_p
 
 
 def test_text_to_picture_killed_between_two_checkpoints(corpus: Path, whole: Path, tmp_path: Path) -> None:
-    parts = {"widths": (32, 32), "text_width": 32, "text_layers": 1, "vocabulary": 560, "positions": 8}
-    times = {"steps": 14, "batch": 2, "warmup": 1, "decay": 4, "log_every": 1, "save_every": 4, "sheet_every": 99}
-    seen = {"sheet_steps": 1, "sheet_prompts": ("an apple",)}
+    parts: dict[str, Any] = {"widths": (32, 32), "text_width": 32, "text_layers": 1, "vocabulary": 560, "positions": 8}
+    times: dict[str, Any] = {
+        "steps": 14,
+        "batch": 2,
+        "warmup": 1,
+        "decay": 4,
+        "log_every": 1,
+        "save_every": 4,
+        "sheet_every": 99,
+    }
+    seen: dict[str, Any] = {"sheet_steps": 1, "sheet_prompts": ("an apple",)}
     configs = [
-        t2i.Config(**{"corpus": corpus, "codec": whole / "vae", "out": tmp_path / name, **parts, **times, **seen})
+        t2i.Config(corpus=corpus, codec=whole / "vae", out=tmp_path / name, **parts, **times, **seen)
         for name in ("alone", "killed")
     ]
     killed = configs[1].out

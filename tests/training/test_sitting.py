@@ -87,7 +87,11 @@ def test_the_precision_is_decided_once(config: Config, tmp_path: Path, monkeypat
     for fast in (True, False):
         begun = rewritten(config, tmp_path, bf16=fast)
         assert settled(begun).bf16 is fast
-        monkeypatch.setattr(sitting, "fast_bf16", lambda device, fast=fast: fast)
+
+        def ask(device: str, fast: bool = fast) -> bool:
+            return fast
+
+        monkeypatch.setattr(sitting, "fast_bf16", ask)
         assert settled(dataclasses.replace(config, out=tmp_path / "new")).bf16 is fast
 
 
