@@ -71,9 +71,14 @@ def launch(corpus: Path, out: Path, count: int) -> None:
         )
         for rank in range(count)
     ]
-    for process in processes:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=300)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()  # one that waits for another which failed
+            process.communicate()
 
 
 def logged(folder: Path) -> list[dict[str, float]]:
