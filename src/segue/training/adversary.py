@@ -11,30 +11,29 @@ from segue.training.ranks import Ranks
 
 Pictures = Float[Tensor, "b 3 h w"]
 Verdicts = Float[Tensor, "b 1 y x"]
-GROUPS = 8
+CONTRAST = 4.0
+"""Brings what is left of a picture without its local mean to about the scale of a picture."""
 
 
 class PatchDiscriminator(nn.Sequential):
     """Says of each patch of pictures in [0, 1] whether it is real (positive) or made (negative).
 
-    Isola et al. 2017, arXiv:1611.07004, section 6.1.2, with three halvings (patches of 70 pixels) and their
-    initialisation. Deviations: group in place of batch normalisation, so that a picture's verdict does not depend on
-    its companions or on the number of ranks, and no more than 4 x `width` channels: the network costs 0.3 GFLOP for a
-    picture of 128 pixels at width 32, 1.0 at 64.
+    Isola et al. 2017, arXiv:1611.07004, section 6.1.2, with three halvings (patches of 70 pixels). Deviations: it sees
+    what a picture has beyond its local mean, since plain grounds and soft shading are the same in both and a codec
+    loses what is fine; with the pictures themselves it still told nothing apart after 1,500 steps, with these it does
+    within a hundred. No normalisation, which divides just that out. And no more than 4 x `width` channels: the network
+    costs 0.3 GFLOP for a picture of 128 pixels at width 32, 1.0 at 64.
     """
 
     def __init__(self, width: int) -> None:
         layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for before, after, stride in ((width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 4 * width, 1)):
-            layers += [nn.Conv2d(before, after, 4, stride, 1, bias=False), nn.GroupNorm(GROUPS, after)]
-            layers += [nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(before, after, 4, stride, 1), nn.LeakyReLU(0.2)]
         super().__init__(*layers, nn.Conv2d(4 * width, 1, 4, 1, 1))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, 0.0, 0.02)
 
     def forward(self, input: Pictures) -> Verdicts:
-        return super().forward(input * 2 - 1)
+        mean = functional.avg_pool2d(input, 3, 1, 1, count_include_pad=False)
+        return super().forward(CONTRAST * (input - mean))
 
 
 def hinge(of_real: Verdicts, of_made: Verdicts) -> Float[Tensor, ""]:

@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
 from segue.errors import TrainingError
-from segue.training.adversary import GROUPS, PatchDiscriminator, balance, hinge
+from segue.training.adversary import PatchDiscriminator, balance, hinge
 from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
 from segue.training.checkpoint import Learner, Run
 from segue.training.data import Corpus, step_generator, step_rng
@@ -70,7 +70,7 @@ class Config:
     perceptual_weight: Amount = 1.0
     adversarial: Amount = 0.0  # how strong, compared with the reconstruction; 0 is off, 0.5 is usual
     adversarial_start: Share = 0.5  # the share of the run that is over when the discriminator begins
-    discriminator_width: Annotated[int, Field(gt=0, multiple_of=GROUPS)] = 32
+    discriminator_width: Count = 32
     discriminator_lr: Rate = 1e-3  # keep it above the codec's of that time: 2e-4 beside 6e-4 saw nothing for long
     start: Path | None = None  # an exported codec, or an embedded model's, to go on from, in place of random weights
     decoder_only: bool = False  # keep the encoder of `start`, and so all latents, as they are
@@ -165,8 +165,6 @@ def discriminator(config: Config) -> Learner | None:
     if not config.adversarial:
         return None
     rival: Any = PatchDiscriminator(config.discriminator_width)
-    if config.bf16 and config.device == "cpu":
-        float_norms(rival)
     rival = rival.to(config.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         rival.parameters(), config.discriminator_lr, betas=(0.5, 0.9), weight_decay=0.0, fused=True
