@@ -44,7 +44,7 @@ SHORT = ("steps=1", "decay=1", "warmup=1", "batch=2")
         ("codec", "validation_every=100000", "validation_every must be at most"),
         ("codec", "decoder_blocks=[1,1]", "must be equally many"),
         ("codec", "latent_noise=-1", "latent_noise: "),
-        ("codec", "discriminator_width=9", "discriminator_width: "),
+        ("codec", "discriminator_width=0", "discriminator_width: "),
     ],
 )
 def test_a_mistake_is_a_line(

@@ -102,7 +102,8 @@ def test_two_ranks_make_of_a_run_what_one_does(corpus: Path, tmp_path: Path) -> 
         # Of weights, a rounded gradient near 0 moves some by a whole step of Adam; what it remembers says more.
         gradients = [key for key in here if ".exp_avg." in f".{key}"]
         assert gradients
-        assert [key for key in gradients if not here[key].allclose(there[key], rtol=0, atol=1e-4)] == []
+        apart = {key: float((here[key] - there[key]).norm() / here[key].norm().clamp(min=1e-4)) for key in gradients}
+        assert max(apart.values()) < 0.1, max(apart, key=apart.__getitem__)
     assert (tmp_path / "two" / "t2i" / "model" / "model_index.json").is_file()
 
 
