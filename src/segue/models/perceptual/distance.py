@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal
 
 from torch import nn
@@ -14,7 +15,7 @@ SMALLEST = 32
 """Pixels along a side, below which the deepest stage of a network has nothing to look at."""
 
 
-class PictureDistance(nn.Module):
+class PictureDistance(nn.Module, ABC):
     """A Perceptual on pictures, made of a network. Subclasses have a name, and say what is between two pictures."""
 
     @property
@@ -35,6 +36,6 @@ class PictureDistance(nn.Module):
             )
         return self.between(a, b)
 
+    @abstractmethod
     def between(self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         """One distance per pair of pictures, which are checked."""
-        raise NotImplementedError
