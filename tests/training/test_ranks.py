@@ -103,7 +103,7 @@ def test_two_ranks_make_of_a_run_what_one_does(corpus: Path, tmp_path: Path) -> 
         gradients = [key for key in here if ".exp_avg." in f".{key}"]
         assert gradients
         apart = {key: float((here[key] - there[key]).norm() / here[key].norm().clamp(min=1e-4)) for key in gradients}
-        assert max(apart.values()) < 0.1, max(apart, key=apart.__getitem__)
+        assert max(apart.values()) < {"codec": 1e-4, "t2i": 0.05}[name], max(apart, key=apart.__getitem__)
     assert (tmp_path / "two" / "t2i" / "model" / "model_index.json").is_file()
 
 
