@@ -76,7 +76,8 @@ def captions(concept: Concept, look: Look, *, taken: Container[str] = frozenset(
 
     A placement that has a name is said in two of three captions and left out in the third: a prompt that leaves it out
     leaves it to the seed. So it is with grounds: three of five captions leave them out, since guidance drives out what
-    few pictures of a caption have. Line art has no colour to name.
+    few pictures of a caption have. A mirrored object is always called so: where the seed was to choose which way things
+    face, the small network drew both at once (a T-Rex with two heads). Line art has no colour to name.
 
     taken: names, in lower case, that mean other emoji (a green apple is no "apple", a blue heart no "heart", and an
     airplane that stands there small is no "small airplane").
@@ -86,12 +87,15 @@ def captions(concept: Concept, look: Look, *, taken: Container[str] = frozenset(
         called = names(concept, concept.colour)[: len(concept.also) + 3]
     called = [word for word in called if word.lower() not in taken]
     size, place = placed(look.placement)
+    facing = ["mirrored"] if look.placement.flip else []
     templates = TEMPLATES[look.style]
-    plain = [template.format(word, a=article(word)) for word in called for template in templates]
+    plain = [", ".join([template.format(word, a=article(word)), *facing]) for word in called for template in templates]
     sized = [word for word in (f"{size} {word}".strip() for word in called) if word.lower() not in taken]
-    exact = [", ".join([template.format(word, a=article(word)), *place]) for word in sized for template in templates]
+    said = [*facing, *place]
+    exact = [", ".join([template.format(word, a=article(word)), *said]) for word in sized for template in templates]
     tags = [tag for tag in concept.keywords if usable_tag(tag, concept, look.colour)][:6]
-    tagged = [f"{called[i % len(called)]}, {tag}" for i, tag in enumerate(tags)] if look.style == "3d" else []
+    tagged = [", ".join([called[i % len(called)], tag, *facing]) for i, tag in enumerate(tags)]
+    tagged = tagged if look.style == "3d" else []
     everything = plain + exact * 2 if size or place else plain + tagged
     everything = [caption for caption in everything if shown_thing(caption).lower() not in taken]
     return [caption for caption in _on_ground(everything, look.background) if len(caption.split()) <= LONGEST]

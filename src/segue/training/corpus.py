@@ -48,6 +48,9 @@ from segue.training.stack import Stack
 
 COLOURED = tuple(word for word in GROUNDS if word != "white")
 
+MIRRORED = 0.25
+"""Share of the pictures of things that are not alike on both sides."""
+
 CONCEPTS = Path(__file__).with_name("concepts.toml")
 
 
@@ -195,7 +198,11 @@ def variants(
 
 def faced(rng: np.random.Generator, concept: Concept) -> Placement:
     """In the middle, as it is or mirrored."""
-    return Placement(flip=concept.flip and bool(rng.random() < 0.5))
+    return Placement(flip=_mirrored(rng, concept))
+
+
+def _mirrored(rng: np.random.Generator, concept: Concept) -> bool:
+    return concept.flip and bool(rng.random() < MIRRORED)
 
 
 def _ground(rng: np.random.Generator) -> str:
@@ -215,8 +222,7 @@ def moved(rng: np.random.Generator, concept: Concept, *, wild: bool) -> Placemen
     scale = float(rng.uniform(0.5, 1.0) if wild else rng.uniform(0.72, 1.0)) / turned_side(angle)
     room = 0.5 - scale / 2 * turned_side(angle)
     dx, dy = (float(v) for v in rng.uniform(-room, room, 2))
-    flip = concept.flip and bool(rng.random() < 0.5)
-    return Placement(round(scale, 3), round(dx, 3), round(dy, 3), round(angle, 1), flip)
+    return Placement(round(scale, 3), round(dx, 3), round(dy, 3), round(angle, 1), _mirrored(rng, concept))
 
 
 def draw(picture: Picture, concept: Concept, look: Look, size: int) -> Picture:
