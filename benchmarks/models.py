@@ -27,11 +27,6 @@ import numpy as np
 import torch
 from judge import QUICK, SHADED, Scale, Shelf, find_judge, measure_judge, say
 
-from segue.diffusion.guidance import classifier_free
-from segue.diffusion.loop import denoise
-from segue.diffusion.noise import NamedNoise
-from segue.diffusion.solvers import find_solver
-from segue.diffusion.starts import from_seeds
 from segue.errors import ModelAccessError, SegueError
 from segue.evaluation.colour import object_colours
 from segue.evaluation.diversity import diversity
@@ -41,9 +36,9 @@ from segue.evaluation.frechet import frechet_distance
 from segue.evaluation.recognition import Accuracy, Judge, Verdict, accuracy
 from segue.models.bundle import LatentDiffusion
 from segue.models.perceptual import EfficientNetDistance, Lpips, is_here
-from segue.temporal.keys import ANY_KEY
 from segue.training.captions import TEMPLATES, article
 from segue.training.corpus import ConceptList
+from segue.training.sampling import decoded, sample
 from segue.types import Perceptual
 from segue.zoo import load
 from segue.zoo.load import default, find_card
@@ -62,27 +57,9 @@ class Bench:
     held_out: Shelf | None
 
 
-def generate(
-    model: LatentDiffusion, prompts: Sequence[str], seeds: Sequence[int], steps: int | None, batch: int = 16
-) -> torch.Tensor:
+def generate(model: LatentDiffusion, prompts: Sequence[str], seeds: Sequence[int], steps: int | None) -> torch.Tensor:
     """One picture for each prompt and seed, (n, 3, h, w) in [0, 1]: what `segue image` makes, many at a time."""
-    made: list[torch.Tensor] = []
-    settings = model.defaults
-    schedule = model.schedule(steps or settings.steps, settings.size)
-    scale = model.codec.scale
-    shape = (model.codec.channels, settings.size[1] // scale, settings.size[0] // scale)
-    with torch.no_grad():
-        for start in range(0, len(prompts), batch):
-            words, chosen = list(prompts[start : start + batch]), list(seeds[start : start + batch])
-            texts = model.text([*words, ""])
-            nothing = texts[[len(words)] * len(words)]
-            cond = classifier_free(texts[list(range(len(words)))], nothing, settings.guidance_scale)
-            state = from_seeds(chosen, [ANY_KEY] * len(words), schedule, shape, model.device)
-            solver = find_solver(settings.solver).solver
-            *_, state = denoise(model.denoiser, state, schedule, cond, solver=solver, kick=NamedNoise(0))
-            made.append(model.codec.decode(state.x).float().cpu().clamp(0, 1))
-            say("generating", start + len(words), len(prompts))
-    return torch.cat(made)
+    return decoded(model, sample(model, prompts, seeds, steps=steps, progress=say)).cpu()
 
 
 def measure_codec(model: LatentDiffusion, bench: Bench) -> dict[str, Any]:
