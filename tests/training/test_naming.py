@@ -17,13 +17,28 @@ from segue.training.pictures import CANONICAL, Placement
 from segue.training.sources import Shelf
 
 PACKAGES = Path(os.environ.get("SEGUE_PACKAGES", "runs/packages"))
-CAT = Concept("🐱", "cat face", "cat face", "orange", also=("cat", "kitty"))
-WHOLE_CAT = Concept("🐈", "cat", "cat", "orange")
-BOOKS = (Concept("📕", "closed book", "book", "red", free=True), Concept("📗", "green book", "green book"))
-PLANES = (Concept("✈️", "airplane", "airplane", "gray"), Concept("🛩️", "small airplane", "small airplane", "gray"))
-SHOES = (Concept("👟", "running shoe", "running shoe", also=("shoe",)), Concept("🥿", "flat shoe", "flat shoe"))
-SNOWMEN = (Concept("⛄", "snowman without snow", "snowman", "white"), Concept("☃️", "snowman", "snowman"))
-BRICKS = (Concept("🅰️", "brick one", "brick", "red"), Concept("🅱️", "brick two", "brick", "yellow"))
+CAT = Concept("cat face", "orange", character="🐱", name="cat face", also=("cat", "kitty"))
+WHOLE_CAT = Concept("cat", "orange", character="🐈", name="cat")
+BOOKS = (
+    Concept("book", "red", character="📕", name="closed book", free=True),
+    Concept("green book", character="📗", name="green book"),
+)
+PLANES = (
+    Concept("airplane", "gray", character="✈️", name="airplane"),
+    Concept("small airplane", "gray", character="🛩️", name="small airplane"),
+)
+SHOES = (
+    Concept("running shoe", character="👟", name="running shoe", also=("shoe",)),
+    Concept("flat shoe", character="🥿", name="flat shoe"),
+)
+SNOWMEN = (
+    Concept("snowman", "white", character="⛄", name="snowman without snow"),
+    Concept("snowman", character="☃️", name="snowman"),
+)
+BRICKS = (
+    Concept("brick", "red", character="🅰️", name="brick one"),
+    Concept("brick", "yellow", character="🅱️", name="brick two"),
+)
 EVERYTHING = (CAT, WHOLE_CAT, *BOOKS, *PLANES, *SHOES, *SNOWMEN, *BRICKS)
 UNSAID = ("blue cat face", "blue cat")
 
@@ -81,7 +96,11 @@ def test_the_shipped_list_is_unambiguous() -> None:
     listed = ConceptList.read(CONCEPTS)
     nouns = [line.noun for line in listed.concepts.values()]
     concepts = [
-        Concept(character, f"{line.colour} {line.noun}" if nouns.count(line.noun) > 1 else line.noun, **vars(line))
+        Concept(
+            **vars(line),
+            character=character,
+            name=f"{line.colour} {line.noun}" if nouns.count(line.noun) > 1 else line.noun,
+        )
         for character, line in listed.concepts.items()
     ]
     law(concepts, listed)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+from pydantic import ConfigDict
+
 from segue.training.pictures import CANONICAL, Placement
 
 TEMPLATES = {
@@ -27,19 +29,26 @@ LONGEST = 16
 
 
 @dataclass(frozen=True)
-class Concept:
-    """A line of concepts.toml with what the packages say about that emoji."""
+class ConceptLine:
+    """A line of concepts.toml, as it is written there."""
 
-    character: str
-    name: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
     noun: str
     colour: str = ""
     also: tuple[str, ...] = ()
-    keywords: tuple[str, ...] = ()
     recolour: bool = True
     flip: bool = True
     turn: bool = True
     free: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept(ConceptLine):
+    """A line with what the packages say about that emoji."""
+
+    character: str
+    name: str
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

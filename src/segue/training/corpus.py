@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from segue.errors import TrainingError
 from segue.training.bounds import Amount, Count, Natural, Rate, Share
-from segue.training.captions import Concept, Look, captions
+from segue.training.captions import Concept, ConceptLine, Look, captions
 from segue.training.journal import watched
 from segue.training.naming import meanings, others, recolours, told_apart
 from segue.training.pictures import (
@@ -93,25 +93,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """A line of concepts.toml, as it is written there."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    noun: str
-    colour: str = ""
-    also: tuple[str, ...] = ()
-    recolour: bool = True
-    flip: bool = True
-    turn: bool = True
-    free: bool = False
-
-
-@dataclass(frozen=True)
 class ConceptList:
     """concepts.toml: the concepts by emoji, and the (emoji, colour) pairs that are never shown."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    concepts: dict[str, _Line]
+    concepts: dict[str, ConceptLine]
     held_out: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     @classmethod
@@ -140,7 +126,7 @@ def chosen(shelf: Shelf, listed: ConceptList, which: str) -> tuple[list[Concept]
     """The concepts to show, each with its emoji, in a fixed order."""
     if which == "listed":
         emoji = [shelf.emoji(character) for character in listed.concepts]
-        return [_concept(e, vars(listed.concepts[e.character])) for e in emoji], emoji
+        return [_concept(e, listed.concepts[e.character]) for e in emoji], emoji
     everything = shelf.everything()
     back = {e.character for e in unseen(everything, listed)}
     emoji = [e for e in everything if (e.character in back) == (which == "unseen")]
@@ -153,19 +139,19 @@ def unseen(everything: Sequence[Emoji], listed: ConceptList) -> list[Emoji]:
     return others[5::20]
 
 
-def _concept(emoji: Emoji, line: Mapping[str, Any]) -> Concept:
-    return Concept(character=emoji.character, name=emoji.name, keywords=emoji.keywords, **line)
+def _concept(emoji: Emoji, line: ConceptLine) -> Concept:
+    return Concept(**vars(line), character=emoji.character, name=emoji.name, keywords=emoji.keywords)
 
 
-def _described(emoji: Emoji, listed: ConceptList) -> dict[str, Any]:
+def _described(emoji: Emoji, listed: ConceptList) -> ConceptLine:
     """The line of an emoji: the list's, or for one that is not listed what its picture says about its colour."""
     if emoji.character in listed.concepts:
-        return vars(listed.concepts[emoji.character])
+        return listed.concepts[emoji.character]
     people = emoji.group == "People & Body"
     degrees, share = dominant_hue(decode(emoji.picture))
     near = min(HUES, key=lambda word: abs((HUES[word][0] - degrees + 180) % 360 - 180))
     clear = share > 0.55 and not people and near not in emoji.name.lower()
-    return {"noun": emoji.name.lower(), "colour": near if clear else "", "flip": emoji.group != "Symbols"}
+    return ConceptLine(emoji.name.lower(), near if clear else "", flip=emoji.group != "Symbols")
 
 
 def variants(
