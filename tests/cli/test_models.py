@@ -9,50 +9,22 @@ import pytest
 from huggingface_hub import constants
 
 from cli.conftest import Run
+from dots import FAST
 from segue.zoo import cards
-
-CARD = """
-name = "fruit"
-summary = "Draws fruit on a plate, one at a time, and says so in a line that is longer than a terminal is wide."
-licence = "MIT"
-concepts = 2
-vocabulary = ["apple", "pear", "tree-ripened pear of the garden"]
-
-[words]
-colours = ["red", "green"]
-
-[defaults]
-size = [64, 64]
-steps = 9
-guidance_scale = 3.5
-solver = "ddim"
-"""
-FAST = """
-name = "fruit-fast"
-summary = "Draws fruit in 2 steps."
-licence = "Apache-2.0"
-base = "fruit"
-lora = "student.safetensors"
-[defaults]
-steps = 2
-"""
 
 
 @pytest.fixture
-def zoo(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def zoo(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two models, one derived from the other, and a cache of the hub with nothing in it."""
-    weights = tmp_path / "weights"
-    shutil.copytree(checkpoint, weights / "fruit")
-    (weights / "fruit" / "card.toml").write_text(CARD, encoding="utf-8")
-    (weights / "fruit" / "card.md").write_text("# fruit\n", encoding="utf-8")
-    (weights / "fruit-fast").mkdir()
-    (weights / "fruit-fast" / "card.toml").write_text(FAST, encoding="utf-8")
-    (weights / "fruit-fast" / "student.safetensors").write_bytes(b"x" * 5000)
-    monkeypatch.setattr(cards, "WEIGHTS", weights)
+    (embedded / "card.md").write_text("# dots\n", encoding="utf-8")
+    fast = embedded.with_name("dots-fast")
+    fast.mkdir()
+    (fast / "card.toml").write_text(FAST, encoding="utf-8")
+    (fast / "student.safetensors").write_bytes(b"x" * 5000)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("SEGUE_MODEL", "fruit")
+    monkeypatch.setenv("SEGUE_MODEL", "dots")
     monkeypatch.setenv("COLUMNS", "80")
-    return weights
+    return embedded.parent
 
 
 def cached(root: Path, name: str, model: Path) -> Path:
@@ -76,27 +48,27 @@ def test_a_line_says_what_matters(run: Run, zoo: Path) -> None:
     answer = run("models")
     assert (answer.code, answer.err) == (0, "")
     said = " ".join(answer.out.split())
-    assert "fruit (used unless --model says otherwise) Draws fruit on a plate" in said
-    assert "Stable Diffusion, 64x64, 2 things by 3 names, " in said
-    assert "Stable Diffusion, LoRA of fruit, 64x64, 2 things by 3 names, 5.14 kB, Apache-2.0" in said
+    assert "dots (used unless --model says otherwise) Draws dots on a plate" in said
+    assert "Stable Diffusion, 64x32, 2 things by 3 names, " in said
+    assert "Stable Diffusion, LoRA of dots, 64x32, 2 things by 3 names, 5.18 kB, Apache-2.0" in said
     assert all(len(line) <= 80 for line in answer.out.splitlines())
 
 
 def test_one_model_is_described(run: Run, zoo: Path) -> None:
-    answer = run("models", "fruit")
+    answer = run("models", "dots")
     said = " ".join(answer.out.split())
     for part in (
-        "resolution 64x64",
-        "defaults 9 steps, guidance 3.5, solver ddim",
+        "resolution 64x32",
+        "defaults 9 steps, guidance 3.5, solver dpmpp_2m",
         "licence MIT",
         "colours red, green",
-        "knows apple, pear, tree-ripened pear of the garden",
-        f"card {zoo / 'fruit' / 'card.md'}",
+        "knows red apple, cat, tree-ripened pear of the garden",
+        f"card {zoo / 'dots' / 'card.md'}",
     ):
         assert part in said
-    assert "fruit-fast" not in said
-    assert "defaults 2 steps, guidance 3.5, solver ddim" in " ".join(run("models", "fruit-fast").out.split())
-    assert run("models", "fruit", "fruit-fast").out.count("resolution") == 2
+    assert "dots-fast" not in said
+    assert "defaults 2 steps, guidance 1, solver lcm" in " ".join(run("models", "dots-fast").out.split())
+    assert run("models", "dots", "dots-fast").out.count("resolution") == 2
 
 
 def test_a_folder_is_described_by_its_path(run: Run, zoo: Path, checkpoint: Path) -> None:
@@ -105,35 +77,33 @@ def test_a_folder_is_described_by_its_path(run: Run, zoo: Path, checkpoint: Path
 
 def test_machines_get_the_same(run: Run, zoo: Path) -> None:
     first, second = run("models", "--json").json["models"]
-    assert (first["name"], first["origin"], first["default"]) == ("fruit", "embedded", True)
-    assert (first["size"], first["concepts"], first["vocabulary"][:2]) == ([64, 64], 2, ["apple", "pear"])
+    assert (first["name"], first["origin"], first["default"]) == ("dots", "embedded", True)
+    assert (first["size"], first["concepts"], first["vocabulary"][:2]) == ([64, 32], 2, ["red apple", "cat"])
     assert first["words"] == {"colours": ["red", "green"]}
-    assert (second["base"], second["bytes"], second["steps"]) == ("fruit", 5000 + len(FAST.encode()), 2)
-    assert run("models", "fruit-fast", "--json").json == {"models": [second]}
+    assert (second["base"], second["bytes"], second["steps"]) == ("dots", 5000 + len(FAST.encode()), 2)
+    assert run("models", "dots-fast", "--json").json == {"models": [second]}
 
 
 def test_an_unknown_model_is_an_error_that_names_the_known_ones(run: Run, zoo: Path) -> None:
     answer = run("models", "vegetables")
     assert (answer.code, answer.out) == (1, "")
-    assert answer.err == (
-        'segue: error: there is no model "vegetables" on this machine (there are: fruit, fruit-fast)\n'
-    )
+    assert answer.err == ('segue: error: there is no model "vegetables" on this machine (there are: dots, dots-fast)\n')
 
 
 def test_a_broken_card_hides_no_other(run: Run, zoo: Path) -> None:
-    (zoo / "fruit-fast" / "student.safetensors").unlink()
+    (zoo / "dots-fast" / "student.safetensors").unlink()
     (zoo / "broken").mkdir()
     (zoo / "broken" / "card.toml").write_text("name = ", encoding="utf-8")
     answer = run("models")
     assert answer.code == 1
-    assert "fruit (used" in answer.out
+    assert "dots (used" in answer.out
     first, second = answer.err.splitlines()
     assert first.startswith(f"segue: error: {zoo / 'broken' / 'card.toml'} is no model card")
     assert "student.safetensors is missing" in second
     machines = run("models", "--json")
-    assert [model["name"] for model in machines.json["models"]] == ["fruit"]
+    assert [model["name"] for model in machines.json["models"]] == ["dots"]
     assert machines.err.count("\n") == 2
-    assert run("models", "fruit").code == 0
+    assert run("models", "dots").code == 0
     assert "is no model card" in run("models", "broken").err
 
 
@@ -175,11 +145,11 @@ def test_a_derived_folder_of_the_environment_is_listed(
     run: Run, zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has a card and a LoRA, and no weights of its own."""
-    mine = Path(shutil.copytree(zoo / "fruit-fast", tmp_path / "mine"))
+    mine = Path(shutil.copytree(zoo / "dots-fast", tmp_path / "mine"))
     monkeypatch.setenv("SEGUE_MODEL", str(mine))
     said = run("models").out
     assert f"SEGUE_MODEL names this one:\n\n{mine} (used" in said
-    assert said.count("Stable Diffusion, LoRA of fruit, 64x64") == 2
+    assert said.count("Stable Diffusion, LoRA of dots, 64x32") == 2
     assert all(len(line) <= 80 for line in said.splitlines() if str(mine) not in line)
     (mine / "card.toml").write_text("name = ", encoding="utf-8")
     broken = run("models")

@@ -9,44 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import write_model
 
 import segue.zoo.cards
+from dots import FAST
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError
 from segue.tasks.image import Image
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
 from segue.zoo import load, models
-from segue.zoo.load import VARIABLE
 
-BASE = """
-name = "dots"
-summary = "Dots, for tests."
-licence = "Apache-2.0"
-concepts = 2
-vocabulary = ["red apple", "cat", "kitten"]
-
-[words]
-colours = ["red"]
-
-[defaults]
-size = [64, 32]
-steps = 9
-guidance_scale = 3.5
-solver = "dpmpp_2m"
-"""
-FAST = """
-name = "dots-fast"
-summary = "Dots in 2 steps."
-licence = "MIT"
-base = "dots"
-lora = "student.safetensors"
-
-[defaults]
-steps = 2
-guidance_scale = 1.0
-solver = "lcm"
-"""
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v"
 
 
@@ -61,23 +32,14 @@ def write_lora(path: Path, model: Path, seed: int = 0) -> dict[str, torch.Tensor
     return factors
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("zoo") / "dots", prediction="v_prediction", length=24, vae="tiny")
-
-
 @pytest.fixture
-def zoo(written, tmp_path, monkeypatch) -> Path:
-    """A zoo with a model and its student."""
-    weights = tmp_path / "weights"
-    monkeypatch.setattr(segue.zoo.cards, "WEIGHTS", weights)
-    monkeypatch.delenv(VARIABLE, raising=False)
-    shutil.copytree(written, weights / "dots")
-    (weights / "dots" / "card.toml").write_text(BASE)
-    (weights / "dots-fast").mkdir()
-    (weights / "dots-fast" / "card.toml").write_text(FAST)
-    write_lora(weights / "dots-fast" / "student.safetensors", written)
-    return weights
+def zoo(embedded, written) -> Path:
+    """The folder of "dots" and of its student."""
+    fast = embedded.with_name("dots-fast")
+    fast.mkdir()
+    (fast / "card.toml").write_text(FAST)
+    write_lora(fast / "student.safetensors", written)
+    return embedded.parent
 
 
 def weight(model) -> torch.Tensor:
@@ -98,10 +60,10 @@ def test_its_card_speaks_first_and_the_base_fills_in(zoo):
     base, student = models()
     said = load("dots-fast").defaults
     assert (said.size, said.steps, said.guidance_scale, said.solver) == ((64, 32), 2, 1.0, "lcm")
-    assert (student.licence, student.summary, student.concepts) == ("MIT", "Dots in 2 steps.", 2)
+    assert (student.licence, student.summary, student.concepts) == ("Apache-2.0", "Draws dots in 2 steps.", 2)
     assert (student.vocabulary, student.words) == (base.vocabulary, base.words)
     assert (student.folder, student.weights) == (zoo / "dots-fast", zoo / "dots")
-    assert load("dots-fast").vocabulary == ("red apple", "cat", "kitten")
+    assert load("dots-fast").vocabulary == ("red apple", "cat", "tree-ripened pear of the garden")
 
 
 def test_no_guidance_at_all_is_said_and_not_left_out(zoo):

@@ -3,10 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
-import tarfile
 from dataclasses import replace
 from http.client import IncompleteRead
 
@@ -16,7 +12,7 @@ import torch
 
 from segue.errors import CheckpointError, ModelAccessError, ModelNotFoundError
 from segue.models.perceptual import archives, weights
-from segue.models.perceptual.archives import Archive, Member, is_here, weights_path
+from segue.models.perceptual.archives import is_here, weights_path
 from segue.models.perceptual.lpips import STAGES, Convolution, Lpips
 from segue.models.perceptual.weights import convert, fetch
 
@@ -36,36 +32,9 @@ def tree() -> dict:
     return {"AlexNet_0": convolutions, **heads}
 
 
-class Answer(io.BytesIO):
-    """What the index sends."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body)
-        self.headers = {"Content-Length": str(len(body))}
-
-
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SEGUE_CACHE", str(tmp_path / "cache"))
-    for variable in weights.OFFLINE_VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def archive(tmp_path, monkeypatch):
-    """An archive that is pinned in place of the published ones."""
-    data = pickle.dumps(tree())
-    path = tmp_path / "small-1.0.tar.gz"
-    with tarfile.open(path, "w:gz") as file:
-        info = tarfile.TarInfo("small-1.0/alexnet.ckpt")
-        info.size = len(data)
-        file.addfile(info, io.BytesIO(data))
-    member = Member("small-1.0/alexnet.ckpt", hashlib.sha256(data).hexdigest(), "flax lpips")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    pinned = Archive(path.name, digest, "0" * 64, "MIT", 1, {"lpips-alex": member})
-    monkeypatch.setattr(archives, "ARCHIVES", (pinned,))
-    return path
+def archive(pin):
+    return pin(tree(), "small-1.0/alexnet.ckpt", "lpips-alex")
 
 
 def test_what_is_converted_is_what_was_published(cache, archive):
@@ -83,14 +52,8 @@ def test_what_is_converted_is_what_was_published(cache, archive):
     assert [path.name for path in cache.rglob("*.part*")] == []
 
 
-def test_fetch_downloads_once(cache, archive, monkeypatch):
-    asked, told = [], []
-
-    def answer(request, timeout):
-        asked.append(request.full_url)
-        return Answer(archive.read_bytes())
-
-    monkeypatch.setattr(weights, "urlopen", answer)
+def test_fetch_downloads_once(archive, send):
+    asked, told = send(archive.read_bytes()), []
     assert not is_here("lpips-alex")
     path = fetch("lpips-alex", lambda what, done, total: told.append((done, total)))
     assert fetch("lpips-alex") == path == weights_path("lpips-alex")
@@ -100,11 +63,8 @@ def test_fetch_downloads_once(cache, archive, monkeypatch):
     assert sorted(found.name for found in path.parent.iterdir()) == ["lpips-alex.safetensors"]
 
 
-def test_another_file_than_the_pinned_one_is_not_used(cache, archive, monkeypatch):
-    def answer(request, timeout):
-        return Answer(archive.read_bytes()[:-1])
-
-    monkeypatch.setattr(weights, "urlopen", answer)
+def test_another_file_than_the_pinned_one_is_not_used(cache, archive, send):
+    send(archive.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=archives.ARCHIVES[0].sha256):
         fetch("lpips-alex")
     archive.write_bytes(archive.read_bytes() + b" ")
@@ -148,9 +108,9 @@ def test_a_connection_that_breaks_off_is_none(cache, monkeypatch):
         fetch("lpips-vgg")
 
 
-def test_a_cache_that_cannot_be_written_is_named(cache, archive, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_named(cache, archive, send):
     cache.write_text("a file in place of the folder")
-    monkeypatch.setattr(weights, "urlopen", lambda *_, **__: Answer(archive.read_bytes()))
+    send(archive.read_bytes())
     for call in (lambda: fetch("lpips-alex"), lambda: convert(archive)):
         with pytest.raises(ModelAccessError, match="SEGUE_CACHE names another folder"):
             call()
