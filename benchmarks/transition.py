@@ -25,6 +25,7 @@ from segue.models.perceptual import LatentDistance
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.plan import Adaptive, Planner, Replay
+from segue.temporal.ruler import Ruler
 from segue.temporal.tree import Tree
 
 PROMPTS = ["a red apple", "a castle"]
@@ -101,7 +102,7 @@ def run(model: LatentDiffusion, planner: Planner, steps: int, batch: int, size: 
     )
     tree = Tree.of_keys(2)
     start = time.perf_counter()
-    for grown in grow(grower, planner, LatentDistance(), time.monotonic()):
+    for grown in grow(grower, planner, Ruler(LatentDistance()), time.monotonic()):
         tree = grown.tree
     seconds = time.perf_counter() - start
     return Result(tally.calls, tally.rows, seconds, (seconds - tally.seconds) / seconds), tree

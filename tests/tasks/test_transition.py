@@ -15,11 +15,13 @@ import torch
 from segue.errors import InterruptedRunError, RecordError, ScheduleError, TaskError
 from segue.media.clip import Clip
 from segue.models.bundle import LatentDiffusion
+from segue.models.perceptual import Lpips
+from segue.models.perceptual.lpips import STAGES
 from segue.tasks.branching import Branching
 from segue.tasks.image import Image
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
-from segue.tasks.transition import Transition
+from segue.tasks.transition import Transition, TransitionPlan
 from segue.types import Call, Conditioning
 from toy import PatchCodec, ToyNetwork, toy_model
 
@@ -171,7 +173,7 @@ def test_every_field_is_tried() -> None:
     names = {field.name for field in fields(Transition)} - {"sampling", "tree"}
     names |= {f"sampling.{field.name}" for field in fields(Sampling)}
     names |= {f"tree.{field.name}" for field in fields(Branching)}
-    assert names == set(CHANGES)
+    assert names == {*CHANGES, "tree.distance", "tree.smoothness"}  # which have tests of their own
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES))
@@ -179,6 +181,36 @@ def test_every_field_changes_the_film(model: LatentDiffusion, name: str) -> None
     """Nothing that a user sets is silently ignored."""
     before, after = pixels(SMALL.run(model)), pixels(changed(name).run(model))
     assert before.shape != after.shape or not torch.equal(before, after)
+
+
+def test_a_smoothness_is_reached_or_told(model: LatentDiffusion) -> None:
+    """A film of the same length that is more even, its score and its reason in the record; it repeats."""
+    rough = replace(SMALL, tree=Branching(preset="lowest"))
+    plain = record(rough.run(model))["scores"]
+    wanted = 1.2 * plain["mean_step"]
+    task = replace(SMALL, tree=Branching(preset="lowest", smoothness=wanted))
+    clip = task.run(model)
+    found = record(clip)
+    assert len(clip) == plain["frames"] == found["scores"]["native_frames"]
+    assert found["scores"]["largest_step"] < plain["largest_step"]
+    assert f"smoothness {wanted:g} is" in found["plan"]["ended"] and "latent" in found["plan"]["ended"]
+    assert torch.equal(pixels(task.run(model, plan=TransitionPlan(**found["plan"]))), pixels(clip))
+
+
+def test_a_smoothness_has_nothing_to_say_about_cross_fades() -> None:
+    with pytest.raises(TaskError, match='leave it out, or fill "branches"'):
+        replace(SMALL, fill="blend", tree=Branching(smoothness=0.1))
+
+
+def test_a_distance_between_pictures_places_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are random here: what counts is that pictures are made, compared, and named in the scores."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(Lpips, "load", lambda backbone: Lpips(f"random {backbone}", STAGES[backbone]))
+    task = replace(SMALL, sampling=Sampling(size=(64, 64)), tree=Branching(distance="lpips-alex"))
+    model = toy_model()
+    clip, plain = task.run(model), replace(task, tree=Branching()).run(model)
+    assert record(clip)["scores"]["distance"] == "random alex"
+    assert not torch.equal(pixels(clip), pixels(plain))
 
 
 @pytest.mark.parametrize(

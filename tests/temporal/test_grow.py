@@ -19,6 +19,7 @@ from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.mix import slerp
 from segue.temporal.plan import PRESETS, Adaptive, Fixed, Level, Planner, Replay, preset_levels
+from segue.temporal.ruler import Ruler
 from segue.temporal.tree import Tree
 from segue.types import Denoiser, Point, RowId
 from toy import HashedText, RmsDistance, RowwiseDenoiser, ShapedDenoiser
@@ -55,7 +56,7 @@ def grower(
 
 def run(grown: Grower, planner: Planner) -> Tree:
     tree = Tree.of_keys(len(grown.keys))
-    for state in grow(grown, planner, RmsDistance(), time.monotonic()):
+    for state in grow(grown, planner, Ruler(RmsDistance()), time.monotonic()):
         tree = state.tree
     return tree
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segue.types import Perceptual
 
 PROBES_PER_PAIR = 7
+DISTANCES = ("latents", "lpips-alex", "lpips-vgg", "efficientnet-lite0")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Branching:
             than half of the frames (but one for every two keys at least).
         budget: seconds for placing branches by measured gaps. Frames that are filled in come on top: they are what
             `fill` says. What was done is stored, and repeats exactly.
+        smoothness: the largest perceptual step allowed between neighbouring frames, in units of `distance`. Frames are
+            added where the film steps too far, and left out where they are hardly missed, until it holds, or
+            max_branches or the budget end it; either way the result says so. Left out, frames are placed once.
+        distance: what steps are measured with: latents (needs no weights), lpips-alex, lpips-vgg or
+            efficientnet-lite0 (`segue models --fetch` gets them).
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -45,6 +51,8 @@ class Branching:
     preset: str | None = None
     max_branches: int | None = None
     budget: float | None = None
+    smoothness: float | None = None
+    distance: str = "latents"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "branches", tuple(self.branches))
@@ -58,6 +66,10 @@ class Branching:
             raise TaskError(f"max_branches must be 0 or more, got {self.max_branches}")
         if self.budget is not None and not self.budget > 0:
             raise TaskError(f"budget must be above 0 seconds, got {self.budget}")
+        if self.smoothness is not None and not self.smoothness > 0:
+            raise TaskError(f"smoothness must be above 0, in units of the distance, got {self.smoothness}")
+        if self.distance not in DISTANCES:
+            raise TaskError(f"distance must be one of {', '.join(DISTANCES)}; got {self.distance!r}")
         self.feed("crossfeed")
         self.feed("first_crossfeed")
         self._check_form()
@@ -104,9 +116,16 @@ class Branching:
         most = usual if self.max_branches is None else self.max_branches
         return Adaptive(steps, self.depth, most, self.budget)
 
+    def perceptual(self) -> Perceptual:
+        """What steps are measured with.
 
-def tree_distance() -> Perceptual:
-    """What the gaps of a tree are measured with: latents, no decoding, no weights of its own."""
-    from segue.models.perceptual import LatentDistance
+        Raises:
+            ModelNotFoundError: its weights are not here; the message says how to get them.
+        """
+        from segue.models.perceptual import EfficientNetDistance, LatentDistance, Lpips
 
-    return LatentDistance()
+        if self.distance == "latents":
+            return LatentDistance()
+        if self.distance == "efficientnet-lite0":
+            return EfficientNetDistance.load()
+        return Lpips.load("alex" if self.distance == "lpips-alex" else "vgg")

@@ -90,6 +90,8 @@ class Transition:
             )
         if self.fill not in ("branches", "blend"):
             raise TaskError(f'fill must be "branches" or "blend", got {self.fill!r}')
+        if self.fill == "blend" and self.tree.smoothness is not None:
+            raise TaskError('smoothness is reached with frames that the model makes: leave it out, or fill "branches"')
 
     @property
     def frames(self) -> int:

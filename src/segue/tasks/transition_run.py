@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from segue.diffusion.solvers import find_solver
 from segue.errors import InterruptedRunError, TaskError
 from segue.media.clip import Clip, Provenance
-from segue.tasks.branching import tree_distance
 from segue.tasks.frames import DecodedFrames
 from segue.tasks.record import Record
 from segue.tasks.sampling import Execution
 from segue.tasks.transition import Transition, TransitionPlan
-from segue.temporal.grow import Grower, grow, measure
+from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
+from segue.temporal.refine import Refinement, Target
+from segue.temporal.ruler import Ruler
 from segue.temporal.timeline import Shot, even_positions, missing, shots
-from segue.temporal.tree import Node, Tree
-from segue.types import Perceptual, Progress
+from segue.temporal.tree import Node, Tree, neighbours
+from segue.types import Progress
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -45,11 +45,14 @@ class TransitionRun:
     execution: Execution
     progress: Progress
     plan: TransitionPlan | None = None
-    distance: Perceptual = field(default_factory=tree_distance)
     tree: Tree = field(init=False)
+    ruler: Ruler = field(init=False)
+    started: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.tree = Tree.of_keys(len(self.task.prompts))
+        self.ruler = Ruler(self.task.tree.perceptual(), self.model.codec, self.execution.decoded_at_once())
+        self.started = time.monotonic()
 
     def clip(self) -> Clip:
         """The finished film, or an InterruptedRunError that carries what is finished of it."""
@@ -117,24 +120,43 @@ class TransitionRun:
     def _decided(self, grower: Grower, planner: Planner) -> TransitionPlan:
         self._grow(grower, planner)
         grown = len(self.tree.nodes)
-        gaps = measure(grower, self.tree, self.distance)
+        gaps = self.ruler.measure(grower, neighbours(self.tree))
         places = [self.tree.nodes[name].position for name in self.tree.frames()]
         keys = [float(k) for k in range(len(self.task.prompts))]
         positions = even_positions(places, gaps, keys, self.task.frames)
         if self.task.fill == "branches":
             self._fill(grower, positions, planner)
         shown = shots(self.tree, positions)
+        ended = _why_ended(planner, grown - len(keys))
+        if self.task.tree.smoothness is not None:
+            shown, reached = self._refined(grower, shown, planner, grown - len(keys))
+            ended = f"{ended}; {reached}"
         return TransitionPlan(
             [_flat(node) for node in self.tree.nodes],
             grown,
             [(shot.left, shot.right, shot.share) for shot in shown],
-            _why_ended(planner, grown - len(keys)),
+            ended,
         )
+
+    def _refined(self, grower: Grower, shown: Sequence[Shot], planner: Planner, placed: int) -> tuple[list[Shot], str]:
+        """The frames that come nearest to the smoothness that is asked for, and what was reached."""
+        wanted = self.task.tree
+        target = Target(
+            wanted.smoothness or 0.0,
+            None if wanted.max_branches is None else max(0, wanted.max_branches - placed),
+            None if wanted.budget is None else self.started + wanted.budget,
+        )
+        work = Refinement(grower, planner, self.ruler, self.tree, [shot.left for shot in shown], target)
+        for _ in work.run():
+            self.tree = work.tree
+            self.progress("smoothing", work.spent, work.spent + len(work.order))
+        self.tree = work.tree
+        return [Shot(name, name) for name in work.order], work.ended
 
     def _grow(self, grower: Grower, planner: Planner) -> None:
         total = self._expected(grower, planner)
         done = 0
-        for grown in grow(grower, planner, self.distance, time.monotonic()):
+        for grown in grow(grower, planner, self.ruler, self.started):
             self.tree = grown.tree
             done += grown.row_steps
             self.progress("growing the tree", done, max(total, done))
@@ -163,8 +185,9 @@ class TransitionRun:
         self.tree = base.with_nodes(nodes)
         names = range(len(base.nodes), len(self.tree.nodes))
         total, done = len(nodes) * (len(grower.schedule) - nodes[0].step), 0
-        # Nothing forks from these, so that no latents but their last are kept.
-        for row_steps in grower.run(self.tree, names, frozenset()):
+        # Nothing forks from these, so that no latents but their last are kept; but for frames that are added later.
+        keep = frozenset[int]() if self.task.tree.smoothness is None else planner.forks(self.tree)
+        for row_steps in grower.run(self.tree, names, keep):
             done += row_steps
             self.progress("rendering frames", done, total)
 
@@ -172,15 +195,10 @@ class TransitionRun:
         """How even the film is, by the distance that placed its frames."""
         native = sum(shot.is_native for shot in shown)
         order = [shot.left for shot in shown if shot.is_native]
-        steps: list[float] = []
-        pairs = list(pairwise(order))
-        for first in range(0, len(pairs), grower.batch):
-            part = pairs[first : first + grower.batch]
-            a, b = (torch.stack([grower.final(pair[side]) for pair in part]) for side in (0, 1))
-            steps += self.distance(a, b).tolist()
+        steps = self.ruler.measure(grower, list(pairwise(order)))
         mean = sum(steps) / max(len(steps), 1)
         return {
-            "distance": self.distance.name,
+            "distance": self.ruler.distance.name,
             "frames": len(shown),
             "native_frames": native,
             "native_share": round(native / len(shown), 4),

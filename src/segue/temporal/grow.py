@@ -19,8 +19,9 @@ from segue.temporal.feed import Feed
 from segue.temporal.keys import Keys
 from segue.temporal.mix import slerp
 from segue.temporal.plan import Growth, Planner
+from segue.temporal.ruler import Ruler
 from segue.temporal.tree import Node, Tree, neighbours
-from segue.types import Denoiser, Operator, Perceptual, RowId, Solver, State
+from segue.types import Denoiser, Operator, RowId, Solver, State
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -195,37 +196,22 @@ class Grown:
     row_steps: int
 
 
-def grow(grower: Grower, planner: Planner, distance: Perceptual, started: float) -> Iterator[Grown]:
+def grow(grower: Grower, planner: Planner, ruler: Ruler, started: float) -> Iterator[Grown]:
     """Run the keys, and then round after round of what the planner wants; yields after every step of every batch.
 
     Args:
         grower: runs the nodes and keeps their latents.
         planner: decides on each round from the gaps that were measured.
-        distance: what the gaps are measured with; it compares latents.
+        ruler: what the gaps are measured with.
         started: `time.monotonic()` when the work began, for planners with a budget of seconds.
     """
     tree = Tree.of_keys(len(grower.keys))
     names = list(range(len(grower.keys)))
-    known: dict[tuple[int, int], float] = {}
     while names:
         for done in grower.run(tree, names, grower.needed(tree, planner.forks(tree))):
             yield Grown(tree, done)
-        gaps = measure(grower, tree, distance, known)
+        gaps = ruler.measure(grower, neighbours(tree))
         growth = Growth(tree, tuple(gaps), time.monotonic() - started, grower.row_seconds)
         wave = planner.wave(growth)
         names = list(range(len(tree.nodes), len(tree.nodes) + len(wave)))
         tree = tree.with_nodes(wave)
-
-
-def measure(
-    grower: Grower, tree: Tree, distance: Perceptual, known: dict[tuple[int, int], float] | None = None
-) -> list[float]:
-    """Perceptual distances between neighbouring frames of a tree, from left to right; `known` ones are not repeated."""
-    known = {} if known is None else known
-    pairs = neighbours(tree)
-    new = [pair for pair in pairs if pair not in known]
-    for first in range(0, len(new), grower.batch):
-        part = new[first : first + grower.batch]
-        a, b = (torch.stack([grower.final(pair[side]) for pair in part]) for side in (0, 1))
-        known.update(zip(part, distance(a, b).tolist(), strict=True))
-    return [known[pair] for pair in pairs]
