@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import pytest
 from segue.errors import TaskError
 from segue.temporal.clock import Clock
 from segue.temporal.easing import EVEN, Easing, Hold, Rhythm, Smooth, parse_easing
-from segue.temporal.timeline import Loop, Shot, check_loop, even_positions, missing, shots
+from segue.temporal.timeline import Loop, Shot, check_timing, even_positions, missing, shots
 from segue.temporal.tree import Node, Tree
 
 PLACES = [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
@@ -128,10 +129,24 @@ def test_films_that_cannot_be() -> None:
     most: dict[Loop, int] = {"none": 2, "loop": 1, "pingpong": 3}
     for loop, count in most.items():
         with pytest.raises(TaskError, match=f"3 key pictures need at least {count + 1} frames, got {count}"):
-            check_loop(3, count, EVEN, loop)
-        check_loop(3, count + 1, EVEN, loop)
+            check_timing(3, count, EVEN, loop)
+        check_timing(3, count + 1, EVEN, loop)
     with pytest.raises(TaskError, match="loop must be one of none, loop, pingpong, got 'round'"):
-        check_loop(3, 9, EVEN, cast(Any, "round"))
+        check_timing(3, 9, EVEN, cast(Any, "round"))
+
+
+@pytest.mark.parametrize("loop", ["none", "loop", "pingpong"])
+@pytest.mark.parametrize("text", [*EASINGS, "hold:0.3", "hold:9"])
+def test_what_is_found_possible_before_the_work_is_possible_after_it(text: str, loop: Loop) -> None:
+    easing = parse_easing(text)
+    for count in range(2, 40):
+        try:
+            check_timing(3, count, easing, loop, CLOCK)
+        except TaskError as error:
+            with pytest.raises(TaskError, match=re.escape(str(error))):
+                even_positions(PLACES, GAPS, KEYS, count, easing, loop, CLOCK)
+        else:
+            assert len(even_positions(PLACES, GAPS, KEYS, count, easing, loop, CLOCK)) == count
 
 
 def test_equal_keys_do_not_divide_by_zero() -> None:

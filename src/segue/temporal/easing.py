@@ -7,6 +7,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Literal, Protocol
 
@@ -154,20 +155,19 @@ class Points(Even):
         rise = self.distances[right] - self.distances[right - 1]
         u = (time - self.times[right - 1]) / width
         # Cubic Hermite polynomial.
-        bend = u * (1 - u) ** 2 * width * self._slope(right - 1) - u * u * (1 - u) * width * self._slope(right)
+        bend = u * (1 - u) ** 2 * width * self._slopes[right - 1] - u * u * (1 - u) * width * self._slopes[right]
         return min(max(self.distances[right - 1] + rise * smoothstep(u) + bend, 0.0), 1.0)
 
-    def _slope(self, number: int) -> float:
-        """At a point: of the line beside it at the ends, else the weighted harmonic mean of the two lines."""
-        lines = [
-            ((b - a) / (t - s), t - s)
-            for (s, t), (a, b) in zip(pairwise(self.times), pairwise(self.distances), strict=True)
-        ]
-        (before, left), (after, right) = lines[max(number - 1, 0)], lines[min(number, len(lines) - 1)]
-        if before == 0 or after == 0:
-            return 0.0
-        near, far = (left + 2 * right) / (3 * (left + right)), (2 * left + right) / (3 * (left + right))
-        return 1 / (near / before + far / after)
+    @cached_property
+    def _slopes(self) -> list[float]:
+        """At each point: of the line beside it at the ends, else the weighted harmonic mean of the two lines."""
+        widths = [later - earlier for earlier, later in pairwise(self.times)]
+        lines = [(b - a) / width for (a, b), width in zip(pairwise(self.distances), widths, strict=True)]
+        slopes = [lines[0]]
+        for (before, after), (left, right) in zip(pairwise(lines), pairwise(widths), strict=True):
+            near, far = (left + 2 * right) / (3 * (left + right)), (2 * left + right) / (3 * (left + right))
+            slopes.append(1 / (near / before + far / after) if before and after else 0.0)
+        return [*slopes, lines[-1]]
 
 
 @dataclass(frozen=True)

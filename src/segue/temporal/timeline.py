@@ -75,11 +75,10 @@ def even_positions(
     Raises:
         TaskError: if there are too few frames for the keys or the easing, or a rhythm is to go there and back.
     """
-    check_loop(len(keys), count, easing, loop)
+    check_timing(len(keys), count, easing, loop)
     travelled = [0.0, *accumulate(max(round(gap, DISTANCE_DIGITS), 1e-6) for gap in gaps)]
     at_key = [travelled[places.index(key)] for key in keys]
-    steps = {"none": count - 1, "loop": count, "pingpong": count // 2}[loop]
-    course = Course(tuple(end - start for start, end in pairwise(at_key)), steps, clock, _ENDS[loop])
+    course = _course([end - start for start, end in pairwise(at_key)], count, loop, clock)
     stays = easing.stays(course)
     positions: list[float] = []
     for number, (arrival, departure) in enumerate(stays):
@@ -95,14 +94,15 @@ def even_positions(
     return positions[:count]
 
 
-def check_loop(keys: int, count: int, easing: Easing, loop: Loop) -> None:
-    """Find out before the work whether a film has frames for its keys, and an easing that fits its form.
+def check_timing(keys: int, count: int, easing: Easing = EVEN, loop: Loop = "none", clock: Clock | None = None) -> None:
+    """Find out before the work whether a film has room for its keys: what passes here, passes in `even_positions`.
 
     Args:
         keys: how many, in a "loop" with the first once more at the end.
         count: of the frames.
         easing: how fast the film goes where.
         loop: whether the film returns to its start.
+        clock: as it will be; None leaves out what depends on seconds and beats.
 
     Raises:
         TaskError: if not.
@@ -117,6 +117,14 @@ def check_loop(keys: int, count: int, easing: Easing, loop: Loop) -> None:
             f"a film that goes there and back over the same frames cannot have its keys on {easing.to} both ways; "
             'choose another easing, or loop "loop"'
         )
+    if clock is not None:
+        easing.stays(_course([1.0] * (keys - 1), count, loop, clock))
+
+
+def _course(lengths: Sequence[float], count: int, loop: Loop, clock: Clock) -> Course:
+    """The way from the first key to the last, which is one half of a film that comes back over its frames."""
+    steps = {"none": count - 1, "loop": count, "pingpong": count // 2}[loop]
+    return Course(tuple(lengths), steps, clock, _ENDS[loop])
 
 
 def _invert(places: Sequence[float], travelled: Sequence[float], distance: float) -> float:
