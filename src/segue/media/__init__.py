@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segue.media.audio import Audio
+    from segue.media.beats import Beats, find_beats, find_onsets
     from segue.media.clip import Clip, Provenance, TensorFrames
     from segue.media.disk import check_writable
     from segue.media.reader import read
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Audio": "audio",
+    "Beats": "beats",
     "Clip": "clip",
     "Provenance": "clip",
     "Spool": "spool",
@@ -27,6 +29,8 @@ _HOME = {
     "Writer": "writer",
     "check_writable": "disk",
     "contact_sheet": "sheet",
+    "find_beats": "beats",
+    "find_onsets": "beats",
     "fit": "resize",
     "read": "reader",
     "write": "writer",
@@ -34,6 +38,7 @@ _HOME = {
 
 __all__ = [
     "Audio",
+    "Beats",
     "Clip",
     "Provenance",
     "Spool",
@@ -41,6 +46,8 @@ __all__ = [
     "Writer",
     "check_writable",
     "contact_sheet",
+    "find_beats",
+    "find_onsets",
     "fit",
     "read",
     "write",

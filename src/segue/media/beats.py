@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,8 @@ FRAMES = RATE / HOP
 BANDS = 40
 LOUDNESS = 1000.0
 """Compression of magnitudes, log(1 + LOUDNESS * magnitude): sounds below a thousandth of full scale count little."""
+BLOCK = 1 << 18
+"""Samples that are heard at once, so that an hour of music takes no more memory than 12 seconds."""
 LEAD = 4
 """Frames of silence before the first sample, so that a sound at the very beginning is heard to begin."""
 DELAY = 0.25 * WINDOW / RATE - LEAD / FRAMES
@@ -35,7 +39,8 @@ HEARD = 8.0
 """Seconds of sound that the tempo at one time is judged by."""
 TIGHTNESS = 100.0
 """How much an uneven beat costs against a strong onset."""
-QUIET = 1e-4
+SILENT = 1e-3
+"""Onset strength that varies by less than this is none."""
 HEARD_SHARE = 0.4
 """Something sounds on almost every beat of music (0.95 and more were measured); by chance, as in noise, on a third."""
 
@@ -48,13 +53,11 @@ class Beats:
         times: in seconds after `Audio.start`, increasing, not before it.
         tempo: beats per minute; the median, if it changes.
         strength: of each beat, from 0 (nothing sounds there) to 1 (the strongest).
-        onsets: where any sound begins, in seconds likewise.
     """
 
     times: tuple[float, ...]
     tempo: float
     strength: tuple[float, ...]
-    onsets: tuple[float, ...]
 
 
 def find_beats(audio: Audio) -> Beats:
@@ -71,24 +74,47 @@ def find_beats(audio: Audio) -> Beats:
     Raises:
         MediaError: if the file cannot be read, has no sound, or nothing in it sounds like a beat.
     """
-    samples, begin = _decoded(audio)
-    strength = _onset_strength(samples)
+    begin, strength = _heard(audio)
     frames = _chain(strength, _periods(strength)) if strength.any() else np.zeros(0, np.int64)
-    shift = begin + DELAY - float(audio.start)
-    found = [(frame / FRAMES + shift, strength[frame]) for frame in frames.tolist()]
-    # A beat on the first sample may be found a moment before it.
-    found = [(max(time, 0.0), weight) for time, weight in found if time > -1 / FRAMES]
-    if len(found) < 2:
+    times = _seconds(frames, begin, audio)
+    if len(times) < 2:
         raise MediaError(f"no beat can be heard in {audio.path}: it is silent or has no rhythm; try another sound")
-    times = [time for time, _ in found]
-    strongest = max(weight for _, weight in found)
-    onsets = [float(frame) / FRAMES + shift for frame in _onsets(strength)]
-    return Beats(
-        times=tuple(times),
-        tempo=_tempo(np.array(times)),
-        strength=tuple(float(weight / strongest) for _, weight in found),
-        onsets=tuple(max(time, 0.0) for time in onsets if time > -1 / FRAMES),
-    )
+    strengths = strength[frames[-len(times) :]]
+    return Beats(tuple(times), _tempo(np.array(times)), tuple((strengths / strengths.max()).tolist()))
+
+
+def find_onsets(audio: Audio) -> tuple[float, ...]:
+    """Where something begins to sound, in rhythm or not: the peaks of the onset strength.
+
+    Args:
+        audio: a sound file, or a video with sound; all of it is heard.
+
+    Returns:
+        Seconds after `audio.start`, increasing, not before it.
+
+    Raises:
+        MediaError: if the file cannot be read, has no sound, or is silent.
+    """
+    begin, strength = _heard(audio)
+    times = _seconds(_peaks(strength), begin, audio)
+    if not times:
+        raise MediaError(f"nothing can be heard in {audio.path}: it is silent; try another sound")
+    return tuple(times)
+
+
+def _heard(audio: Audio) -> tuple[float, Float64[np.ndarray, " t"]]:
+    """When the sound begins in its file, and its onset strength."""
+    blocks = _sound(audio)
+    first = next(blocks, None)
+    begin = 0.0 if first is None or first.time is None else first.time
+    return begin, _onset_strength(block.to_ndarray()[0] for block in chain([first] if first else [], blocks))
+
+
+def _seconds(frames: Int64[np.ndarray, " n"], begin: float, audio: Audio) -> list[float]:
+    """When frames of the onset strength are, after `audio.start`; those before it are left out."""
+    times = (frames / FRAMES + begin + DELAY - float(audio.start)).tolist()
+    # What begins with the first sample may be found a moment before it.
+    return [max(time, 0.0) for time in times if time > -1 / FRAMES]
 
 
 def _tempo(times: Float64[np.ndarray, " n"]) -> float:
@@ -97,53 +123,45 @@ def _tempo(times: Float64[np.ndarray, " n"]) -> float:
     return 60 * span / float(np.median(times[span:] - times[:-span]))
 
 
-def _decoded(audio: Audio) -> tuple[Float32[np.ndarray, " n"], float]:
-    """The whole sound as one channel at RATE, and the time of its first sample in the file."""
+def _sound(audio: Audio) -> Iterator[AudioFrame]:
+    """The sound as one channel at RATE, in blocks."""
     import av
 
     from segue.media.disk import disk_errors
 
-    parts: list[np.ndarray] = []
-    begin: float | None = None
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
-
-    def take(frame: AudioFrame | None) -> None:
-        parts.extend(piece.to_ndarray()[0] for piece in resampler.resample(frame))
-
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE, frame_size=BLOCK)
     try:
         with disk_errors(audio.path, "read the sound of"), av.open(f"file:{audio.path.absolute()}") as container:
             if not container.streams.audio:
                 raise MediaError(f"cannot read the sound of {audio.path}: there is none in it")
             for frame in container.decode(container.streams.audio[0]):
-                begin = frame.time or 0.0 if begin is None else begin
-                take(frame)
-            take(None)
+                yield from resampler.resample(frame)
+            yield from resampler.resample(None)
     except av.FFmpegError as error:
         raise MediaError(f"cannot read the sound of {audio.path}: it is damaged; try another copy") from error
-    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    return samples.astype(np.float32), begin or 0.0
 
 
-def _onset_strength(samples: Float32[np.ndarray, " n"]) -> Float64[np.ndarray, " t"]:
-    """How much louder each moment is than the one before, over all mel bands; its standard deviation is 1.
+def _onset_strength(blocks: Iterable[Float32[np.ndarray, " n"]]) -> Float64[np.ndarray, " t"]:
+    """How much louder each frame is than the one before, over all bands, less what is so all the time.
 
-    Zero throughout if the sound is silent.
+    Its standard deviation is 1; it is zero throughout if the sound is silent.
     """
-    padded = np.pad(samples, (WINDOW // 2 + LEAD * HOP, WINDOW))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
     hann, bands = np.hanning(WINDOW + 1)[:-1].astype(np.float32), _mel_bands()
-    level = np.empty((len(windows), BANDS))
-    for first in range(0, len(windows), 4096):
-        spectrum = np.abs(np.fft.rfft(windows[first : first + 4096] * hann)) / (WINDOW / 4)
-        level[first : first + 4096] = np.log1p(LOUDNESS * spectrum @ bands)
-    flux = np.maximum(np.diff(level, axis=0, prepend=level[:1]), 0).mean(1)
-    if not len(samples) or np.abs(samples).max() < QUIET:
-        return np.zeros(len(flux))
-    # What is always there is no onset: less the mean of a second around.
-    span = round(FRAMES)
-    around = np.convolve(np.pad(flux, span // 2, mode="edge"), np.full(span // 2 * 2 + 1, 1 / (span // 2 * 2 + 1)))
-    flux = np.maximum(flux - around[span // 2 * 2 : span // 2 * 2 + len(flux)], 0)
-    return flux / flux.std() if flux.std() > 1e-3 else np.zeros(len(flux))
+    held, before = np.zeros(WINDOW // 2 + LEAD * HOP, np.float32), np.zeros((1, BANDS))
+    parts: list[np.ndarray] = []
+    for block in chain(blocks, [np.zeros(WINDOW, np.float32)]):
+        held = np.concatenate([held, block])
+        if len(held) < WINDOW:
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(held, WINDOW)[::HOP]
+        level = np.log1p(LOUDNESS * np.abs(np.fft.rfft(windows * hann)) / (WINDOW / 4) @ bands)
+        parts.append(np.maximum(np.diff(level, axis=0, prepend=before), 0).mean(1))
+        held, before = held[len(windows) * HOP :], level[-1:]
+    flux = np.concatenate(parts)
+    around = round(FRAMES / 2)
+    mean = np.convolve(np.pad(flux, around, mode="edge"), np.full(2 * around + 1, 1 / (2 * around + 1)), mode="valid")
+    flux = np.maximum(flux - mean, 0)
+    return flux / flux.std() if flux.std() > SILENT else np.zeros(len(flux))
 
 
 def _mel_bands() -> Float64[np.ndarray, "bins bands"]:
@@ -228,7 +246,7 @@ def _chain(strength: Float64[np.ndarray, " t"], periods: Float64[np.ndarray, " t
     return chain if len(heard) >= HEARD_SHARE * len(chain) else chain[:0]
 
 
-def _onsets(strength: Float64[np.ndarray, " t"]) -> Int64[np.ndarray, " n"]:
+def _peaks(strength: Float64[np.ndarray, " t"]) -> Int64[np.ndarray, " n"]:
     """The frames where the strength is the greatest within 60 ms, and above its mean by a standard deviation."""
     reach = round(0.06 * FRAMES)
     around = np.lib.stride_tricks.sliding_window_view(np.pad(strength, reach), 2 * reach + 1).max(1)
