@@ -26,7 +26,9 @@ BLOCKS: dict[str, Any] = {
     "validation_every": 8,
 }
 RIVAL: dict[str, Any] = {"adversarial": 0.5, "adversarial_start": 0.3, "discriminator_width": 8}
-PARTS: dict[str, Any] = {"widths": (32, 32), "text_width": 32, "text_layers": 1, "vocabulary": 600, "sheet_steps": 2}
+# Of 32 channels, the norms of the UNet make groups of one, which take out what a bias or a time adds to a channel: the
+# true gradients of 31 tensors of 226 are 0, and Adam makes whole steps of their rounding. Of 64, one is left.
+PARTS: dict[str, Any] = {"widths": (64, 64), "text_width": 32, "text_layers": 1, "vocabulary": 600, "sheet_steps": 2}
 TIMES: dict[str, Any] = {
     "steps": 5,
     "batch": 4,
@@ -99,11 +101,14 @@ def test_two_ranks_make_of_a_run_what_one_does(corpus: Path, tmp_path: Path) -> 
             assert theirs == pytest.approx(ours, rel=1e-4, abs=2e-6)
         here, there = (load_file(tmp_path / count / name / "checkpoint.safetensors") for count in ("one", "two"))
         assert here.keys() == there.keys()
-        # Of weights, a rounded gradient near 0 moves some by a whole step of Adam; what it remembers says more.
+        # Of weights, a rounded gradient near 0 moves some by a whole step of Adam (the bias of the text encoder's keys,
+        # whose true gradient is 0, by 1e-5); what it remembers says more. Measured of t2i: 3e-6 after the first step
+        # and 3e-5 after all five. It is rounding alone: one batch and the mean of its halves, in one process, are 4e-6
+        # apart in float32 and 7e-15 in float64.
         gradients = [key for key in here if ".exp_avg." in f".{key}"]
         assert gradients
         apart = {key: float((here[key] - there[key]).norm() / here[key].norm().clamp(min=1e-4)) for key in gradients}
-        assert max(apart.values()) < {"codec": 1e-4, "t2i": 0.05}[name], max(apart, key=apart.__getitem__)
+        assert max(apart.values()) < 1e-4, max(apart, key=apart.__getitem__)
     assert (tmp_path / "two" / "t2i" / "model" / "model_index.json").is_file()
 
 
