@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from segue.errors import InterruptedRunError, RecordError, ScheduleError, TaskError
-from segue.media.clip import Clip
+from segue.errors import InterruptedRunError, RecordError, ScheduleError, SegueError, TaskError
+from segue.media.clip import Clip, TensorFrames
+from segue.media.reader import read
 from segue.models.bundle import LatentDiffusion
 from segue.models.perceptual import Lpips
 from segue.models.perceptual.lpips import STAGES
@@ -173,7 +174,7 @@ def test_every_field_is_tried() -> None:
     names = {field.name for field in fields(Transition)} - {"sampling", "tree"}
     names |= {f"sampling.{field.name}" for field in fields(Sampling)}
     names |= {f"tree.{field.name}" for field in fields(Branching)}
-    assert names == {*CHANGES, "tree.distance", "tree.smoothness"}  # which have tests of their own
+    assert names == {*CHANGES, "key_image", "tree.distance", "tree.smoothness"}  # which have tests of their own
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES))
@@ -393,3 +394,68 @@ def test_interrupting_before_anything_is_finished_says_so(model: LatentDiffusion
 def test_tasks_are_plain_values() -> None:
     assert Transition(**json.loads(json.dumps({"prompts": ["a", "b"], "seeds": [1, 2]}))).seeds == (1, 2)
     assert json.loads(json.dumps(asdict(SMALL)))["tree"]["depth"] == SMALL.tree.depth
+
+
+def photograph(tmp_path: Path, side: int = 16, seed: int = 3) -> Path:
+    """A picture that no model here would make."""
+    levels = torch.randint(0, 256, (1, 3, side, side), generator=torch.Generator().manual_seed(seed)).byte()
+    path = tmp_path / f"photo-{side}-{seed}.png"
+    Clip(TensorFrames(levels), 1).save(path)
+    return path
+
+
+@pytest.mark.parametrize("place", ["first", "last", "2"])
+@pytest.mark.parametrize("prompt", ["a photograph", ""])
+def test_a_given_picture_is_shown_as_it_is(model: LatentDiffusion, tmp_path: Path, place: str, prompt: str) -> None:
+    path = photograph(tmp_path)
+    number = {"first": 0, "last": 2, "2": 1}[place]
+    prompts = list(SMALL.prompts)
+    prompts[number] = prompt
+    clip = replace(SMALL, prompts=tuple(prompts), key_image=(f"{place}={path}",)).run(model)
+    picture = pixels(read(path))[0]
+    where = [torch.equal(frame, picture) for frame in pixels(clip)]
+    assert sum(where) == 1
+    if number != 1:
+        assert where[0 if number == 0 else -1]
+
+
+def test_no_step_from_a_given_picture_is_larger_than_the_others(model: LatentDiffusion, tmp_path: Path) -> None:
+    task = replace(SMALL, prompts=("one", "two"), seeds=(1, 2), key_image=(f"first={photograph(tmp_path)}",))
+    shown = pixels(task.run(model))
+    steps = (shown[1:] - shown[:-1]).square().mean((1, 2, 3)).sqrt()
+    assert float(steps[0]) <= 1.02 * float(steps[1:].max())
+
+
+def test_a_film_with_a_given_picture_repeats_until_the_file_changes(model: LatentDiffusion, tmp_path: Path) -> None:
+    path = photograph(tmp_path)
+    task = replace(SMALL, key_image=(f"first={path}",))
+    clip = task.run(model)
+    plan = TransitionPlan(**record(clip)["plan"])
+    assert torch.equal(pixels(task.run(model, plan=plan)), pixels(clip))
+    photograph(tmp_path, seed=4).rename(path)
+    with pytest.raises(TaskError, match="contents have changed"):
+        task.run(model, plan=plan)
+
+
+def test_a_picture_of_another_size_is_fitted_and_said(model: LatentDiffusion, tmp_path: Path) -> None:
+    task = replace(SMALL, key_image=(f"first={photograph(tmp_path, side=40)}",))
+    assert any("scaled and cut to 16x16" in note for note in record(task.run(model))["notes"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("photo.png", "KEY=FILE"),
+        ("4=photo.png", "the keys are 1 to 3"),
+        ("0=photo.png", "the keys are 1 to 3"),
+        ("first=nowhere.png", "there is no such file"),
+    ],
+)
+def test_bad_key_pictures_are_told(model: LatentDiffusion, entry: str, expected: str) -> None:
+    with pytest.raises(SegueError, match=expected):
+        replace(SMALL, key_image=(entry,)).run(model)
+
+
+def test_a_key_has_one_picture() -> None:
+    with pytest.raises(TaskError, match="key 1 has two pictures"):
+        replace(SMALL, key_image=("first=a.png", "1=b.png"))

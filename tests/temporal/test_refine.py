@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from segue.temporal.grow import Grower, Trajectory
+from segue.temporal.grow import Grower
 from segue.temporal.plan import Adaptive
 from segue.temporal.refine import Refinement, Target
 from segue.temporal.ruler import Ruler
+from segue.temporal.trajectory import Trajectory
 from segue.temporal.tree import Node, Tree
 from toy import RmsDistance
 

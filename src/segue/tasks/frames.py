@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from segue.tasks.sampling import with_threads
@@ -16,6 +17,42 @@ if TYPE_CHECKING:
     from segue.types import Codec
 
 
+@dataclass
+class Developer:
+    """Makes pictures of latents.
+
+    Near a key that is a given picture, what the codec loses of that picture is added, all of it at the key and nothing
+    half-way to the next: else the step from the picture to its neighbour would be that loss.
+
+    Args:
+        codec: turns latents into pictures.
+        given: pictures in [0, 1] by the number of their key, which are shown as they are.
+        lost: of each, what is left of it when its own decoded latents are taken away.
+    """
+
+    codec: Codec
+    given: dict[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
+    lost: dict[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
+
+    def __call__(
+        self, latents: Float[Tensor, "b c h w"], names: Sequence[int], positions: Sequence[float]
+    ) -> Float[Tensor, "b 3 H W"]:
+        """One picture per node, float32 on the CPU; positions are those on the line of the keys."""
+        import torch
+
+        decoded = self.codec.decode(latents).float().cpu()
+        return torch.stack([self._finished(*one) for one in zip(decoded, names, positions, strict=True)])
+
+    def _finished(self, picture: Float[Tensor, "3 h w"], name: int, position: float) -> Float[Tensor, "3 h w"]:
+        if name in self.given:
+            return self.given[name]
+        for key, lost in self.lost.items():
+            away = abs(position - key)
+            if away < 0.5:
+                picture = (picture + math.cos(math.pi * away) ** 2 * lost).clamp(0, 1)
+        return picture
+
+
 @dataclass(frozen=True)
 class DecodedFrames:
     """The frames of a film whose pictures are kept as latents; pixels exist only for the window that is asked for.
@@ -23,14 +60,16 @@ class DecodedFrames:
     Args:
         latents: by name.
         shots: what each frame shows.
-        codec: turns latents into pictures.
+        positions: of the same, on the line of the keys.
+        develop: turns latents into pictures.
         batch: pictures that are decoded together; 1 makes the bits of each independent of the others.
         threads: CPU threads to decode with, which the bits depend on; None leaves what is set.
     """
 
     latents: Mapping[int, Float[Tensor, "c h w"]]
+    positions: Mapping[int, float]
     shots: tuple[Shot, ...]
-    codec: Codec
+    develop: Developer
     batch: int = 8
     threads: int | None = None
 
@@ -38,7 +77,8 @@ class DecodedFrames:
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         height, width = next(iter(self.latents.values())).shape[-2:]
-        return width * self.codec.scale, height * self.codec.scale
+        scale = self.develop.codec.scale
+        return width * scale, height * scale
 
     def __len__(self) -> int:
         return len(self.shots)
@@ -55,8 +95,9 @@ class DecodedFrames:
         with torch.no_grad(), with_threads(self.threads):
             for first in range(0, len(names), self.batch):
                 part = names[first : first + self.batch]
-                decoded = self.codec.decode(torch.stack([self.latents[name] for name in part])).float().cpu()
-                pictures.update(zip(part, decoded, strict=True))
+                latents = torch.stack([self.latents[name] for name in part])
+                developed = self.develop(latents, part, [self.positions[name] for name in part])
+                pictures.update(zip(part, developed, strict=True))
         return torch.stack([_mixed(pictures, shot) for shot in shown])
 
 

@@ -68,7 +68,7 @@ class Image:
         from segue.diffusion.solvers import find_solver
         from segue.diffusion.starts import from_seeds
         from segue.media.clip import Clip, Provenance
-        from segue.tasks.frames import DecodedFrames
+        from segue.tasks.frames import DecodedFrames, Developer
         from segue.temporal.keys import ANY_KEY
         from segue.temporal.timeline import Shot
 
@@ -86,5 +86,7 @@ class Image:
                 progress("denoising", int(state.step[0]), len(schedule))
             resolved = replace(self, sampling=settings.pinned())
             record = Record.of(self.name, resolved, plan or NoPlan(), model, execution, {}, notes=self.notes(model))
-        frames = DecodedFrames({0: state.x[0]}, (Shot(0, 0),), model.codec, threads=execution.pinned().threads)
+        frames = DecodedFrames(
+            {0: state.x[0]}, {0: 0.0}, (Shot(0, 0),), Developer(model.codec), threads=execution.pinned().threads
+        )
         return Clip(frames, fps=1, provenance=Provenance(record.to_dict()))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segue.errors import TaskError
 from segue.tasks.branching import Branching
+from segue.tasks.key_pictures import key_pictures
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds, per_key
 from segue.types import Progress, silent
@@ -28,6 +29,7 @@ class TransitionPlan:
         grown: how many of the nodes were placed by the tree's planner; the others serve single frames.
         shots: what each frame shows: [node, node, share].
         ended: why the tree stopped growing.
+        pictures: sha256 of the files that are keys, in the order of the keys.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -36,6 +38,7 @@ class TransitionPlan:
     grown: int
     shots: list[tuple[int, int, float]]
     ended: str
+    pictures: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,16 @@ class Transition:
     """A film that passes through the pictures of two or more prompts.
 
     Args:
-        prompts: of the key pictures, in order; (words:1.3) are weighted.
+        prompts: of the key pictures, in order; (words:1.3) are weighted. A key that is a given picture may do without
+            ("").
         negative: what is not wanted; one for all keys, or one per key.
         seeds: of the key pictures; one for all, which aligns them, or one per key.
         seconds: how long the film plays.
         fps: frames per second.
         sampling: steps, guidance, solver and size.
         tree: where branches fork, and how strongly they are held to their parents.
+        key_image: pictures that are keys as they are, each KEY=FILE or KEY=VIDEO@SECONDS, such as first=photo.jpg,
+            where KEY counts the prompts from 1, or is first or last.
         fill: where frames beyond the tree come from: "branches" renders each by the model, "blend" mixes the pixels
             of its neighbours.
     """
@@ -65,18 +71,21 @@ class Transition:
     fps: float = 30.0
     sampling: Sampling = field(default_factory=Sampling)
     tree: Branching = field(default_factory=Branching)
+    key_image: tuple[str, ...] = ()
     fill: Literal["branches", "blend"] = "branches"
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "negative", "seeds"):
+        for name in ("prompts", "negative", "seeds", "key_image"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str | int) else tuple(value))
         for name in ("seconds", "fps"):
             object.__setattr__(self, name, float(getattr(self, name)))
         if len(self.prompts) < 2:
             raise TaskError(f"a transition needs two or more prompts, got {len(self.prompts)}")
-        for number, prompt in enumerate(self.prompts, start=1):
-            checked_prompt(prompt, f"prompt {number}")
+        given = key_pictures(self.key_image, len(self.prompts))
+        for number, prompt in enumerate(self.prompts):
+            if number not in given or prompt:
+                checked_prompt(prompt, f"prompt {number + 1}")
         per_key(self.negative or ("",), len(self.prompts), "negative")
         per_key(checked_seeds(self.seeds), len(self.prompts), "seeds")
         if not 0 < self.fps <= 1000:
@@ -110,7 +119,10 @@ class Transition:
 
     def notes(self, model: LatentDiffusion) -> tuple[str, ...]:
         """What is good to know before it is run, a line each; the record of the result has the same."""
-        return notes_on(self.prompts, model)
+        size = self.sampling.resolve(model, len(self.prompts)).size
+        given = key_pictures(self.key_image, len(self.prompts))
+        said = (picture.note(size) for picture in given.values())
+        return (*notes_on([prompt for prompt in self.prompts if prompt], model), *(note for note in said if note))
 
     def run(
         self,

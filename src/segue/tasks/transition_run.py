@@ -8,21 +8,26 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from segue.diffusion.noise import start_noise
+from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
 from segue.errors import InterruptedRunError, TaskError
 from segue.media.clip import Clip, Provenance
-from segue.tasks.frames import DecodedFrames
+from segue.tasks.frames import DecodedFrames, Developer
+from segue.tasks.key_pictures import KeyPicture, key_pictures, unchanged
 from segue.tasks.record import Record
-from segue.tasks.sampling import Execution
+from segue.tasks.sampling import Execution, Resolved
 from segue.tasks.transition import Transition, TransitionPlan
+from segue.temporal.given import Givens, straight
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
 from segue.temporal.refine import Refinement, Target
 from segue.temporal.ruler import Ruler
 from segue.temporal.timeline import Shot, even_positions, missing, shots
+from segue.temporal.trajectory import Trajectory
 from segue.temporal.tree import Node, Tree, neighbours
-from segue.types import Progress
+from segue.types import Progress, Solver
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -46,12 +51,14 @@ class TransitionRun:
     progress: Progress
     plan: TransitionPlan | None = None
     tree: Tree = field(init=False)
+    developer: Developer = field(init=False)
     ruler: Ruler = field(init=False)
     started: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.tree = Tree.of_keys(len(self.task.prompts))
-        self.ruler = Ruler(self.task.tree.perceptual(), self.model.codec, self.execution.decoded_at_once())
+        self.developer = Developer(self.model.codec)
+        self.ruler = Ruler(self.task.tree.perceptual(), self.developer, self.execution.decoded_at_once())
         self.started = time.monotonic()
 
     def clip(self) -> Clip:
@@ -62,16 +69,19 @@ class TransitionRun:
         _ = self.model.fingerprint
         planner = self._planner(steps)
         with self.execution.applied(self.model) as ready:
+            schedule, keys = ready.schedule(steps, settings.size, solver=settings.solver), self._keys(ready)
+            solver = find_solver(settings.solver).solver
             grower = Grower(
                 denoiser=ready.denoiser,
-                schedule=ready.schedule(steps, settings.size, solver=settings.solver),
-                solver=find_solver(settings.solver).solver,
-                keys=self._keys(ready),
+                schedule=schedule,
+                solver=solver,
+                keys=keys,
                 shape=settings.latent_shape(ready),
                 device=ready.device,
                 batch=self._rows_at_once(),
                 from_parents=self.task.tree.feed("crossfeed"),
                 from_first=self.task.tree.feed("first_crossfeed"),
+                givens=self._givens(ready, schedule, solver, keys, settings),
             )
             try:
                 plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
@@ -95,6 +105,28 @@ class TransitionRun:
         positive, negative = texts[range(count)], texts[range(count, 2 * count)]
         scales = self.task.sampling.guidance_scale
         return Keys(positive, negative, scales, self.task.seeds, self.task.tree.damper)
+
+    def _pictures(self) -> dict[int, KeyPicture]:
+        return key_pictures(self.task.key_image, len(self.task.prompts))
+
+    def _givens(
+        self, model: LatentDiffusion, schedule: Schedule, solver: Solver, keys: Keys, settings: Resolved
+    ) -> Givens | None:
+        """The keys that are pictures, and what the film's pictures need so that these are shown as they are."""
+        pictures = self._pictures()
+        if not pictures:
+            return None
+        if self.plan is not None:
+            unchanged(pictures, self.plan.pictures)
+        trajectories: dict[int, Trajectory] = {}
+        for key, picture in sorted(pictures.items()):
+            shown = picture.load(settings.size)
+            x0 = model.codec.encode(shown[None].to(model.device)).float()
+            noise = start_noise(keys.seeds[key], settings.latent_shape(model)).to(x0)
+            trajectories[key] = straight(x0[0], noise, schedule)
+            self.developer.given[key] = shown
+            self.developer.lost[key] = shown - model.codec.decode(x0).float().cpu()[0]
+        return Givens(trajectories, model.denoiser, schedule, solver, keys)
 
     def _planner(self, steps: int) -> Planner:
         if self.plan is None:
@@ -120,7 +152,7 @@ class TransitionRun:
     def _decided(self, grower: Grower, planner: Planner) -> TransitionPlan:
         self._grow(grower, planner)
         grown = len(self.tree.nodes)
-        gaps = self.ruler.measure(grower, neighbours(self.tree))
+        gaps = self.ruler.measure(grower, self.tree, neighbours(self.tree))
         places = [self.tree.nodes[name].position for name in self.tree.frames()]
         keys = [float(k) for k in range(len(self.task.prompts))]
         positions = even_positions(places, gaps, keys, self.task.frames)
@@ -136,6 +168,7 @@ class TransitionRun:
             grown,
             [(shot.left, shot.right, shot.share) for shot in shown],
             ended,
+            [picture.sha256() for _, picture in sorted(self._pictures().items())],
         )
 
     def _refined(self, grower: Grower, shown: Sequence[Shot], planner: Planner, placed: int) -> tuple[list[Shot], str]:
@@ -195,7 +228,7 @@ class TransitionRun:
         """How even the film is, by the distance that placed its frames."""
         native = sum(shot.is_native for shot in shown)
         order = [shot.left for shot in shown if shot.is_native]
-        steps = self.ruler.measure(grower, list(pairwise(order)))
+        steps = self.ruler.measure(grower, self.tree, list(pairwise(order)))
         mean = sum(steps) / max(len(steps), 1)
         return {
             "distance": self.ruler.distance.name,
@@ -220,7 +253,8 @@ class TransitionRun:
         used = {name for shot in shown for name in (shot.left, shot.right)}
         latents = {name: grower.final(name) for name in used}
         how = self.execution.pinned()
-        frames = DecodedFrames(latents, shown, self.model.codec, how.decoded_at_once(), how.threads)
+        places = {name: self.tree.nodes[name].position for name in used}
+        frames = DecodedFrames(latents, places, shown, self.developer, how.decoded_at_once(), how.threads)
         return Clip(frames, self.task.fps, provenance=Provenance(record.to_dict()))
 
     def _interrupted(self, grower: Grower) -> InterruptedRunError:

@@ -16,41 +16,17 @@ from segue.diffusion.schedule import Schedule
 from segue.diffusion.starts import from_seeds
 from segue.temporal.crossfeed import Crossfeed, Pull
 from segue.temporal.feed import Feed
+from segue.temporal.given import Givens
 from segue.temporal.keys import Keys
-from segue.temporal.mix import slerp
 from segue.temporal.plan import Growth, Planner
 from segue.temporal.ruler import Ruler
+from segue.temporal.trajectory import Between, Trajectory
 from segue.temporal.tree import Node, Tree, neighbours
 from segue.types import Denoiser, Operator, RowId, Solver, State
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-
-@dataclass
-class Trajectory:
-    """The latents of one node, at the steps where others may need them, and at its end."""
-
-    latents: dict[int, Tensor] = field(default_factory=dict[int, "Tensor"])
-
-    def at(self, step: int) -> Float[Tensor, "c h w"]:
-        """The latents with `step` steps behind them."""
-        return self.latents[step]
-
-
-@dataclass(frozen=True)
-class Between:
-    """The spherical mix of two trajectories, step by step."""
-
-    left: Trajectory
-    right: Trajectory
-    share: float
-
-    def at(self, step: int) -> Float[Tensor, "c h w"]:
-        """The mixed latents with `step` steps behind them."""
-        share = torch.tensor([self.share], dtype=torch.float64)
-        return slerp(self.left.at(step)[None], self.right.at(step)[None], share)[0]
 
 
 @dataclass
@@ -67,6 +43,7 @@ class Grower:
         batch: rows that are run together; a round of more is run in several batches, each to its end.
         from_parents: crossfeed of branches from the mix of their parents.
         from_first: crossfeed of each key from the key before it.
+        givens: keys that are not run, because their trajectories are given.
         operators: any others.
     """
 
@@ -79,6 +56,7 @@ class Grower:
     batch: int = 16
     from_parents: Feed = field(default_factory=Feed)
     from_first: Feed = field(default_factory=Feed)
+    givens: Givens | None = None
     operators: Sequence[Operator] = ()
     trajectories: dict[int, Trajectory] = field(default_factory=dict[int, Trajectory])
     row_steps: int = 0
@@ -87,6 +65,10 @@ class Grower:
     def final(self, name: int) -> Float[Tensor, "c h w"]:
         """The clean latents of a node that was run to its end."""
         return self.trajectories[name].at(len(self.schedule))
+
+    def __post_init__(self) -> None:
+        if self.givens is not None:
+            self.trajectories.update(self.givens.trajectories)
 
     @property
     def row_seconds(self) -> float:
@@ -113,9 +95,10 @@ class Grower:
         """
         levels: dict[int, list[int]] = defaultdict(list)
         for name in names:
-            levels[tree.nodes[name].step].append(name)
+            if name not in self.trajectories:
+                levels[tree.nodes[name].step].append(name)
         # Keys that are fed from the key before them wait for it.
-        size = 1 if self.from_first.power > 0 and tree.nodes[names[0]].is_key else self.batch
+        size = 1 if self.from_first.power > 0 and 0 in levels else self.batch
         for _, level in sorted(levels.items()):
             level.sort(key=lambda name: self._stop(tree.nodes[name]))
             for first in range(0, len(level), size):
@@ -123,8 +106,7 @@ class Grower:
 
     def _run_batch(self, tree: Tree, names: Sequence[int], keep: frozenset[int]) -> Iterator[int]:
         """Nodes that begin together, in the order of their ends; those that end leave the batch."""
-        feed = Crossfeed(dict(self._pulls(tree, names)))
-        operators = [feed, *self.operators] if feed.pulls else self.operators
+        operators = self._operators(tree, names)
         recorded = {tree.row(name): Trajectory() for name in names}
         latest, left = self._start(tree, names), list(names)
         while left:
@@ -179,6 +161,16 @@ class Grower:
         left, right = (self.trajectories[parent] for parent in node.parents)
         return Between(left, right, node.share)
 
+    def _operators(self, tree: Tree, names: Sequence[int]) -> list[Operator]:
+        operators = list(self.operators)
+        if pulls := dict(self._pulls(tree, names)):
+            operators.insert(0, Crossfeed(pulls))
+        if self.givens is not None and not tree.nodes[names[0]].is_key:
+            positions = [tree.nodes[name].position for name in names]
+            rows = [tree.row(name) for name in names]
+            operators.append(self.givens.homing(rows, positions, tree.nodes[names[0]].step))
+        return operators
+
     def _pulls(self, tree: Tree, names: Sequence[int]) -> Iterator[tuple[RowId, Pull]]:
         for name in names:
             node, row = tree.nodes[name], tree.row(name)
@@ -210,7 +202,7 @@ def grow(grower: Grower, planner: Planner, ruler: Ruler, started: float) -> Iter
     while names:
         for done in grower.run(tree, names, grower.needed(tree, planner.forks(tree))):
             yield Grown(tree, done)
-        gaps = ruler.measure(grower, neighbours(tree))
+        gaps = ruler.measure(grower, tree, neighbours(tree))
         growth = Growth(tree, tuple(gaps), time.monotonic() - started, grower.row_seconds)
         wave = planner.wave(growth)
         names = list(range(len(tree.nodes), len(tree.nodes) + len(wave)))

@@ -54,7 +54,7 @@ class Keys:
         """Guidance scales: linear between keys, times 1 at a key and `damper` half-way between two."""
         scales: list[float] = []
         for position in positions:
-            left, share = self._place(position)
+            left, share = self.place(position)
             base = self.guidance_scale[left] * (1 - share) + self.guidance_scale[self._right(left)] * share
             middle = 1 - abs(share - 0.5) / 0.5
             scales.append(base * (1 - (1 - self.damper) * middle))
@@ -62,7 +62,7 @@ class Keys:
 
     def at(self, positions: Sequence[float]) -> Guided:
         """The guided conditioning at positions on the line of the keys: embeddings are mixed linearly."""
-        places = [self._place(position) for position in positions]
+        places = [self.place(position) for position in positions]
         left = [key for key, _ in places]
         right = [self._right(key) for key in left]
         share = torch.tensor([share for _, share in places], dtype=torch.float64)
@@ -71,10 +71,11 @@ class Keys:
 
     def ancestry(self, position: float) -> Ancestry:
         """Whose noise a stochastic solver adds at a position."""
-        left, share = self._place(position)
+        left, share = self.place(position)
         return Ancestry((self.seeds[left], self.seeds[self._right(left)]), (ANY_KEY, ANY_KEY), share)
 
-    def _place(self, position: float) -> tuple[int, float]:
+    def place(self, position: float) -> tuple[int, float]:
+        """The key at or left of a position, and the share of the way from it to the next."""
         left = min(math.floor(position), len(self) - 1)
         return left, position - left
 

@@ -79,7 +79,7 @@ class Refinement:
 
     def _steps(self) -> list[float]:
         pairs = list(pairwise(self.order))
-        return [round(step, DISTANCE_DIGITS) for step in self.ruler.measure(self.grower, pairs)]
+        return [round(step, DISTANCE_DIGITS) for step in self.ruler.measure(self.grower, self.tree, pairs)]
 
     def _aim(self, steps: Sequence[float]) -> float:
         """The target, or what so many frames can reach at most."""
@@ -89,7 +89,7 @@ class Refinement:
         """Places whose frames can go, the least missed first: no two are neighbours, none is beside a wide gap."""
         kept = {place for i in wide for place in (i, i + 1)} | {0, len(self.order) - 1}
         inner = [i for i, name in enumerate(self.order) if i not in kept and not self.tree.nodes[name].is_key]
-        around = self.ruler.measure(self.grower, [(self.order[i - 1], self.order[i + 1]) for i in inner])
+        around = self.ruler.measure(self.grower, self.tree, [(self.order[i - 1], self.order[i + 1]) for i in inner])
         fine = sorted((round(step, DISTANCE_DIGITS), i) for step, i in zip(around, inner, strict=True) if step <= aim)
         chosen: list[int] = []
         for _, i in fine:

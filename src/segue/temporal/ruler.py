@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from segue.types import Codec, Perceptual
+from segue.temporal.tree import Tree
+from segue.types import Perceptual
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
 Pair = tuple[int, int]
+
+
+class Develop(Protocol):
+    """Makes pictures."""
+
+    def __call__(
+        self, latents: Float[Tensor, "b c h w"], names: Sequence[int], positions: Sequence[float]
+    ) -> Float[Tensor, "b 3 H W"]:
+        """Pictures in [0, 1] of nodes, from their latents, names and positions."""
+        ...
 
 
 class Finals(Protocol):
@@ -31,35 +42,32 @@ class Ruler:
 
     Args:
         distance: between latents, or between pictures.
-        codec: makes pictures of latents, for a distance that compares these.
+        develop: makes pictures of nodes and their latents, for a distance that compares pictures.
         batch: pairs that are compared together.
         known: distances by pair of nodes, the left one first.
     """
 
     distance: Perceptual
-    codec: Codec | None = None
+    develop: Develop | None = None
     batch: int = 8
     known: dict[Pair, float] = field(default_factory=dict[Pair, float])
 
     def __post_init__(self) -> None:
-        if self.distance.domain == "frames" and self.codec is None:
-            raise ValueError(f"{self.distance.name} compares pictures, so it needs a codec")
+        if self.distance.domain == "frames" and self.develop is None:
+            raise ValueError(f"{self.distance.name} compares pictures, so it needs to be told how these are made")
 
-    def measure(self, finals: Finals, pairs: Sequence[Pair]) -> list[float]:
+    def measure(self, finals: Finals, tree: Tree, pairs: Sequence[Pair]) -> list[float]:
         """The distance of each pair. Pairs that share a node should follow each other: a picture is made once."""
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self.known]
         for first in range(0, len(new), self.batch):
             part = new[first : first + self.batch]
-            shown = self._shown(finals, sorted({name for pair in part for name in pair}))
+            shown = self._shown(finals, tree, sorted({name for pair in part for name in pair}))
             a, b = (torch.stack([shown[pair[side]] for pair in part]) for side in (0, 1))
             self.known.update(zip(part, self.distance(a, b).tolist(), strict=True))
         return [self.known[pair] for pair in pairs]
 
-    def _shown(self, finals: Finals, names: Sequence[int]) -> dict[int, Tensor]:
-        latents = torch.stack([finals.final(name) for name in names])
-        compared = self.codec.decode(latents) if self.codec is not None and self._on_frames else latents
-        return dict(zip(names, compared.float(), strict=True))
-
-    @property
-    def _on_frames(self) -> bool:
-        return self.distance.domain == "frames"
+    def _shown(self, finals: Finals, tree: Tree, names: Sequence[int]) -> dict[int, Tensor]:
+        shown = torch.stack([finals.final(name) for name in names])
+        if self.develop is not None and self.distance.domain == "frames":
+            shown = self.develop(shown, names, [tree.nodes[name].position for name in names])
+        return dict(zip(names, shown.float(), strict=True))
