@@ -146,27 +146,47 @@ def test_the_gradients_of_a_step_are_those_of_the_losses_added_up(corpus: Path, 
         torch.testing.assert_close(value.grad, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_discriminator_soon_sees_softened_edges_on_plain_grounds() -> None:
-    """What a codec does to a picture: almost all of it is as it was."""
+class Whole(PatchDiscriminator):
+    """One that sees the pictures themselves."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.Sequential.forward(self, input * 2 - 1)
+
+
+class Normed(Whole):
+    """One with the normalisation of Isola et al. as well, over groups in place of batches."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        for index, channels in ((7, 4 * width), (5, 4 * width), (3, 2 * width)):
+            self.insert(index, nn.GroupNorm(8, channels))
+
+
+@pytest.mark.parametrize(("kind", "sees"), [(PatchDiscriminator, True), (Whole, False), (Normed, False)])
+def test_what_has_no_local_mean_soon_tells_softened_edges(kind: type[PatchDiscriminator], sees: bool) -> None:
+    """What a codec does to a picture: almost all of it is as it was.
+
+    After 60 steps, the losses of 6 seeds were .45 to .53 without the mean, and .94 to 1.00 of whole pictures.
+    """
     torch.manual_seed(0)
-    rival = PatchDiscriminator(8)
+    rival = kind(8)
     optimizer = torch.optim.Adam(rival.parameters(), 1e-3, betas=(0.5, 0.9))
     curve: list[float] = []
-    for _ in range(150):
+    for _ in range(60):
         real, soft = squares()
         loss = hinge(rival(real), rival(soft))
         curve.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert curve[0] == pytest.approx(1, abs=0.2) and sum(curve[-20:]) / 20 < 0.8
-    real, soft = squares()
-    assert float(rival(real).detach().mean()) > float(rival(soft).detach().mean())
+    assert curve[0] == pytest.approx(1, abs=0.05)
+    reached = sum(curve[-20:]) / 20
+    assert reached < 0.65 if sees else reached > 0.85
 
 
-def squares() -> tuple[torch.Tensor, torch.Tensor]:
-    """Squares of some colour on white, and the same with softer edges."""
-    sharp = torch.ones(4, 3, 32, 32)
+def squares() -> tuple[Tensor, Tensor]:
+    """Squares of some colour on plain grounds, and the same with softer edges."""
+    sharp = torch.rand(4, 3, 1, 1).repeat(1, 1, 32, 32)
     for picture in sharp:
         left, top = (int(v) for v in torch.randint(2, 18, (2,)))
         picture[:, top : top + 12, left : left + 12] = torch.rand(3, 1, 1)
