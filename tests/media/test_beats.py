@@ -12,7 +12,7 @@ import pytest
 
 from footage import moving
 from segue.errors import MediaError
-from segue.media import Audio, Clip, TensorFrames
+from segue.media import Audio, Clip, TensorFrames, read
 from segue.media.beats import Beats, find_beats, find_onsets
 
 RATE = 44100
@@ -119,6 +119,15 @@ def test_the_sound_of_a_video_and_of_compressed_files(tmp_path: Path) -> None:
     for path in (sound, film):
         beats = find_beats(Audio(path))
         assert np.abs(np.array(beats.times) - times).max() < NEAR
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_the_beats_of_a_file_are_those_of_the_film_that_it_is_put_under(suffix: str, tmp_path: Path) -> None:
+    # The first sound of an MP3 is not at its time 0, and a film keeps it so.
+    sound = saved(clicking(np.arange(0.4, 9.9, 0.5), 10), tmp_path / "x.mp3", "libmp3lame")
+    film = read(Clip(TensorFrames(moving(60)), 6, Audio(sound)).save(tmp_path / f"x{suffix}"))
+    assert film.audio is not None
+    assert find_beats(film.audio).times == pytest.approx(find_beats(Audio(sound)).times, abs=NEAR)
 
 
 def test_long_sounds_are_heard_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
