@@ -197,7 +197,11 @@ class Cliff:
 
 def test_a_smoothness_is_reached_or_told(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     """A film of the same length that is more even, its score and its reason in the record; it repeats."""
-    monkeypatch.setattr(Branching, "perceptual", lambda tree: Cliff())
+
+    def cliff(tree: Branching) -> Cliff:
+        return Cliff()
+
+    monkeypatch.setattr(Branching, "perceptual", cliff)
     rough = replace(SMALL, tree=Branching(preset="lowest"))
     plain = record(rough.run(model))["scores"]
     wanted = 1.2 * plain["mean_step"]
@@ -218,7 +222,11 @@ def test_a_smoothness_has_nothing_to_say_about_cross_fades() -> None:
 def test_a_distance_between_pictures_places_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights are random here: what counts is that pictures are made, compared, and named in the scores."""
     torch.manual_seed(0)
-    monkeypatch.setattr(Lpips, "load", lambda backbone: Lpips(f"random {backbone}", STAGES[backbone]))
+
+    def load(backbone: str) -> Lpips:
+        return Lpips(f"random {backbone}", STAGES[backbone])
+
+    monkeypatch.setattr(Lpips, "load", load)
     task = replace(SMALL, sampling=Sampling(size=(64, 64)), tree=Branching(distance="lpips-alex"))
     model = toy_model()
     clip, plain = task.run(model), replace(task, tree=Branching()).run(model)

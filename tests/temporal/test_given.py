@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from segue.diffusion.noise import start_noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import SOLVERS
-from segue.temporal.given import Givens, inverted, residuals, straight
+from segue.temporal.given import Givens, inverted, residuals
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.plan import Adaptive
@@ -32,9 +31,7 @@ def keys() -> Keys:
     return Keys(text(["one", "two"]), text(["", ""]), (3.0, 3.0), (1, 2))
 
 
-def trajectory(kind: str) -> Trajectory:
-    if kind == "straight":
-        return straight(PICTURE, start_noise(1, SHAPE), SCHEDULE)
+def trajectory() -> Trajectory:
     return inverted(PICTURE, RowwiseDenoiser(), SCHEDULE, keys(), 0)
 
 
@@ -59,19 +56,17 @@ def branch(work: Grower, tree: Tree, position: float, step: int) -> Tensor:
     return work.trajectories.pop(name).at(STEPS)
 
 
-@pytest.mark.parametrize("kind", ["straight", "inverted"])
-def test_a_given_key_is_the_picture_bit_for_bit(kind: str) -> None:
-    work = grower(trajectory(kind))
+def test_a_given_key_is_the_picture_bit_for_bit() -> None:
+    work = grower(trajectory())
     grown(work)
     assert torch.equal(work.final(0), PICTURE)
 
 
-@pytest.mark.parametrize("kind", ["straight", "inverted"])
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m", "euler_ancestral"])
 @pytest.mark.parametrize("step", [3, 6])
-def test_branches_arrive_at_it_as_they_come_near(kind: str, solver: str, step: int) -> None:
+def test_branches_arrive_at_it_as_they_come_near(solver: str, step: int) -> None:
     """The nearer, the smaller the distance, down to nothing; without the correction it would stay."""
-    work = grower(trajectory(kind), solver)
+    work = grower(trajectory(), solver)
     tree = grown(work)
     far, near, nearest = (
         float((branch(work, tree, position, step) - PICTURE).square().mean().sqrt()) for position in (0.1, 0.01, 1e-4)
@@ -82,7 +77,7 @@ def test_branches_arrive_at_it_as_they_come_near(kind: str, solver: str, step: i
 
 
 def test_the_step_from_the_picture_is_no_larger_than_others() -> None:
-    work = grower(trajectory("straight"))
+    work = grower(trajectory())
     tree = grown(work, 15)
     shown = torch.stack([work.final(name) for name in tree.frames()])
     gaps = (shown[1:] - shown[:-1]).square().mean((1, 2, 3)).sqrt()
@@ -91,21 +86,13 @@ def test_the_step_from_the_picture_is_no_larger_than_others() -> None:
     assert float(speed[0]) < 3 * float(speed.median())
 
 
-def test_a_straight_trajectory_is_the_picture_behind_its_noise() -> None:
-    noise = start_noise(1, SHAPE)
-    way = straight(PICTURE, noise, SCHEDULE)
-    now, _ = SCHEDULE.step(torch.tensor([4]))
-    assert torch.allclose(way.at(4), now.noised(PICTURE[None], noise[None])[0])
-    assert torch.equal(way.at(STEPS), PICTURE)
-
-
 def test_what_the_model_makes_itself_needs_no_correction() -> None:
-    plain = replace(grower(trajectory("straight")), givens=None)
+    plain = replace(grower(trajectory()), givens=None)
     plain.trajectories.clear()
     for _ in plain.run(Tree.of_keys(2), [0, 1], frozenset(range(STEPS))):
         pass
     own = residuals(plain.trajectories[0], 3, 0, RowwiseDenoiser(), SCHEDULE, plain.solver, keys())
-    other = residuals(trajectory("straight"), 3, 0, RowwiseDenoiser(), SCHEDULE, plain.solver, keys())
+    other = residuals(trajectory(), 3, 0, RowwiseDenoiser(), SCHEDULE, plain.solver, keys())
     assert max(float(error.abs().max()) for error in own.values()) < 1e-5
     assert max(float(error.abs().max()) for error in other.values()) > 0.01
     assert sorted(own) == list(range(4, STEPS + 1))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from segue.diffusion.noise import start_noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
 from segue.errors import InterruptedRunError, TaskError
@@ -18,7 +17,7 @@ from segue.tasks.key_pictures import KeyPicture, key_pictures, unchanged
 from segue.tasks.record import Record
 from segue.tasks.sampling import Execution, Resolved
 from segue.tasks.transition import Transition, TransitionPlan
-from segue.temporal.given import Givens, straight
+from segue.temporal.given import Givens, inverted
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
@@ -122,8 +121,8 @@ class TransitionRun:
         for key, picture in sorted(pictures.items()):
             shown = picture.load(settings.size)
             x0 = model.codec.encode(shown[None].to(model.device)).float()
-            noise = start_noise(keys.seeds[key], settings.latent_shape(model)).to(x0)
-            trajectories[key] = straight(x0[0], noise, schedule)
+            trajectories[key] = inverted(x0[0], model.denoiser, schedule, keys, key)
+            self.progress("inverting pictures", len(trajectories), len(pictures))
             self.developer.given[key] = shown
             self.developer.lost[key] = shown - model.codec.decode(x0).float().cpu()[0]
         return Givens(trajectories, model.denoiser, schedule, solver, keys)

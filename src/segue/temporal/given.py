@@ -1,9 +1,8 @@
 """Keys that are pictures: trajectories that are given, not run, and what makes the frames beside them arrive there.
 
-A picture has no trajectory of its own. `straight` and `inverted` make one, neither of which the model would follow by
-itself: run from any of its points, it ends at another picture. So what the model gets wrong on the way, step by step,
-is measured once, and added to the rows near the key, the whole of it where they meet. There they become the picture,
-and nothing jumps.
+A picture has no trajectory of its own. `inverted` makes one, which the model would not follow by itself: run from any
+of its points, it ends at another picture. So what the model gets wrong on the way, step by step, is measured once, and
+added to the rows near the key, the whole of it where they meet. There they become the picture, and nothing jumps.
 """
 
 from __future__ import annotations
@@ -28,14 +27,6 @@ if TYPE_CHECKING:
 
 FALLOFF = 2.0
 """Power with which the correction fades on the way to the next key."""
-
-
-def straight(x0: Float[Tensor, "c h w"], noise: Float[Tensor, "c h w"], schedule: Schedule) -> Trajectory:
-    """The picture behind one noise at every level, as img2img starts (Meng et al. 2021, arXiv:2108.01073)."""
-    steps = torch.arange(len(schedule))
-    now, _ = schedule.step(steps)
-    noisy = now.noised(x0.expand(len(schedule), *x0.shape), noise.expand(len(schedule), *noise.shape))
-    return Trajectory({**dict(enumerate(noisy)), len(schedule): x0})
 
 
 def inverted(x0: Float[Tensor, "c h w"], denoiser: Denoiser, schedule: Schedule, keys: Keys, key: int) -> Trajectory:
