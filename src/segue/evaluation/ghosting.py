@@ -25,7 +25,7 @@ AREA = 128 * 128
 """Pixels of a picture that is judged. Two copies of a thing that are closer than a pixel or two of these look blurred,
 not double."""
 PATCH = 8
-"""Pixels along a patch, in which one mix must hold. Edges are compared in 16, as in fewer, different ones agree by
+"""Pixels along a patch, in which one mix must hold. Edges are compared in 24, as in fewer, different ones agree by
 chance, and blurred, so that one may move by about two pixels and still be in its place."""
 SLIGHT = 1.5 / 255
 """The change of a patch, root mean square of its gradients', up to which it is rounding and is not judged."""
@@ -184,8 +184,9 @@ def _patches(x: Tensor) -> Tensor:
 
 
 def _vicinities(x: Tensor) -> Tensor:
-    """The strength of products in the surroundings of each patch, twice its size, at half the resolution."""
-    around = avg_pool2d(pad(x, [PATCH // 4] * 4, mode="replicate"), PATCH, PATCH // 2, ceil_mode=True)
+    """The strength of products in the surroundings of each patch, three times its size, at half the resolution."""
+    side = PATCH // 2
+    around = avg_pool2d(pad(x, [side] * 4, mode="replicate"), 3 * side, side, ceil_mode=True)
     return around.square().sum(1, keepdim=True)
 
 

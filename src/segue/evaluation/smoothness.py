@@ -46,7 +46,7 @@ class Smoothness:
         worst_ghosting: the largest of any frame.
         worst_ghosting_at: that frame.
         mix: mean of the first part of it, how far changes are mixes of before and after.
-        sag: mean of the other, the sharpness that is lost in these mixes.
+        sag: the other part, the share of sharpness that is lost in these mixes; mean, weighed by them.
         motion: mean length of the optical flow, in widths of the picture per frame. None if nothing can be followed.
         peak_motion: what the fastest hundredth of the pixels reaches, in the fastest step.
         flicker: temporal noise, as a standard deviation in shares of the full range; see `movement`. None with fewer
@@ -103,7 +103,8 @@ def smoothness(
     largest, mean = max(range(len(steps)), key=steps.__getitem__), fmean(steps)
     way = sum(step**0.5 for step in steps)
     ghostly = ghosts.score.tolist()
-    worst = max(range(1, len(ghostly) - 1), key=ghostly.__getitem__, default=None)
+    worst = max(range(1, len(frames) - 1), key=ghostly.__getitem__, default=None)
+    lost = float((ghosts.sag * ghosts.mix).sum() / ghosts.mix.sum().clamp(min=1e-9))
     return Smoothness(
         frames=len(frames),
         distance=distance.name,
@@ -118,7 +119,7 @@ def smoothness(
         worst_ghosting=None if worst is None else ghostly[worst],
         worst_ghosting_at=worst,
         mix=_mean(ghosts.mix[1:-1]),
-        sag=_mean(ghosts.sag[1:-1]),
+        sag=None if worst is None else lost,
         motion=_mean(moves.speed),
         peak_motion=max(_known(moves.peak), default=None),
         flicker=_mean(moves.noise),

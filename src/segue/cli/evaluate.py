@@ -1,0 +1,69 @@
+"""`segue evaluate`: a film in numbers, and what they mean."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from segue.cli.fields import verb
+
+if TYPE_CHECKING:
+    from segue.evaluation.report import Report
+
+MOST_COLUMNS = 110
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What to judge.
+
+    Args:
+        video: a video, an animation, or a folder of pictures.
+        source: the film that it was made from, of the same size and number of frames: how faithful it is.
+        seam: the number of a frame where parts of the film meet, such as a key or a join; may be repeated.
+        json: print one JSON object, with the steps of all frames, instead of text.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    video: Path
+    source: Path | None = None
+    seam: tuple[int, ...] = ()
+    json: bool = False
+
+
+@verb
+def evaluate(judging: Judging) -> int:
+    """Say how smooth a film is, in numbers that are explained: segue evaluate x.mp4"""
+    from segue.cli.progress import Meter
+    from segue.evaluation.report import evaluate
+
+    with Meter() as meter:
+        report = evaluate(judging.video, judging.source, seams=judging.seam, progress=meter)
+        for note in report.notes:
+            meter.note(note)
+    print(json.dumps(report.as_dict(), allow_nan=False) if judging.json else told(report))
+    return 0
+
+
+def told(report: Report) -> str:
+    """All numbers of a report, one a line, as wide as the terminal."""
+    found = report.smoothness
+    width, height = report.size
+    about = f"{report.path}  {width}x{height}, {found.frames} frames at {report.fps:.5g} per second"
+    across, down = found.compared_at
+    measures = report.measures()
+    longest = max(len(measure.name) for measure in measures)
+    columns = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
+    steps = f"A step is the {found.distance} between neighbouring frames, as pictures of {across}x{down}."
+    lines = [about, textwrap.fill(steps, columns), ""]
+    lines.append(f"{'':{longest}}  {'':>9}  better")
+    for measure in measures:
+        value = "none" if measure.value is None else f"{measure.value:.4g}"
+        start = f"{measure.name:{longest}}  {value:>9}  {measure.better:7}  "
+        lines.append(textwrap.fill(start + measure.meaning, columns, subsequent_indent=" " * len(start)))
+    return "\n".join(lines)

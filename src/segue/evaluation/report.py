@@ -1,0 +1,216 @@
+"""A film in numbers, each with what it means: what `segue evaluate` says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from segue.errors import TaskError
+from segue.evaluation.distances import PixelDistance, best_distance
+from segue.evaluation.fidelity import psnr, ssim
+from segue.evaluation.smoothness import AREA, Smoothness, smoothness
+from segue.evaluation.windows import reduced
+from segue.media.clip import Clip
+from segue.media.disk import PathLike, as_path
+from segue.media.reader import read
+from segue.types import Frames, Perceptual, Progress, silent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Better = Literal["lower", "higher", "near 1", "neither"]
+_WINDOW = 8
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number, for people.
+
+    Args:
+        name: of it.
+        value: None where there is none, such as the flicker of two frames.
+        better: in which direction.
+        meaning: what it says.
+    """
+
+    name: str
+    value: float | None
+    better: Better
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How faithful a film is to another, frame by frame.
+
+    Args:
+        source: the other one.
+        psnr: in dB, of the mean squared error of all frames; None if they are equal.
+        ssim: mean over the frames.
+        distance: mean over the frames.
+        worst: the frame whose distance is the largest.
+        distances: of all frames.
+    """
+
+    source: Path
+    psnr: float | None
+    ssim: float
+    distance: float
+    worst: int
+    distances: tuple[float, ...]
+
+    def measures(self) -> list[Measure]:
+        """All numbers, each with its meaning."""
+        place = f"the frame that is least alike is {self.worst}"
+        return [
+            Measure("PSNR", self.psnr, "higher", f"in dB, against {self.source.name}; none for equal films"),
+            Measure("SSIM", self.ssim, "higher", "structural similarity, up to 1"),
+            Measure("distance", self.distance, "lower", f"mean over the frames; {place}"),
+        ]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found out about a film.
+
+    Args:
+        path: of it.
+        size: (width, height) in pixels.
+        fps: frames per second.
+        smoothness: how it passes from frame to frame.
+        likeness: to its source, if one was given.
+        notes: what is good to know about the numbers.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    fps: float
+    smoothness: Smoothness
+    likeness: Likeness | None = None
+    notes: tuple[str, ...] = ()
+
+    def measures(self) -> list[Measure]:
+        """All numbers, each with its meaning."""
+        found = [*steps_told(self.smoothness), *frames_told(self.smoothness), *places_told(self.smoothness)]
+        return [*found, *(self.likeness.measures() if self.likeness else [])]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        told = asdict(self)
+        told["path"] = str(self.path)
+        if self.likeness is not None:
+            told["likeness"]["source"] = str(self.likeness.source)
+        return told
+
+
+def evaluate(
+    path: PathLike,
+    source: PathLike | None = None,
+    *,
+    seams: Sequence[int] = (),
+    distance: Perceptual | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Measure a film, read a few frames at a time.
+
+    Args:
+        path: what `segue.read` reads: a video, an animation, a folder of pictures.
+        source: the film that it was made from, of the same size and number of frames.
+        seams: numbers of frames where parts of it meet.
+        distance: between pictures; left out, the best whose weights are on this machine.
+        progress: told of every window.
+
+    Raises:
+        MediaError: a file cannot be read.
+        TaskError: it is too short or too small, the source does not match, or there is no such seam.
+    """
+    clip, path = read(path), as_path(path)
+    if len(clip) < 2:
+        raise TaskError(f"expected a film of 2 frames or more, and {path} has {len(clip)}; choose a video")
+    other = None if source is None else read(source)
+    if source is not None and other is not None:
+        _check_alike(clip, path, other, as_path(source))
+    distance = distance or best_distance()
+    found = smoothness(clip.frames, distance, seams=seams, progress=progress)
+    likeness = None
+    if source is not None and other is not None:
+        likeness = likeness_of(clip.frames, other.frames, as_path(source), distance, progress=progress)
+    notes = (_NO_NETWORK,) if isinstance(distance, PixelDistance) else ()
+    return Report(path, clip.size, float(clip.fps), found, likeness, notes)
+
+
+def likeness_of(
+    frames: Frames, originals: Frames, source: Path, distance: Perceptual, *, progress: Progress = silent
+) -> Likeness:
+    """How faithful frames are to as many originals of the same size; the distance is taken of reduced pictures."""
+    rows: list[Tensor] = []
+    with torch.no_grad():
+        for start in range(0, len(frames), _WINDOW):
+            here, there = frames[start : start + _WINDOW], originals[start : start + _WINDOW]
+            apart = distance(reduced(here, AREA), reduced(there, AREA)).double()
+            rows.append(torch.stack([10 ** (-psnr(here, there) / 10), ssim(here, there), apart], 1))
+            progress("comparing with the source", start + len(here), len(frames))
+    found = torch.cat(rows)
+    error, similarity, mean = found.mean(0).tolist()
+    distances = tuple(found[:, 2].tolist())
+    worst = max(range(len(distances)), key=distances.__getitem__)
+    return Likeness(source, -10 * math.log10(error) if error > 0 else None, similarity, mean, worst, distances)
+
+
+def steps_told(found: Smoothness) -> list[Measure]:
+    """The numbers that are made of steps."""
+    at = found.largest_step_at
+    return [
+        Measure("path length", found.path_length, "lower", "sum of the steps between neighbouring frames (PPL)"),
+        Measure("step variance", found.step_variance, "lower", "how much the steps differ (PDV)"),
+        Measure("evenness", found.evenness, "near 1", "largest step over the mean step"),
+        Measure("largest step", found.largest_step, "lower", f"where a jump is seen first: frame {at} to {at + 1}"),
+        Measure("directness", found.directness, "higher", "1 is the straight way from the first frame to the last"),
+    ]
+
+
+def frames_told(found: Smoothness) -> list[Measure]:
+    """The numbers of what single frames show."""
+    worst = "" if found.worst_ghosting_at is None else f": frame {found.worst_ghosting_at}"
+    return [
+        Measure("ghosting", found.ghosting, "lower", "how far frames are double exposures, 0 to 1; footage has < 0.05"),
+        Measure("worst ghosting", found.worst_ghosting, "lower", f"in the frame that has most{worst}"),
+        Measure("mix", found.mix, "lower", "its first part: changes that are mixes of before and after"),
+        Measure("sag", found.sag, "lower", "its second part: sharpness lost in them, 0.5 in a full cross-fade"),
+        Measure("motion", found.motion, "neither", "mean optical flow, in widths of the picture per frame"),
+        Measure("peak motion", found.peak_motion, "neither", "the fastest hundredth of the fastest step"),
+        Measure("flicker", found.flicker, "lower", "noise from frame to frame, of a full range of 1; footage: < 0.01"),
+    ]
+
+
+def places_told(found: Smoothness) -> list[Measure]:
+    """The numbers of where a film begins again, and of where its parts meet."""
+    loop = Measure("loop ratio", found.loop_ratio, "lower", "step from last to first over the mean; unseen up to 1.5")
+    seams = [
+        Measure(f"seam at {frame}", ratio, "near 1", "the step there over those around it")
+        for frame, ratio in found.seam_ratios.items()
+    ]
+    return [loop, *seams]
+
+
+_NO_NETWORK = (
+    "no perceptual network is here, so steps are differences of pixels, which do not see as people do; "
+    "segue models --fetch lpips-alex downloads one (64 MB)"
+)
+
+
+def _check_alike(clip: Clip, path: Path, other: Clip, source: Path) -> None:
+    for what, here, there in (
+        ("pixels", "{}x{}".format(*clip.size), "{}x{}".format(*other.size)),
+        ("frames", str(len(clip)), str(len(other))),
+    ):
+        if here != there:
+            raise TaskError(
+                f"a film and its source are compared pixel by pixel: {path} has {here} {what}, {source} has {there}; "
+                f"bring both to one size, rate and length first"
+            )

@@ -1,0 +1,238 @@
+"""`segue evaluate`: numbers that are explained, of any kind of film, and one line where there is none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cli.conftest import Run
+from footage import moving, real_clip
+from segue.evaluation import distances, report
+from segue.media import Clip, TensorFrames
+from toy import RmsDistance
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No perceptual network is here."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SEGUE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    return Clip(TensorFrames(moving(10)), 20).save(tmp_path / "film.mp4", crf=10)
+
+
+NAMES = {
+    "path length",
+    "step variance",
+    "evenness",
+    "largest step",
+    "directness",
+    "ghosting",
+    "worst ghosting",
+    "mix",
+    "sag",
+    "motion",
+    "peak motion",
+    "flicker",
+    "loop ratio",
+}
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_every_number_is_explained(run: Run, film: Path, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    answer = run("evaluate", film)
+    assert answer.code == 0
+    about, *lines = answer.out.splitlines()
+    assert about == f"{film}  96x64, 10 frames at 20 per second"
+    assert all(len(line) <= columns for line in lines)
+    table = lines[lines.index("") + 2 :]
+    said = {line[:14].strip(): line[14:].split(maxsplit=1) for line in table if line[:14].strip()}
+    assert set(said) == NAMES
+    for value, meaning in said.values():
+        assert value == "none" or float(value) >= 0
+        assert meaning.startswith(("lower ", "higher ", "near 1 ", "neither "))
+
+
+def test_the_distance_is_named_and_so_is_what_is_missing(run: Run, film: Path) -> None:
+    answer = run("evaluate", film)
+    assert "A step is the root mean square pixel difference between neighbouring frames" in answer.out
+    *stages, note = answer.err.splitlines()
+    assert stages == ["segue: measuring steps", "segue: looking for ghosts", "segue: following movement"]
+    assert note.startswith("segue: no perceptual network is here")
+    assert "segue models --fetch lpips-alex" in note
+    assert run("evaluate", film, "--json").json["smoothness"]["distance"] == "root mean square pixel difference"
+
+
+@pytest.mark.parametrize(
+    ("here", "chosen"),
+    [
+        (["efficientnet-lite0", "lpips-alex", "lpips-vgg"], "Lpips alex"),
+        (["efficientnet-lite0", "lpips-vgg"], "EfficientNetDistance"),
+        (["lpips-vgg"], "pixels"),
+    ],
+)
+def test_the_best_network_that_is_here_is_taken(
+    here: list[str], chosen: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cache / "perceptual").mkdir()
+    for name in here:
+        (cache / "perceptual" / f"{name}.safetensors").touch()
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def load(self, *arguments: str) -> RmsDistance:
+            return RmsDistance(" ".join([self.name, *arguments]), "frames")
+
+    for name in ("Lpips", "EfficientNetDistance"):
+        monkeypatch.setattr(distances.perceptual, name, Named(name), raising=False)
+    found = distances.best_distance()
+    assert found.name == (chosen if chosen != "pixels" else distances.PixelDistance().name)
+    assert found.domain == "frames"
+
+
+def test_machines_get_all_of_it(run: Run, film: Path) -> None:
+    found = run("evaluate", film, "--json", "--seam", "3", "--seam", "7").json
+    assert (found["path"], found["size"], found["fps"], found["likeness"]) == (str(film), [96, 64], 20.0, None)
+    smooth = found["smoothness"]
+    assert (smooth["frames"], len(smooth["steps"]), len(smooth["ghosts"])) == (10, 9, 10)
+    assert smooth["path_length"] == pytest.approx(sum(smooth["steps"]))
+    assert list(smooth["seam_ratios"]) == ["3", "7"]
+    assert len(found["notes"]) == 1
+    assert "seam at 7" in run("evaluate", film, "--seam", "7").out
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.webp", "x.png", "x.webm", "folder"])
+def test_every_kind_of_film_is_read(name: str, run: Run, tmp_path: Path) -> None:
+    frames = moving(4)
+    if name == "x.png":
+        Clip(TensorFrames(frames[:1]), 10).save(tmp_path / name)
+        assert "expected a film of 2 frames or more, and x.png has 1" in run("evaluate", name).err
+        return
+    Clip(TensorFrames(frames), 10).save(tmp_path / name)
+    answer = run("evaluate", name, "--json")
+    assert (answer.code, answer.json["smoothness"]["frames"]) == (0, 4)
+
+
+def test_two_frames_are_enough_for_some_numbers(run: Run, tmp_path: Path) -> None:
+    Clip(TensorFrames(moving(2)), 10).save(tmp_path / "two.mp4")
+    answer = run("evaluate", "two.mp4")
+    assert answer.code == 0
+    unknown = {line[:14].strip() for line in answer.out.splitlines() if line[14:].lstrip().startswith("none")}
+    assert unknown >= {"ghosting", "worst ghosting", "mix", "sag", "flicker"}
+    assert not unknown & {"path length", "step variance", "evenness", "largest step", "directness", "loop ratio"}
+    assert run("evaluate", "two.mp4", "--json").json["smoothness"]["flicker"] is None
+
+
+def test_a_film_is_held_against_its_source(run: Run, film: Path, tmp_path: Path) -> None:
+    copy = Clip(TensorFrames(moving(10)), 20).save(tmp_path / "copy.mp4", crf=40)
+    found = run("evaluate", copy, "--source", film, "--json").json["likeness"]
+    assert found["source"] == str(film)
+    assert 20 < found["psnr"] < 50
+    assert 0.5 < found["ssim"] < 1
+    assert found["distance"] == pytest.approx(sum(found["distances"]) / 10)
+    assert found["distances"][found["worst"]] == max(found["distances"])
+    text = run("evaluate", copy, "--source", film).out
+    assert "PSNR" in text
+    assert f"against {film.name}" in text
+    same = run("evaluate", film, "--source", film, "--json").json["likeness"]
+    assert (same["psnr"], same["ssim"], same["distance"]) == (None, pytest.approx(1), 0)
+
+
+def test_the_psnr_of_a_film_is_of_its_mean_error(tmp_path: Path) -> None:
+    """One frame that is equal must not hide the others."""
+    frames = TensorFrames(moving(4))
+    changed = frames.pixels.clone()
+    changed[1:] = changed[1:] // 2
+    error = float((frames[0:4] - TensorFrames(changed)[0:4]).double().square().mean())
+    found = report.likeness_of(TensorFrames(changed), frames, tmp_path, distances.PixelDistance())
+    assert found.psnr == pytest.approx(-10 * torch.tensor(error).log10().item(), rel=1e-5)
+    assert found.distances[0] == 0
+
+
+def other_size(frames: Tensor) -> Tensor:
+    return frames[..., :48]
+
+
+def shorter(frames: Tensor) -> Tensor:
+    return frames[:7]
+
+
+@pytest.mark.parametrize(("change", "expected"), [(other_size, "has 48x64"), (shorter, "has 10 frames")])
+def test_a_source_that_is_no_match(
+    change: Callable[[Tensor], Tensor], expected: str, run: Run, film: Path, tmp_path: Path
+) -> None:
+    other = Clip(TensorFrames(change(moving(10)).contiguous()), 20).save(tmp_path / "other.mp4")
+    answer = run("evaluate", film, "--source", other)
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
+    assert "pixel by pixel" in line
+    assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        ([], 2, "VIDEO is missing"),
+        (["nope.mp4"], 1, "there is no such file"),
+        (["garbage.mp4"], 1, "cannot read garbage.mp4"),
+        (["empty"], 1, "there are no pictures in this folder"),
+        (["film.mp4", "--source", "nope.mp4"], 1, "there is no such file"),
+        (["film.mp4", "--seam", "10"], 2, "a seam is one of the frames 0 to 9, got 10"),
+        (["film.mp4", "--seam", "x"], 2, "unable to convert"),
+        (["film.mp4", "--prompt", "a cat"], 2, "unknown option"),
+        (["tiny.gif"], 2, "both sides must be 32 or more"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], code: int, expected: str, run: Run, film: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "garbage.mp4").write_bytes(b"\xff" * 5000)
+    (tmp_path / "empty").mkdir()
+    Clip(TensorFrames(moving(3, (32, 16))), 10).save(tmp_path / "tiny.gif")
+    answer = run("evaluate", *arguments)
+    assert (answer.code, answer.out) == (code, "")
+    assert "Traceback" not in answer.err
+    assert expected.lower() in answer.err.splitlines()[-1].lower()
+
+
+def test_it_can_be_interrupted(film: Path, tmp_path: Path) -> None:
+    long = Clip(TensorFrames(moving(400)), 20).save(tmp_path / "long.mp4")
+    code = "import sys; from segue.cli.main import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "evaluate", str(long)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Where tests run in the background of a shell, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "segue: measuring steps\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "segue: interrupted; nothing was written"
+
+
+def test_real_footage(run: Run) -> None:
+    found = run("evaluate", real_clip("wolf.mp4"), "--json").json["smoothness"]
+    assert found["frames"] == 40
+    assert found["worst_ghosting"] < 0.1
+    assert found["flicker"] < 0.01
+    assert found["motion"] > 0.001
