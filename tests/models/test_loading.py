@@ -67,8 +67,9 @@ def test_versions_are_told_apart_by_shapes():
     path = Path("m.safetensors")
     assert find_config(path, header((320, 4, 3, 3), (320, 768)), None) == SD1
     assert find_config(path, header((320, 4, 3, 3), (320, 1024)), None) == SD2
+    assert find_config(path, header((320, 9, 3, 3), (320, 768)), None) == SD1
     for entries, said in [
-        (header((320, 9, 3, 3), (320, 768)), "takes 9 channels"),
+        (header((320, 8, 3, 3), (320, 768)), "takes 8 channels: it is an instruction or upscaling model"),
         (header((320, 4, 3, 3), (320, 2048)), "text of width 2048"),
         ({**header((320, 4, 3, 3), (320, 2048)), "conditioner.embedders.0.x": Entry("F16", ())}, "Diffusion XL"),
         ({"unet.a.lora_A.weight": Entry("F16", ())}, "is a LoRA"),
@@ -177,9 +178,9 @@ def test_weights_of_another_architecture_are_refused(copy, folder, tmp_path):
 
 
 def test_parts_that_do_not_belong_together_are_refused(copy, short_folder, tmp_path):
-    inpainting = write_model(tmp_path / "inpainting", in_channels=9)
-    with pytest.raises(CheckpointError, match="the UNet takes 9 channels, the autoencoder gives 4"):
-        load_model(inpainting)
+    instruct = write_model(tmp_path / "instruct", in_channels=8)
+    with pytest.raises(CheckpointError, match="the UNet takes 8 channels, the autoencoder gives 4"):
+        load_model(instruct)
     narrow = write_model(tmp_path / "narrow", cross_attention_dim=16)
     with pytest.raises(CheckpointError, match="expects text of width 16, the text encoder gives 32"):
         load_model(narrow)

@@ -55,6 +55,7 @@ class LatentDiffusion:
         settings: the configurations of its networks, as their files state them.
         prediction: what the network was said to predict when the model was loaded; None if its files decided.
         config: the folder that a single file was read with; None if it came with Segue.
+        inpaints: whether it must be shown a picture and a mask; see `segue.models.inpainting`.
         vocabulary: the things that it can draw; empty if nobody knows.
         words: what else it understands, by kind: colours, styles, places.
     """
@@ -73,6 +74,7 @@ class LatentDiffusion:
     settings: tuple[Mapping[str, Any], ...] = ()
     prediction: Prediction | None = None
     config: Path | None = None
+    inpaints: bool = False
     vocabulary: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 

@@ -13,7 +13,7 @@ from segue.errors import ModelError
 from segue.models.hub import needed_files
 
 INDEX = "model_index.json"
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 """The kinds of folders that Segue reads, by what their index says."""
 
 

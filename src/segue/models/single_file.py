@@ -15,10 +15,12 @@ import torch
 from segue.errors import CheckpointError
 from segue.models.codec import codec_dtype
 from segue.models.families import sd
+from segue.models.inpainting import concat_channels
 from segue.models.text import ClipText
 from segue.models.weights import MISFITS, Entry, freeze, quiet, read_header, read_json
 
 if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTokenizer
 
     from segue.models.bundle import LatentDiffusion
@@ -30,6 +32,9 @@ _FIRST = f"{_UNET}input_blocks.0.0.weight"
 _TEXT = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 SD1, SD2 = CONFIGS / "sd15", CONFIGS / "sd21"
 _BY_TEXT_WIDTH = {768: SD1, 1024: SD2}
+TEXT_TO_IMAGE = 4
+INPAINTING = TEXT_TO_IMAGE + concat_channels(TEXT_TO_IMAGE)
+"""Channels that the first layer takes."""
 
 
 def from_file(
@@ -44,7 +49,7 @@ def from_file(
     """A Stable Diffusion 1.x or 2.x model from one file.
 
     A file of 2.x does not say what its UNet predicts: "v_prediction" (the 768 px models) is assumed; pass
-    "epsilon" for the 512 px ones.
+    "epsilon" for the 512 px ones. The inpainting model of 2.x is one of 512 px, and taken as such.
 
     Args:
         path: a .safetensors file of the original layout.
@@ -58,9 +63,17 @@ def from_file(
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or of an architecture that Segue does not read.
     """
-    folder = find_config(path, read_header(path), config)
+    header = read_header(path)
+    folder = find_config(path, header, config)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    parts = _read(path, folder, clip_tokenizer(folder / "tokenizer") if config is None else None)
+    if config is None:
+        inpaints = header[_FIRST].shape[1] == INPAINTING
+        if inpaints and folder == SD2:
+            prediction = prediction or "epsilon"
+        given: dict[str, Any] = {"tokenizer": clip_tokenizer(folder / "tokenizer")}
+        parts = _read(path, folder, {**given, "unet": _read_inpainting(path, folder)} if inpaints else given)
+    else:
+        parts = _read(path, folder, {})
     freeze(parts["unet"], device, dtype)
     freeze(parts["text_encoder"], device, dtype)
     freeze(parts["vae"], device, codec_dtype(parts["vae"].config, dtype))
@@ -92,10 +105,10 @@ def find_config(path: Path, header: Mapping[str, Entry], config: Path | None) ->
     channels, width = header[_FIRST].shape[1], header[_TEXT].shape[1]
     if config is not None:
         return config
-    if channels != 4:
+    if channels not in (TEXT_TO_IMAGE, INPAINTING):
         raise CheckpointError(
-            f"{path} takes {channels} channels: it is an inpainting, instruction or upscaling model; "
-            "expected a text-to-image model, which takes 4"
+            f"{path} takes {channels} channels: it is an instruction or upscaling model; expected a text-to-image "
+            f"model, which takes {TEXT_TO_IMAGE}, or one for inpainting, which takes {INPAINTING}"
         )
     if any(key.startswith("conditioner.embedders.") for key in header):
         raise CheckpointError(f"{path} is a Stable Diffusion XL model; Segue reads 1.x and 2.x")
@@ -117,12 +130,24 @@ def _what(header: Mapping[str, Entry]) -> str:
     return f"is of an unknown layout ({len(header)} tensors, such as {next(iter(header), 'none')})"
 
 
-def _read(path: Path, folder: Path, tokenizer: CLIPTokenizer | None) -> dict[str, Any]:
+def _read_inpainting(path: Path, folder: Path) -> UNet2DConditionModel:
+    """The network of an inpainting model: that of the configurations, with a wider first layer."""
+    with quiet():
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    settings: dict[str, Any] = {"config": str(folder), "subfolder": "unet", "local_files_only": True}
+    try:
+        with quiet():
+            return UNet2DConditionModel.from_single_file(str(path), in_channels=INPAINTING, **settings)
+    except MISFITS as error:
+        raise CheckpointError(_misfit(path, folder, " ".join(str(error).split())[:300])) from error
+
+
+def _read(path: Path, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     with quiet():  # the pipeline's module warns about picture processors that no model here uses
         from diffusers.loaders.single_file_utils import SingleFileComponentError
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
-    given = {"tokenizer": tokenizer} if tokenizer is not None else {}
     try:
         with quiet():
             pipeline = StableDiffusionPipeline.from_single_file(

@@ -15,11 +15,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from segue.diffusion.schedule import is_flow
 from segue.diffusion.solvers import solver_for
-from segue.errors import CheckpointError, ModelError
+from segue.errors import CheckpointError, ModelError, TaskError
 from segue.models.attention import announced
 from segue.models.bundle import Defaults, LatentDiffusion
 from segue.models.codec import AutoencoderCodec, codec_dtype
 from segue.models.denoiser import NetworkDenoiser
+from segue.models.inpainting import concat_channels
 from segue.models.text import ClipText
 from segue.models.weights import quiet, read_json, read_network
 from segue.types import Call, Conditioning, Prediction
@@ -45,6 +46,7 @@ class UNetNetwork:
 
         Raises:
             ValueError: the conditioning has a part that this UNet has no place for.
+            TaskError: an inpainting model was given no picture and mask, or another model was.
         """
         ignored = [part for part in ("text_mask", "pooled") if getattr(cond, part) is not None]
         ignored += [part for part in ("residual_inputs", "extra") if getattr(cond, part)]
@@ -52,6 +54,7 @@ class UNetNetwork:
             raise ValueError(f"this network takes text, concat and label; the conditioning also has {ignored[0]}")
         device, dtype = self.unet.device, self.unet.dtype
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
+        self._check_channels(latents.shape[1], cond.concat is not None)
         with announced(call):
             return self.unet(
                 latents.to(device, dtype),
@@ -61,6 +64,20 @@ class UNetNetwork:
                 class_labels=cond.label,
                 return_dict=False,
             )[0]
+
+    def _check_channels(self, channels: int, appended: bool) -> None:
+        taken = self.unet.config["in_channels"]
+        if channels == taken:
+            return
+        if not appended:
+            raise TaskError(
+                f"this is an inpainting model: it takes {taken} channels, {channels} of them latents, and needs to be "
+                "shown a picture and a mask; give both, or take the model that it was made from"
+            )
+        raise TaskError(
+            f"this model takes {taken} channels, and the latents with a picture and a mask are {channels}: it is no "
+            "inpainting model; masks work with it all the same, as long as these are not appended"
+        )
 
 
 def from_folder(
@@ -151,10 +168,11 @@ def assemble(
     width, expected = text.encoder.config.hidden_size, unet.config["cross_attention_dim"]
     if width != expected:
         raise CheckpointError(f"{name}: the UNet expects text of width {expected}, the text encoder gives {width}")
-    if unet.config["in_channels"] != codec.channels:
+    channels, inpainted = unet.config["in_channels"], codec.channels + concat_channels(codec.channels)
+    if channels not in (codec.channels, inpainted):
         raise CheckpointError(
-            f"{name}: the UNet takes {unet.config['in_channels']} channels, the autoencoder gives {codec.channels}; "
-            "inpainting and instruction models are not plain text-to-image models"
+            f"{name}: the UNet takes {channels} channels, the autoencoder gives {codec.channels}: expected "
+            f"{codec.channels} (text to image) or {inpainted} (inpainting); Segue does not read instruction models"
         )
     side = int(unet.config["sample_size"]) * codec.scale
     return LatentDiffusion(
@@ -168,6 +186,7 @@ def assemble(
         weights=tuple((file, 1.0) for file in weights),
         settings=settings,
         prediction=prediction,
+        inpaints=channels == inpainted,
         device=unet.device,
         dtype=unet.dtype,
     )
