@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import wave
 from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from time import sleep
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,9 +22,11 @@ from segue.models.perceptual import Lpips
 from segue.models.perceptual.lpips import STAGES
 from segue.tasks.branching import Branching
 from segue.tasks.image import Image
+from segue.tasks.pace import Pace
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
-from segue.tasks.transition import Transition, TransitionPlan
+from segue.tasks.transition import Transition
+from segue.tasks.transition_plan import TransitionPlan
 from segue.types import Call, Conditioning
 from toy import PatchCodec, ToyNetwork, toy_model
 
@@ -157,6 +161,8 @@ CHANGES: dict[str, Any] = {
     "tree.preset": "low",
     "tree.max_branches": 3,
     "tree.budget": 1e-9,
+    "pace.easing": "smooth",
+    "pace.loop": "pingpong",
 }
 
 
@@ -171,10 +177,17 @@ def changed(name: str) -> Transition:
 
 
 def test_every_field_is_tried() -> None:
-    names = {field.name for field in fields(Transition)} - {"sampling", "tree"}
+    names = {field.name for field in fields(Transition)} - {"sampling", "tree", "pace"}
     names |= {f"sampling.{field.name}" for field in fields(Sampling)}
     names |= {f"tree.{field.name}" for field in fields(Branching)}
-    assert names == {*CHANGES, "key_image", "tree.distance", "tree.smoothness"}  # which have tests of their own
+    names |= {f"pace.{field.name}" for field in fields(Pace)}
+    assert names == {
+        *CHANGES,
+        "key_image",
+        "pace.audio",
+        "tree.distance",
+        "tree.smoothness",
+    }  # which have tests of their own
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES))
@@ -245,7 +258,7 @@ def test_a_distance_between_pictures_places_the_frames(monkeypatch: pytest.Monke
         ({"negative": ("a", "b")}, "negative must be given once"),
         ({"seconds": 0.0}, "seconds must be above 0"),
         ({"seconds": 1e9}, "at most 100000 frames"),
-        ({"seconds": 0.1, "fps": 20}, "fewer than the 3 key pictures"),
+        ({"seconds": 0.1, "fps": 20}, "3 key pictures need at least 3 frames, got 2"),
         ({"fps": 0.0}, "fps must be above 0"),
         ({"fill": "hold"}, "fill must be"),
     ],
@@ -467,3 +480,103 @@ def test_bad_key_pictures_are_told(model: LatentDiffusion, entry: str, expected:
 def test_a_key_has_one_picture() -> None:
     with pytest.raises(TaskError, match="key 1 has two pictures"):
         replace(SMALL, key_image=("first=a.png", "1=b.png"))
+
+
+def steps_of(clip: Clip) -> torch.Tensor:
+    shown = pixels(clip)
+    return (shown[1:] - shown[:-1]).square().mean((1, 2, 3)).sqrt()
+
+
+def test_a_loop_has_no_seam(model: LatentDiffusion) -> None:
+    """The step from the last frame to the first is one like the others, and no frame is shown twice."""
+    clip = replace(SMALL, seconds=2.0, pace=Pace(loop="loop")).run(model)
+    shown = pixels(clip)
+    assert len(clip) == 40
+    seam = (shown[0] - shown[-1]).square().mean().sqrt()
+    assert 0.5 * steps_of(clip).mean() < seam < 1.5 * steps_of(clip).mean()
+    assert all(not torch.equal(a, b) for a, b in pairwise(shown))
+
+
+def test_a_loop_through_a_given_picture_has_no_seam(model: LatentDiffusion, tmp_path: Path) -> None:
+    task = replace(SMALL, seconds=2.0, pace=Pace(loop="loop"), key_image=(f"first={photograph(tmp_path)}",))
+    clip = task.run(model)
+    shown = pixels(clip)
+    assert (shown[0] - shown[-1]).square().mean().sqrt() < 1.5 * steps_of(clip).max()
+    assert torch.equal(shown[0], pixels(read(tmp_path / "photo-16-3.png"))[0])
+
+
+def test_there_and_back_shows_the_same_pictures(model: LatentDiffusion) -> None:
+    clip = replace(SMALL, pace=Pace(loop="pingpong")).run(model)
+    shown = pixels(clip)
+    assert torch.equal(shown[1:], shown[1:].flip(0))
+    assert record(clip)["scores"]["native_frames"] == 20
+
+
+def test_held_keys_stand_still_and_the_count_is_exact(model: LatentDiffusion) -> None:
+    clip = replace(SMALL, pace=Pace(easing="hold:0.15")).run(model)
+    assert len(clip) == 20
+    assert [int(step == 0) for step in steps_of(clip)].count(1) == 6  # three keys, three frames each
+
+
+def test_smoothness_works_in_loops(model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cliff(tree: Branching) -> Cliff:
+        return Cliff()
+
+    monkeypatch.setattr(Branching, "perceptual", cliff)
+    for loop in ("loop", "pingpong"):
+        rough = replace(SMALL, seconds=2.0, tree=Branching(preset="lowest"), pace=Pace(loop=loop))
+        plain = record(rough.run(model))["scores"]
+        clip = replace(rough, tree=Branching(preset="lowest", smoothness=1.2 * plain["mean_step"])).run(model)
+        assert len(clip) == 40
+        assert record(clip)["scores"]["largest_step"] <= 1.2 * plain["mean_step"] < plain["largest_step"]
+        assert "is reached" in record(clip)["plan"]["ended"]
+
+
+def clicks(path: Path, bpm: float, seconds: float) -> Path:
+    """A sound with a click on every beat."""
+    rate = 22050
+    samples = np.zeros(int(rate * seconds), np.int16)
+    for beat in np.arange(0.1, seconds - 0.05, 60 / bpm):
+        first = int(beat * rate)
+        samples[first : first + 400] = (20000 * np.sin(np.arange(400) * 0.4) * np.exp(-np.arange(400) / 80)).astype(
+            np.int16
+        )
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return path
+
+
+def test_sound_goes_into_the_film_and_keys_onto_its_beats(model: LatentDiffusion, tmp_path: Path) -> None:
+    sound = clicks(tmp_path / "clicks.wav", bpm=120, seconds=6)
+    plain = replace(SMALL, seconds=3.0, pace=Pace(audio=str(sound)))
+    clip = plain.run(model)
+    assert clip.audio is not None and clip.audio.path == sound
+    clip.save(tmp_path / "film.mp4")
+    assert read(tmp_path / "film.mp4").audio is not None
+    beaten = replace(plain, pace=Pace("beats", audio=str(sound))).run(model)
+    key = pixels(Image("two", seed=2).run(model))[0]
+    frames = [i for i, frame in enumerate(pixels(beaten)) if torch.equal(frame, key)]
+    assert len(frames) == 1
+    assert abs(2 * (frames[0] / 20 - 0.1) - round(2 * (frames[0] / 20 - 0.1))) < 0.11  # beats are half a second apart
+
+
+@pytest.mark.parametrize(
+    ("pace", "expected"),
+    [
+        ({"easing": "bouncy"}, "easing"),
+        ({"easing": "beats"}, "needs a sound"),
+        ({"loop": "twice"}, "loop must be"),
+        ({"audio": "nowhere.wav", "easing": "beats"}, "nowhere.wav"),
+    ],
+)
+def test_an_impossible_pace_is_refused(model: LatentDiffusion, pace: dict[str, Any], expected: str) -> None:
+    with pytest.raises(SegueError, match=expected):
+        replace(SMALL, pace=Pace(**pace)).run(model)
+
+
+def test_smoothness_and_an_easing_exclude_each_other() -> None:
+    with pytest.raises(TaskError, match="leave one of them out"):
+        replace(SMALL, pace=Pace("smooth"), tree=Branching(smoothness=0.1))

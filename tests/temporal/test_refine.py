@@ -15,6 +15,7 @@ from segue.temporal.grow import Grower
 from segue.temporal.plan import Adaptive
 from segue.temporal.refine import Refinement, Target
 from segue.temporal.ruler import Ruler
+from segue.temporal.timeline import even_positions
 from segue.temporal.trajectory import Trajectory
 from segue.temporal.tree import Node, Tree
 from toy import RmsDistance
@@ -54,7 +55,11 @@ def film(frames: int, **target: Any) -> tuple[Refinement, Line]:
     line = Line(none, steps, none, none, (1, 2, 2), torch.device("cpu"))
     line.trajectories.update({name: shown(node) for name, node in enumerate(tree.nodes)})
     order = [0, *range(2, frames), 1]
-    work = Refinement(line, Adaptive(STEPS, 0.3, 99), Ruler(RmsDistance()), tree, order, Target(**target))
+
+    def place(known: Sequence[float], gaps: Sequence[float]) -> Sequence[float]:
+        return even_positions(known, gaps, [0.0, 1.0], frames)
+
+    work = Refinement(line, Adaptive(STEPS, 0.3, 99), Ruler(RmsDistance()), tree, order, Target(**target), place)
     return work, line
 
 

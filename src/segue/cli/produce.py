@@ -122,8 +122,7 @@ def draw_tree(clip: Clip, path: Path) -> None:
         DiskError: if the file system refuses.
     """
     from segue.media.disk import written_whole
-    from segue.tasks.transition import TransitionPlan
-    from segue.tasks.transition_run import tree_of
+    from segue.tasks.transition_plan import TransitionPlan, tree_of
     from segue.temporal.drawing import draw
 
     record = clip.provenance.record if clip.provenance else {}

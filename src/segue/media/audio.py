@@ -71,7 +71,10 @@ class Soundtrack:
         else:
             rate = 48000 if form.sound == "libopus" else stream.codec_context.sample_rate
             encoder: Any = form.sound
-            self._out = container.add_stream(encoder, rate=rate, layout=stream.codec_context.layout.name)
+            layout = stream.codec_context.layout
+            # A WAV file often says only how many channels it has, which no encoder takes for a layout.
+            usual = {1: "mono", 2: "stereo"}.get(layout.nb_channels, layout.name)
+            self._out = container.add_stream(encoder, rate=rate, layout=usual)
             self._out.codec_context.flags |= Flags.bitexact
         self._packets = self._copy(source, stream) if self._copied else self._encode(source, stream)
         self._held: Packet[Any] | None = None

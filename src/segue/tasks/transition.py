@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from segue.errors import TaskError
 from segue.tasks.branching import Branching
 from segue.tasks.key_pictures import key_pictures
+from segue.tasks.pace import Pace
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds, per_key
+from segue.tasks.transition_plan import TransitionPlan
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -17,28 +19,6 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
 
 MAX_FRAMES = 100_000
-
-
-@dataclass(frozen=True)
-class TransitionPlan:
-    """What was decided while a transition was made; replayed, it makes the same film whatever the clock says.
-
-    Args:
-        nodes: of the tree, each [position, step, left parent, right parent, share, stop, wave]; keys have parents -1,
-            and a stop of -1 is the end.
-        grown: how many of the nodes were placed by the tree's planner; the others serve single frames.
-        shots: what each frame shows: [node, node, share].
-        ended: why the tree stopped growing.
-        pictures: sha256 of the files that are keys, in the order of the keys.
-    """
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-
-    nodes: list[tuple[float, int, int, int, float, int, int]]
-    grown: int
-    shots: list[tuple[int, int, float]]
-    ended: str
-    pictures: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True)
@@ -54,6 +34,7 @@ class Transition:
         fps: frames per second.
         sampling: steps, guidance, solver and size.
         tree: where branches fork, and how strongly they are held to their parents.
+        pace: easing, loops and sound.
         key_image: pictures that are keys as they are, each KEY=FILE or KEY=VIDEO@SECONDS, such as first=photo.jpg,
             where KEY counts the prompts from 1, or is first or last.
         fill: where frames beyond the tree come from: "branches" renders each by the model, "blend" mixes the pixels
@@ -71,6 +52,7 @@ class Transition:
     fps: float = 30.0
     sampling: Sampling = field(default_factory=Sampling)
     tree: Branching = field(default_factory=Branching)
+    pace: Pace = field(default_factory=Pace)
     key_image: tuple[str, ...] = ()
     fill: Literal["branches", "blend"] = "branches"
 
@@ -92,15 +74,26 @@ class Transition:
             raise TaskError(f"fps must be above 0 and at most 1000, got {self.fps}")
         if not self.seconds > 0 or not self.seconds * self.fps <= MAX_FRAMES:
             raise TaskError(f"seconds must be above 0 and make at most {MAX_FRAMES} frames, got {self.seconds}")
-        if self.frames < len(self.prompts):
-            raise TaskError(
-                f"{self.seconds} seconds at {self.fps} fps are {self.frames} frames, fewer than the "
-                f"{len(self.prompts)} key pictures; make the film longer"
-            )
+        self._check_pace()
         if self.fill not in ("branches", "blend"):
             raise TaskError(f'fill must be "branches" or "blend", got {self.fill!r}')
         if self.fill == "blend" and self.tree.smoothness is not None:
             raise TaskError('smoothness is reached with frames that the model makes: leave it out, or fill "branches"')
+
+    def _check_pace(self) -> None:
+        from segue.temporal.timeline import check_timing
+
+        check_timing(len(self.stops), self.frames, self.pace.curve(), self.pace.loop)
+        if self.tree.smoothness is not None and self.pace.easing != "linear":
+            raise TaskError(
+                f"smoothness evens out what easing {self.pace.easing!r} is to make uneven: leave one of them out"
+            )
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The keys in the order in which the film passes them: a loop ends at the first."""
+        order = tuple(range(len(self.prompts)))
+        return (*order, 0) if self.pace.loop == "loop" else order
 
     @property
     def frames(self) -> int:

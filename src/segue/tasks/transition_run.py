@@ -16,19 +16,22 @@ from segue.tasks.frames import DecodedFrames, Developer
 from segue.tasks.key_pictures import KeyPicture, key_pictures, unchanged
 from segue.tasks.record import Record
 from segue.tasks.sampling import Execution, Resolved
-from segue.tasks.transition import Transition, TransitionPlan
+from segue.tasks.transition import Transition
+from segue.tasks.transition_plan import TransitionPlan, flat, tree_of, why_ended
+from segue.temporal.clock import Clock
 from segue.temporal.given import Givens, inverted
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
 from segue.temporal.refine import Refinement, Target
 from segue.temporal.ruler import Ruler
-from segue.temporal.timeline import Shot, even_positions, missing, shots
+from segue.temporal.timeline import Shot, check_timing, even_positions, missing, shots
 from segue.temporal.trajectory import Trajectory
-from segue.temporal.tree import Node, Tree, neighbours
+from segue.temporal.tree import Tree, neighbours
 from segue.types import Progress, Solver
 
 if TYPE_CHECKING:
+    from segue.media.audio import Audio
     from segue.models.bundle import LatentDiffusion
 
 
@@ -53,9 +56,11 @@ class TransitionRun:
     developer: Developer = field(init=False)
     ruler: Ruler = field(init=False)
     started: float = field(init=False)
+    clock: Clock = field(init=False)
+    sound: Audio | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tree = Tree.of_keys(len(self.task.prompts))
+        self.tree = Tree.of_keys(len(self.task.stops))
         self.developer = Developer(self.model.codec)
         self.ruler = Ruler(self.task.tree.perceptual(), self.developer, self.execution.decoded_at_once())
         self.started = time.monotonic()
@@ -66,6 +71,8 @@ class TransitionRun:
         steps = settings.steps
         # Hashing large files takes seconds, in which an interrupt must not lose a finished film: so it comes first.
         _ = self.model.fingerprint
+        self.clock, self.sound = self.task.pace.clock(self.task.fps), self.task.pace.sound()
+        check_timing(len(self.task.stops), self.task.frames, self.task.pace.curve(), self.task.pace.loop, self.clock)
         planner = self._planner(steps)
         with self.execution.applied(self.model) as ready:
             schedule, keys = ready.schedule(steps, settings.size, solver=settings.solver), self._keys(ready)
@@ -81,6 +88,7 @@ class TransitionRun:
                 from_parents=self.task.tree.feed("crossfeed"),
                 from_first=self.task.tree.feed("first_crossfeed"),
                 givens=self._givens(ready, schedule, solver, keys, settings),
+                same={place: key for place, key in enumerate(self.task.stops) if place != key},
             )
             try:
                 plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
@@ -98,12 +106,12 @@ class TransitionRun:
         return max(1, self.execution.max_batch // (1 if unguided else 2))
 
     def _keys(self, model: LatentDiffusion) -> Keys:
-        count = len(self.task.prompts)
+        count, stops = len(self.task.prompts), self.task.stops
         # All texts are encoded together: rows can be mixed only if they have one length.
         texts = model.text([*self.task.prompts, *self.task.negative])
-        positive, negative = texts[range(count)], texts[range(count, 2 * count)]
-        scales = self.task.sampling.guidance_scale
-        return Keys(positive, negative, scales, self.task.seeds, self.task.tree.damper)
+        positive, negative = texts[stops], texts[[count + key for key in stops]]
+        scales = tuple(self.task.sampling.guidance_scale[key] for key in stops)
+        return Keys(positive, negative, scales, tuple(self.task.seeds[key] for key in stops), self.task.tree.damper)
 
     def _pictures(self) -> dict[int, KeyPicture]:
         return key_pictures(self.task.key_image, len(self.task.prompts))
@@ -125,14 +133,19 @@ class TransitionRun:
             self.progress("inverting pictures", len(trajectories), len(pictures))
             self.developer.given[key] = shown
             self.developer.lost[key] = shown - model.codec.decode(x0).float().cpu()[0]
+        last = len(self.task.stops) - 1
+        if self.task.stops[last] in pictures and last not in pictures:
+            # A loop arrives at a picture as it left it.
+            first = self.task.stops[last]
+            trajectories[last], self.developer.lost[last] = trajectories[first], self.developer.lost[first]
         return Givens(trajectories, model.denoiser, schedule, solver, keys)
 
     def _planner(self, steps: int) -> Planner:
         if self.plan is None:
-            return self.task.tree.planner(steps, len(self.task.prompts), self.task.frames)
+            return self.task.tree.planner(steps, len(self.task.stops), self.task.frames)
         tree = tree_of(self.plan)
         tree.check(steps)
-        if tree.keys != len(self.task.prompts) or len(self.plan.shots) != self.task.frames:
+        if tree.keys != len(self.task.stops) or len(self.plan.shots) != self.task.frames:
             raise TaskError("the plan does not belong to this task: it has other keys or another number of frames")
         shown = set(tree.frames())
         for left, right, share in self.plan.shots:
@@ -153,22 +166,30 @@ class TransitionRun:
         grown = len(self.tree.nodes)
         gaps = self.ruler.measure(grower, self.tree, neighbours(self.tree))
         places = [self.tree.nodes[name].position for name in self.tree.frames()]
-        keys = [float(k) for k in range(len(self.task.prompts))]
-        positions = even_positions(places, gaps, keys, self.task.frames)
+        positions = self._positions(places, gaps)
         if self.task.fill == "branches":
             self._fill(grower, positions, planner)
         shown = shots(self.tree, positions)
-        ended = _why_ended(planner, grown - len(keys))
+        ended = why_ended(planner, grown - len(self.task.stops))
         if self.task.tree.smoothness is not None:
-            shown, reached = self._refined(grower, shown, planner, grown - len(keys))
+            shown, reached = self._refined(grower, shown, planner, grown - len(self.task.stops))
             ended = f"{ended}; {reached}"
         return TransitionPlan(
-            [_flat(node) for node in self.tree.nodes],
+            [flat(node) for node in self.tree.nodes],
             grown,
             [(shot.left, shot.right, shot.share) for shot in shown],
             ended,
             [picture.sha256() for _, picture in sorted(self._pictures().items())],
         )
+
+    def _positions(self, places: Sequence[float], gaps: Sequence[float]) -> list[float]:
+        """Where the film's frames lie, by what was measured between places."""
+        keys, pace = [float(k) for k in range(len(self.task.stops))], self.task.pace
+        return even_positions(places, gaps, keys, self.task.frames, pace.curve(), pace.loop, self.clock)
+
+    def _once(self, places: Sequence[float], gaps: Sequence[float]) -> list[float]:
+        """The same, each position once, from the first key to the last."""
+        return sorted({*self._positions(places, gaps), float(len(self.task.stops) - 1)})
 
     def _refined(self, grower: Grower, shown: Sequence[Shot], planner: Planner, placed: int) -> tuple[list[Shot], str]:
         """The frames that come nearest to the smoothness that is asked for, and what was reached."""
@@ -178,12 +199,18 @@ class TransitionRun:
             None if wanted.max_branches is None else max(0, wanted.max_branches - placed),
             None if wanted.budget is None else self.started + wanted.budget,
         )
-        work = Refinement(grower, planner, self.ruler, self.tree, [shot.left for shot in shown], target)
+        # The film may come back over its frames, and a loop arrives where it began: each is put in order once.
+        order = sorted({shot.left for shot in shown}, key=lambda name: self.tree.nodes[name].position)
+        if self.task.pace.loop == "loop":
+            order.append(len(self.task.stops) - 1)
+        place = {name: number for number, name in enumerate(order)}
+        work = Refinement(grower, planner, self.ruler, self.tree, order, target, self._once)
         for _ in work.run():
             self.tree = work.tree
-            self.progress("smoothing", work.spent, work.spent + len(work.order))
+            self.progress("smoothing", work.spent, work.spent + len(order))
         self.tree = work.tree
-        return [Shot(name, name) for name in work.order], work.ended
+        names = [work.order[place[shot.left]] for shot in shown]
+        return [Shot(name, name) for name in names], work.ended
 
     def _grow(self, grower: Grower, planner: Planner) -> None:
         total = self._expected(grower, planner)
@@ -204,7 +231,9 @@ class TransitionRun:
                 total += count * (steps - levels[min(wave, len(levels) - 1)])
                 left -= count
             return total
-        full = planner.tree if isinstance(planner, Replay) else _fixed(planner, keys)
+        if not isinstance(planner, Fixed | Replay):
+            raise TypeError(f"cannot tell how long {type(planner).__name__} will take")
+        full = planner.tree if isinstance(planner, Replay) else planner.resolve(keys)
         return sum((steps if node.stop is None else node.stop) - node.step for node in full.nodes)
 
     def _fill(self, grower: Grower, positions: list[float], planner: Planner) -> None:
@@ -227,6 +256,8 @@ class TransitionRun:
         """How even the film is, by the distance that placed its frames."""
         native = sum(shot.is_native for shot in shown)
         order = [shot.left for shot in shown if shot.is_native]
+        if self.task.pace.loop != "none":
+            order.append(order[0])
         steps = self.ruler.measure(grower, self.tree, list(pairwise(order)))
         mean = sum(steps) / max(len(steps), 1)
         return {
@@ -254,7 +285,7 @@ class TransitionRun:
         how = self.execution.pinned()
         places = {name: self.tree.nodes[name].position for name in used}
         frames = DecodedFrames(latents, places, shown, self.developer, how.decoded_at_once(), how.threads)
-        return Clip(frames, self.task.fps, provenance=Provenance(record.to_dict()))
+        return Clip(frames, self.task.fps, self.sound, Provenance(record.to_dict()))
 
     def _interrupted(self, grower: Grower) -> InterruptedRunError:
         """What is finished, in order, each picture once."""
@@ -268,7 +299,7 @@ class TransitionRun:
             return InterruptedRunError("interrupted before two pictures were finished; there is nothing to keep")
         shown = tuple(Shot(name, name) for name in ready)
         plan = TransitionPlan(
-            [_flat(node) for node in self.tree.nodes],
+            [flat(node) for node in self.tree.nodes],
             len(self.tree.nodes),
             [(shot.left, shot.right, shot.share) for shot in shown],
             "interrupted",
@@ -277,32 +308,3 @@ class TransitionRun:
         return InterruptedRunError(
             f"interrupted; {len(ready)} pictures were finished (the whole film has {self.task.frames} frames)", clip
         )
-
-
-def _flat(node: Node) -> tuple[float, int, int, int, float, int, int]:
-    left, right = node.parents or (-1, -1)
-    return node.position, node.step, left, right, node.share, -1 if node.stop is None else node.stop, node.wave
-
-
-def tree_of(plan: TransitionPlan) -> Tree:
-    """The tree that a plan states."""
-    return Tree(
-        tuple(
-            Node(position, step, None if left < 0 else (left, right), share, None if stop < 0 else stop, wave)
-            for position, step, left, right, share, stop, wave in plan.nodes
-        )
-    )
-
-
-def _fixed(planner: Planner, keys: int) -> Tree:
-    if not isinstance(planner, Fixed):
-        raise TypeError(f"cannot tell how long {type(planner).__name__} will take")
-    return planner.resolve(keys)
-
-
-def _why_ended(planner: Planner, branches: int) -> str:
-    if not isinstance(planner, Adaptive):
-        return f"the tree was given: {branches} branches"
-    if branches >= planner.max_branches:
-        return f"the budget of {planner.max_branches} branches was used"
-    return f"the budget of {planner.budget} seconds was used, with {branches} branches"

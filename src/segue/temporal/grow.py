@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import torch
 from segue.diffusion.loop import denoise
 from segue.diffusion.noise import InheritedNoise
 from segue.diffusion.schedule import Schedule
-from segue.diffusion.starts import from_seeds
+from segue.temporal.alignment import FIRST, Aligned, Alignment
 from segue.temporal.crossfeed import Crossfeed, Pull
 from segue.temporal.feed import Feed
 from segue.temporal.given import Givens
@@ -44,6 +44,8 @@ class Grower:
         from_parents: crossfeed of branches from the mix of their parents.
         from_first: crossfeed of each key from the key before it.
         givens: keys that are not run, because their trajectories are given.
+        same: keys that are others once more, by the number of the other: a loop ends at its first key.
+        alignment: how keys take after the first of them, and how branches are mixed and attend to keys.
         operators: any others.
     """
 
@@ -57,6 +59,8 @@ class Grower:
     from_parents: Feed = field(default_factory=Feed)
     from_first: Feed = field(default_factory=Feed)
     givens: Givens | None = None
+    same: Mapping[int, int] = field(default_factory=dict[int, int])
+    alignment: Alignment = Alignment()
     operators: Sequence[Operator] = ()
     trajectories: dict[int, Trajectory] = field(default_factory=dict[int, Trajectory])
     row_steps: int = 0
@@ -95,20 +99,32 @@ class Grower:
         """
         levels: dict[int, list[int]] = defaultdict(list)
         for name in names:
-            if name not in self.trajectories:
+            if name not in self.trajectories and name not in self.same:
                 levels[tree.nodes[name].step].append(name)
-        # Keys that are fed from the key before them wait for it.
-        size = 1 if self.from_first.power > 0 and 0 in levels else self.batch
         for _, level in sorted(levels.items()):
             level.sort(key=lambda name: self._stop(tree.nodes[name]))
-            for first in range(0, len(level), size):
-                yield from self._run_batch(tree, level[first : first + size], keep)
+            for batch in self._batches(level):
+                yield from self._run_batch(tree, batch, keep)
+        self.trajectories.update({name: self.trajectories[self.same[name]] for name in names if name in self.same})
+
+    def _batches(self, level: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Nodes that begin together, cut so that keys wait for those that they take after."""
+        size = 1 if self.from_first.power > 0 and level[0] < len(self.keys) else self.batch
+        ahead = 1 if self.alignment.structure.leans and level[0] == FIRST else 0
+        yield from [level[:ahead]] if ahead else []
+        for first in range(ahead, len(level), size):
+            yield level[first : first + size]
 
     def _run_batch(self, tree: Tree, names: Sequence[int], keep: frozenset[int]) -> Iterator[int]:
         """Nodes that begin together, in the order of their ends; those that end leave the batch."""
         operators = self._operators(tree, names)
         recorded = {tree.row(name): Trajectory() for name in names}
         latest, left = self._start(tree, names), list(names)
+        if tree.nodes[names[0]].is_key:
+            keep |= self.alignment.kept(len(self.schedule))
+            if 0 in keep:
+                for row, latents in zip(latest.ids, latest.x, strict=True):
+                    recorded[row].latents[0] = latents
         while left:
             stop = self._stop(tree.nodes[left[0]])
             ended = [name for name in left if self._stop(tree.nodes[name]) == stop]
@@ -129,7 +145,7 @@ class Grower:
         nodes = [tree.nodes[name] for name in names]
         kin = {row: self.keys.ancestry(node.position) for row, node in zip(state.ids, nodes, strict=True)}
         run = denoise(
-            self.denoiser,
+            self._aligned.around(self.denoiser, dict(zip(state.ids, nodes, strict=True))),
             state,
             self.schedule,
             self.keys.at([node.position for node in nodes]),
@@ -151,7 +167,7 @@ class Grower:
         ids = tuple(tree.row(name) for name in names)
         step = tree.nodes[names[0]].step
         if tree.nodes[names[0]].is_key:
-            return from_seeds([self.keys.seeds[name] for name in names], ids, self.schedule, self.shape, self.device)
+            return self._aligned.start(names, self.shape, self.device)
         mixed = torch.stack([self._between(tree.nodes[name]).at(step) for name in names])
         return State(mixed, torch.full((len(names),), step, dtype=torch.int64), ids)
 
@@ -159,7 +175,12 @@ class Grower:
         if node.parents is None:
             raise ValueError("a key has no parents")
         left, right = (self.trajectories[parent] for parent in node.parents)
-        return Between(left, right, node.share)
+        return Between(left, right, node.share, self.alignment.mix)
+
+    @property
+    def _aligned(self) -> Aligned:
+        given = self.givens.trajectories if self.givens is not None else {}
+        return Aligned(self.alignment, self.keys, self.schedule, self.trajectories, given, self.same)
 
     def _operators(self, tree: Tree, names: Sequence[int]) -> list[Operator]:
         operators = list(self.operators)
@@ -169,6 +190,9 @@ class Grower:
             positions = [tree.nodes[name].position for name in names]
             rows = [tree.row(name) for name in names]
             operators.append(self.givens.homing(rows, positions, tree.nodes[names[0]].step))
+        if tuned := self._aligned.statistics({tree.row(name): tree.nodes[name] for name in names}):
+            # After all others, as what arrives at a key has its statistics already.
+            operators.append(tuned)
         return operators
 
     def _pulls(self, tree: Tree, names: Sequence[int]) -> Iterator[tuple[RowId, Pull]]:

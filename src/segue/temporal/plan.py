@@ -89,9 +89,9 @@ class Fixed:
 
     def fill(self, tree: Tree, positions: Sequence[float]) -> list[Node]:
         """Where the last level forks, from the same parents, so that its pictures and these are of one kind."""
-        wave = max(node.wave for node in tree.nodes)
-        parents = {name for node in tree.nodes if node.wave == wave for name in node.parents or ()}
-        return tree.fork(positions, self._fill_step(), wave + 1, parents or None)
+        last = len(self.levels) - 1
+        parents = {name for node in tree.nodes if node.wave == last for name in node.parents or ()}
+        return tree.fork(positions, self._fill_step(), max(node.wave for node in tree.nodes) + 1, parents or None)
 
     def _fill_step(self) -> int:
         return self.levels[-1].step or math.ceil(self.steps / 10)

@@ -1,26 +1,26 @@
 """Reaching a smoothness: a frame is put where two are too far apart, and one that is hardly missed goes.
 
 The number of frames stays, since the film's length is given. So does every frame that was not touched, and with it what
-it cost.
+it cost. Only when no frame is left that could go, all are placed anew, by what has been measured in the meantime.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 
 from segue.temporal.grow import Grower
 from segue.temporal.plan import Planner
 from segue.temporal.ruler import Ruler
-from segue.temporal.tree import DISTANCE_DIGITS, Tree
+from segue.temporal.timeline import missing, shots
+from segue.temporal.tree import DISTANCE_DIGITS, Tree, neighbours
 
 EVEN = 1.1
 """How much more than an even share of the way the largest step may be, where the number of frames is the limit."""
-USED = "the budget was used"
-ROUNDS = 16
+ROUNDS, SLIDES = 16, 3
 """After so many, what is left is no matter of places."""
 
 
@@ -50,6 +50,7 @@ class Refinement:
         tree: with all that has been run.
         order: the node that each frame shows, from left to right; the first and the last stay, and so do keys.
         target: what is wanted.
+        place: as many positions as there are frames, evenly spread, given those of pictures and the gaps between.
     """
 
     grower: Grower
@@ -58,24 +59,29 @@ class Refinement:
     tree: Tree
     order: list[int]
     target: Target
+    place: Callable[[Sequence[float], Sequence[float]], Sequence[float]]
     spent: int = 0
     ended: str = field(default="", init=False)
 
     def run(self) -> Iterator[int]:
         """Rounds until it holds or nothing more can be done; yields the row-steps that were just done."""
+        slides = 0
         for rounds in count():
             steps = self._steps()
             aim = self._aim(steps)
             wide = sorted((i for i, step in enumerate(steps) if step > aim), key=lambda i: (-steps[i], i))
-            if not wide:
-                self.ended = self._said(steps, "")
+            if not wide or rounds == ROUNDS:
+                self.ended = self._said(steps, "the frames are as even as they get")
                 return
-            spare = self._spare(aim, wide)
-            able = min(len(wide), len(spare), self._affordable())
-            if able < 1 or rounds == ROUNDS:
-                self.ended = self._said(steps, "no frame can be spared for another place" if not spare else USED)
+            able = min(len(wide), len(self._spare(aim, wide)), self._affordable())
+            if able > 0:
+                yield from self._round(wide[:able], self._spare(aim, wide)[:able])
+            elif slides < SLIDES and self._affordable() >= len(self.order):
+                slides += 1
+                yield from self._slide()
+            else:
+                self.ended = self._said(steps, "the budget was used")
                 return
-            yield from self._round(wide[:able], spare[:able])
 
     def _steps(self) -> list[float]:
         pairs = list(pairwise(self.order))
@@ -114,12 +120,8 @@ class Refinement:
         """One branch in the middle of each wide gap, and as many frames away; all in few batches."""
         places = [self.tree.nodes[name].position for name in self.order]
         gaps = sorted(wide)
-        nodes = self.planner.fill(self.tree, [(places[i] + places[i + 1]) / 2 for i in gaps])
-        first = len(self.tree.nodes)
-        self.tree = self.tree.with_nodes(nodes)
-        names = range(first, len(self.tree.nodes))
+        names = self._with([(places[i] + places[i + 1]) / 2 for i in gaps])
         yield from self.grower.run(self.tree, names, self.planner.forks(self.tree))
-        self.spent += len(names)
         between = dict(zip(gaps, names, strict=True))
         gone = set(spare)
         order: list[int] = []
@@ -127,6 +129,23 @@ class Refinement:
             order += [] if i in gone else [name]
             order += [between[i]] if i in between else []
         self.order = order
+
+    def _slide(self) -> Iterator[int]:
+        """All frames placed anew, by all that was ever run; what is near enough to a place serves it."""
+        places = [self.tree.nodes[name].position for name in self.tree.frames()]
+        wanted = self.place(places, self.ruler.measure(self.grower, self.tree, neighbours(self.tree)))
+        lacking = missing(self.tree, wanted)
+        if lacking:
+            names = self._with(lacking)
+            yield from self.grower.run(self.tree, names, self.planner.forks(self.tree))
+        self.order = [shot.left for shot in shots(self.tree, wanted)]
+
+    def _with(self, positions: Sequence[float]) -> range:
+        """Branches at positions, added to the tree; returns their names."""
+        first = len(self.tree.nodes)
+        self.tree = self.tree.with_nodes(self.planner.fill(self.tree, positions))
+        self.spent += len(positions)
+        return range(first, len(self.tree.nodes))
 
     def _said(self, steps: Sequence[float], why: str) -> str:
         name, wanted, largest = self.ruler.distance.name, self.target.smoothness, max(steps)
@@ -136,5 +155,5 @@ class Refinement:
         if needed > len(self.order):
             limit = f"so long a way needs about {needed} frames, and the film has {len(self.order)}"
         else:
-            limit = why or "the frames are as even as they get"
+            limit = why
         return f"smoothness {wanted:g} is not reached: the largest step is {largest:.3f} ({name}); {limit}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segue.temporal.mix import slerp
+from segue.temporal.mix import Mix, mixed
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -27,13 +27,14 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Between:
-    """The spherical mix of two trajectories, step by step."""
+    """The mix of two trajectories, step by step."""
 
     left: Trajectory
     right: Trajectory
     share: float
+    mix: Mix = "whole"
 
     def at(self, step: int) -> Float[Tensor, "c h w"]:
         """The mixed latents with `step` steps behind them."""
         share = torch.tensor([self.share], dtype=torch.float64)
-        return slerp(self.left.at(step)[None], self.right.at(step)[None], share)[0]
+        return mixed(self.left.at(step)[None], self.right.at(step)[None], share, self.mix)[0]
