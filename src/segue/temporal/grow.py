@@ -60,7 +60,7 @@ class Grower:
     from_first: Feed = field(default_factory=Feed)
     givens: Givens | None = None
     same: Mapping[int, int] = field(default_factory=dict[int, int])
-    alignment: Alignment = Alignment()
+    alignment: Alignment = field(default_factory=Alignment)
     operators: Sequence[Operator] = ()
     trajectories: dict[int, Trajectory] = field(default_factory=dict[int, Trajectory])
     row_steps: int = 0
@@ -121,10 +121,10 @@ class Grower:
         recorded = {tree.row(name): Trajectory() for name in names}
         latest, left = self._start(tree, names), list(names)
         if tree.nodes[names[0]].is_key:
-            keep |= self.alignment.kept(len(self.schedule))
-            if 0 in keep:
-                for row, latents in zip(latest.ids, latest.x, strict=True):
-                    recorded[row].latents[0] = latents
+            wanted = self.alignment.kept(len(self.schedule))
+            keep |= wanted
+            for row, latents in zip(latest.ids, latest.x, strict=True) if 0 in wanted else ():
+                recorded[row].latents[0] = latents
         while left:
             stop = self._stop(tree.nodes[left[0]])
             ended = [name for name in left if self._stop(tree.nodes[name]) == stop]
