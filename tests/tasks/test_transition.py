@@ -580,3 +580,48 @@ def test_an_impossible_pace_is_refused(model: LatentDiffusion, pace: dict[str, A
 def test_smoothness_and_an_easing_exclude_each_other() -> None:
     with pytest.raises(TaskError, match="leave one of them out"):
         replace(SMALL, pace=Pace("smooth"), tree=Branching(smoothness=0.1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampling": Sampling(guidance_scale=("0s:1, 1s:6",))},
+        {"sampling": Sampling(guidance_scale=("smooth 0f:1, 20f:6",))},
+        {"tree": Branching(damper="0s:1, 0.5s:0.3, 1s:1")},
+        {"tree": Branching(depth="0s:0.1, 1s:0.9")},
+    ],
+)
+def test_a_number_may_change_over_the_film(model: LatentDiffusion, changes: dict[str, Any], tmp_path: Path) -> None:
+    task = replace(SMALL, **changes)
+    clip = task.run(model)
+    assert not torch.equal(pixels(clip), pixels(SMALL.run(model)))
+    clip.save(tmp_path / "film.mp4")
+    assert torch.equal(pixels(Rerun.read(tmp_path / "film.json").run(model)), pixels(clip))
+
+
+def test_a_curve_has_the_value_of_its_time() -> None:
+    """At a curve's end its value is what counts: the film's last key is the picture of that guidance scale."""
+    model = toy_model()
+    clip = replace(SMALL, sampling=Sampling(guidance_scale=("0s:1, 1s:6",))).run(model)
+    last = Image("three", seed=3, sampling=Sampling(guidance_scale=(6.0,))).run(model)
+    first = Image("one", seed=1, sampling=Sampling(guidance_scale=(1.0,))).run(model)
+    assert torch.allclose(pixels(clip)[-1], pixels(last)[0], atol=1e-6)
+    assert torch.allclose(pixels(clip)[0], pixels(first)[0], atol=1e-6)
+
+
+def test_a_flat_curve_is_its_number(model: LatentDiffusion) -> None:
+    flat = replace(SMALL, tree=Branching(depth="0s:0.4, 1s:0.4"), sampling=Sampling(guidance_scale=("0s:3, 1s:3",)))
+    plain = replace(SMALL, sampling=Sampling(guidance_scale=(3.0,)))
+    assert torch.equal(pixels(flat.run(model)), pixels(plain.run(model)))
+
+
+def test_curves_that_make_no_sense_are_refused(model: LatentDiffusion) -> None:
+    for make, expected in (
+        (lambda: Branching(depth="0s:0.4, 1s:1.4"), "depth"),
+        (lambda: Branching(depth="0s:0.4, 1s:0.5", preset="low"), "one depth"),
+        (lambda: Sampling(guidance_scale=("0s:3, 1s:4", "5")), "one curve"),
+        (lambda: Image("x", sampling=Sampling(guidance_scale=("0s:3, 1s:4",))).run(model), "has no time"),
+        (lambda: replace(SMALL, tree=Branching(depth="0b:0.3, 4b:0.5")).run(model), "beat"),
+    ):
+        with pytest.raises(TaskError, match=expected):
+            make()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
+from segue.temporal.curve import Curve, Value, value_of
 
 if TYPE_CHECKING:
     from segue.temporal.feed import Feed
+    from segue.temporal.keys import Along
     from segue.temporal.plan import Planner
     from segue.types import Perceptual
 
@@ -21,11 +24,13 @@ class Branching:
     """Where the tree of a transition branches. Left alone, it grows where the pictures differ most.
 
     Args:
-        depth: share of the run before the first fork, in [0, 1): small invents, large restrains motion.
+        depth: share of the run before the first fork, in [0, 1): small invents, large restrains motion. May
+            be a curve over the film.
         crossfeed: pull of branches towards their parents, as power, range and decay, each in [0, 1]: power at the
             fork, falling to power * decay at the end of the range, which is a share of the branch's own steps.
         first_crossfeed: pull of each key towards the key before it, likewise over its whole run.
-        damper: share of the guidance that is left half-way between two keys, in (0, 1]; 1 is constant.
+        damper: share of the guidance that is left half-way between two keys, in (0, 1]; 1 is constant. May be a
+            curve over the film.
         branches: for a fixed tree, how many branches there are at each level, keys included: 2 3 7 10.
         at: where those levels begin: steps (0 3 6 9), or shares of the run (0 0.25 0.5 0.75).
         preset: a fixed tree by name: lowest, low, medium, high or ultra.
@@ -42,10 +47,10 @@ class Branching:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    depth: float = 0.4
+    depth: Value = 0.4
     crossfeed: tuple[float, float, float] = (0.0, 0.6, 0.9)
     first_crossfeed: tuple[float, float, float] = (0.0, 0.6, 0.9)
-    damper: float = 1.0
+    damper: Value = 1.0
     branches: tuple[int, ...] = ()
     at: tuple[float, ...] = ()
     preset: str | None = None
@@ -58,9 +63,11 @@ class Branching:
         object.__setattr__(self, "branches", tuple(self.branches))
         for name in ("crossfeed", "first_crossfeed", "at"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        if not 0 <= self.depth < 1:
+        object.__setattr__(self, "depth", value_of(self.depth, "depth"))
+        if not 0 <= Curve.of(self.depth).low <= Curve.of(self.depth).high < 1:
             raise TaskError(f"depth must be in [0, 1), got {self.depth}")
-        if not 0 < self.damper <= 1:
+        object.__setattr__(self, "damper", value_of(self.damper, "damper"))
+        if not 0 < Curve.of(self.damper).low <= Curve.of(self.damper).high <= 1:
             raise TaskError(f"damper must be in (0, 1], got {self.damper}")
         if self.max_branches is not None and self.max_branches < 0:
             raise TaskError(f"max_branches must be 0 or more, got {self.max_branches}")
@@ -80,6 +87,8 @@ class Branching:
             raise TaskError("a tree is given by branches and at, or by a preset, not by both")
         if bool(self.branches) != bool(self.at):
             raise TaskError("a fixed tree needs both branches and at, such as branches 2 3 7 10 at 0 3 6 9")
+        if self.preset is not None and isinstance(self.depth, str):
+            raise TaskError(f"a preset has one depth, got the curve {self.depth!r}")
         if (fixed or self.preset is not None) and not (self.max_branches is None and self.budget is None):
             raise TaskError("max_branches and budget are for trees that grow; leave out branches, at and preset")
 
@@ -96,8 +105,14 @@ class Branching:
             raise TaskError(f"{name} must be power, range and decay, such as 0.3 0.6 0.9; got {list(values)}")
         return Feed(*values)
 
-    def planner(self, steps: int, keys: int, frames: int) -> Planner:
+    def planner(self, steps: int, keys: int, frames: int, along: Callable[[str], Along]) -> Planner:
         """Who decides where the tree branches.
+
+        Args:
+            steps: of the run.
+            keys: how many.
+            frames: of the film.
+            along: makes numbers at positions of the tree from the text of a curve.
 
         Raises:
             TaskError: if the tree does not fit the number of steps.
@@ -110,11 +125,12 @@ class Branching:
         if self.branches:
             return Fixed(levels_from(self.branches, self.at, steps), steps, self.feed("crossfeed"))
         if self.preset is not None:
-            return Fixed(preset_levels(self.preset, steps, self.depth), steps, self.feed("crossfeed"))
+            return Fixed(preset_levels(self.preset, steps, float(self.depth)), steps, self.feed("crossfeed"))
         pairs = keys - 1
         usual = max(pairs, min(PROBES_PER_PAIR * pairs, (frames - keys) // 2))
         most = usual if self.max_branches is None else self.max_branches
-        return Adaptive(steps, self.depth, most, self.budget)
+        depth = along(self.depth) if isinstance(self.depth, str) else self.depth
+        return Adaptive(steps, depth, most, self.budget)
 
     def perceptual(self) -> Perceptual:
         """What steps are measured with.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from segue.tasks.masks import Kept
 from segue.tasks.sampling import with_threads
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ class Developer:
         codec: turns latents into pictures.
         given: pictures in [0, 1] by the number of their key, which are shown as they are.
         lost: of each, what is left of it when its own decoded latents are taken away.
+        kept: shows one picture outside a mask; nothing, if the whole film changes.
     """
 
     codec: Codec
     given: dict[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
     lost: dict[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
+    kept: Kept | None = None
 
     def __call__(
         self, latents: Float[Tensor, "b c h w"], names: Sequence[int], positions: Sequence[float]
@@ -44,6 +47,10 @@ class Developer:
         return torch.stack([self._finished(*one) for one in zip(decoded, names, positions, strict=True)])
 
     def _finished(self, picture: Float[Tensor, "3 h w"], name: int, position: float) -> Float[Tensor, "3 h w"]:
+        own = self._own(picture, name, position)
+        return self.kept(own) if self.kept else own
+
+    def _own(self, picture: Float[Tensor, "3 h w"], name: int, position: float) -> Float[Tensor, "3 h w"]:
         if name in self.given:
             return self.given[name]
         for key, lost in self.lost.items():
@@ -104,4 +111,5 @@ class DecodedFrames:
 def _mixed(pictures: Mapping[int, Float[Tensor, "3 h w"]], shot: Shot) -> Float[Tensor, "3 h w"]:
     if shot.left == shot.right:
         return pictures[shot.left]
-    return pictures[shot.left] * (1 - shot.share) + pictures[shot.right] * shot.share
+    # Unlike a sum of two products, this leaves alone what is equal in both: the area that a mask keeps.
+    return pictures[shot.left].lerp(pictures[shot.right], shot.share)

@@ -77,7 +77,7 @@ class Image:
         with execution.applied(model) as ready:
             schedule = ready.schedule(settings.steps, settings.size, solver=settings.solver)
             texts = ready.text([self.prompt, self.negative])
-            cond = classifier_free(texts[[0]], texts[[1]], settings.guidance_scale[0])
+            cond = classifier_free(texts[[0]], texts[[1]], float(settings.guidance_scale[0]))
             start = from_seeds([self.seed], [ANY_KEY], schedule, settings.latent_shape(ready), ready.device)
             state = start
             solver = find_solver(settings.solver).solver

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from segue.errors import TaskError
+from segue.temporal.curve import Value, value_of
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -22,7 +23,8 @@ class Sampling:
 
     Args:
         steps: network evaluations per picture, 1 or more.
-        guidance_scale: how strongly prompts are followed, 0 or more; 1 is unguided. One value, or one per key.
+        guidance_scale: how strongly prompts are followed, 0 or more; 1 is unguided. One value, one per key, or a curve
+            over the film ("0s:3, 2s:5").
         solver: ddim, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_sde or lcm.
         size: (width, height) in pixels, multiples of the model's grid (8 for Stable Diffusion).
     """
@@ -30,7 +32,7 @@ class Sampling:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     steps: int | None = None
-    guidance_scale: tuple[float, ...] = ()
+    guidance_scale: tuple[Value, ...] = ()
     solver: str | None = None
     size: tuple[int, int] | None = None
 
@@ -38,10 +40,11 @@ class Sampling:
         if self.steps is not None and self.steps < 1:
             raise TaskError(f"steps must be 1 or more, got {self.steps}")
         scale: Any = self.guidance_scale
-        scales = (float(scale),) if isinstance(scale, int | float) else tuple(scale)
+        given = (scale,) if isinstance(scale, int | float | str) else tuple(scale)
+        scales = tuple(value_of(value, "guidance_scale", 0, 1000) for value in given)
         object.__setattr__(self, "guidance_scale", scales)
-        if any(not 0 <= value <= 1000 for value in scales):
-            raise TaskError(f"guidance_scale must be 0 or more (usually 1 to 12), got {list(scales)}")
+        if len(scales) > 1 and any(isinstance(value, str) for value in scales):
+            raise TaskError(f"guidance_scale is one curve, or numbers, one per key; got {list(scales)}")
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
             if len(self.size) != 2 or not all(0 < side <= MAX_SIDE for side in self.size):
@@ -70,6 +73,8 @@ class Sampling:
             )
         solver = find_solver(self.solver or defaults.solver).name
         scales = per_key(self.guidance_scale or (defaults.guidance_scale,), keys, "guidance_scale")
+        if keys == 1 and isinstance(scales[0], str):
+            raise TaskError(f"guidance_scale of a picture must be a number, since it has no time; got {scales[0]!r}")
         return Resolved(self.steps or defaults.steps, scales, solver, (width, height))
 
 
@@ -79,15 +84,20 @@ class Resolved:
 
     Args:
         steps: network evaluations per picture.
-        guidance_scale: one per key.
+        guidance_scale: one per key; the same curve for each, if it is one.
         solver: its name.
         size: (width, height) in pixels.
     """
 
     steps: int
-    guidance_scale: tuple[float, ...]
+    guidance_scale: tuple[Value, ...]
     solver: str
     size: tuple[int, int]
+
+    @property
+    def is_curved(self) -> bool:
+        """Whether guidance follows a curve."""
+        return isinstance(self.guidance_scale[0], str)
 
     def latent_shape(self, model: LatentDiffusion) -> tuple[int, int, int]:
         """(channels, height, width) of the latents."""
@@ -96,7 +106,8 @@ class Resolved:
 
     def pinned(self) -> Sampling:
         """The same values as a request, for a record that must not depend on a model's defaults."""
-        return Sampling(self.steps, self.guidance_scale, self.solver, self.size)
+        scales = self.guidance_scale[:1] if self.is_curved else self.guidance_scale
+        return Sampling(self.steps, scales, self.solver, self.size)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,14 @@ class Transition:
             )
 
     @property
+    def counts_beats(self) -> bool:
+        """Whether a curve has times in beats."""
+        from segue.temporal.curve import Curve
+
+        values = (*self.sampling.guidance_scale, self.tree.depth, self.tree.damper)
+        return any(knot.unit == "b" for value in values for knot in Curve.of(value).knots)
+
+    @property
     def stops(self) -> tuple[int, ...]:
         """The keys in the order in which the film passes them: a loop ends at the first."""
         order = tuple(range(len(self.prompts)))

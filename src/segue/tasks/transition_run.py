@@ -19,9 +19,10 @@ from segue.tasks.sampling import Execution, Resolved
 from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan, flat, tree_of, why_ended
 from segue.temporal.clock import Clock
+from segue.temporal.curve import Curve, Value
 from segue.temporal.given import Givens, inverted
 from segue.temporal.grow import Grower, grow
-from segue.temporal.keys import Keys
+from segue.temporal.keys import Along, Keys
 from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
 from segue.temporal.refine import Refinement, Target
 from segue.temporal.ruler import Ruler
@@ -71,7 +72,10 @@ class TransitionRun:
         steps = settings.steps
         # Hashing large files takes seconds, in which an interrupt must not lose a finished film: so it comes first.
         _ = self.model.fingerprint
-        self.clock, self.sound = self.task.pace.clock(self.task.fps), self.task.pace.sound()
+        self.clock, self.sound = (
+            self.task.pace.clock(self.task.fps, beats=self.task.counts_beats),
+            self.task.pace.sound(),
+        )
         check_timing(len(self.task.stops), self.task.frames, self.task.pace.curve(), self.task.pace.loop, self.clock)
         planner = self._planner(steps)
         with self.execution.applied(self.model) as ready:
@@ -102,7 +106,7 @@ class TransitionRun:
 
     def _rows_at_once(self) -> int:
         """Pictures whose network rows fit into one call: each takes two where there is guidance."""
-        unguided = set(self.task.sampling.guidance_scale) == {1.0} and self.task.tree.damper == 1
+        unguided = set(self.task.sampling.guidance_scale) == {1.0} and self.task.tree.damper == 1.0
         return max(1, self.execution.max_batch // (1 if unguided else 2))
 
     def _keys(self, model: LatentDiffusion) -> Keys:
@@ -110,8 +114,21 @@ class TransitionRun:
         # All texts are encoded together: rows can be mixed only if they have one length.
         texts = model.text([*self.task.prompts, *self.task.negative])
         positive, negative = texts[stops], texts[[count + key for key in stops]]
-        scales = tuple(self.task.sampling.guidance_scale[key] for key in stops)
-        return Keys(positive, negative, scales, tuple(self.task.seeds[key] for key in stops), self.task.tree.damper)
+        given, damper = self.task.sampling.guidance_scale, self.task.tree.damper
+        return Keys(
+            positive,
+            negative,
+            self._along(given[0]) if isinstance(given[0], str) else tuple(float(given[key]) for key in stops),
+            tuple(self.task.seeds[key] for key in stops),
+            self._along(damper) if isinstance(damper, str) else damper,
+        )
+
+    def _along(self, value: Value) -> Along:
+        """A curve over the film, at positions of the tree. When a branch will be shown is known only once it has been
+        measured; until then the keys count as evenly spread over the film's seconds."""
+        track, last = Curve.of(value).on(self.clock), len(self.task.stops) - 1
+        seconds = self.task.seconds / (2 if self.task.pace.loop == "pingpong" else 1)
+        return lambda position: track.at(position / last * seconds)
 
     def _pictures(self) -> dict[int, KeyPicture]:
         return key_pictures(self.task.key_image, len(self.task.prompts))
@@ -142,7 +159,7 @@ class TransitionRun:
 
     def _planner(self, steps: int) -> Planner:
         if self.plan is None:
-            return self.task.tree.planner(steps, len(self.task.stops), self.task.frames)
+            return self.task.tree.planner(steps, len(self.task.stops), self.task.frames, self._along)
         tree = tree_of(self.plan)
         tree.check(steps)
         if tree.keys != len(self.task.stops) or len(self.plan.shots) != self.task.frames:
@@ -224,6 +241,7 @@ class TransitionRun:
         """Row-steps that the tree will take, for a progress bar."""
         steps, keys = len(grower.schedule), len(grower.keys)
         if isinstance(planner, Adaptive):
+            # Where the depth varies, the first key's stands for all: what counts is that the bar moves evenly.
             levels = planner.levels()
             gaps, left, total = keys - 1, planner.max_branches, keys * steps
             for wave in range(64):
@@ -245,7 +263,7 @@ class TransitionRun:
         nodes = planner.fill(base, wanted)
         self.tree = base.with_nodes(nodes)
         names = range(len(base.nodes), len(self.tree.nodes))
-        total, done = len(nodes) * (len(grower.schedule) - nodes[0].step), 0
+        total, done = sum(len(grower.schedule) - node.step for node in nodes), 0
         # Nothing forks from these, so that no latents but their last are kept; but for frames that are added later.
         keep = frozenset[int]() if self.task.tree.smoothness is None else planner.forks(self.tree)
         for row_steps in grower.run(self.tree, names, keep):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
     from torch import Tensor
 
+Along = Callable[[float], float]
+"""A number at every position on the line of the keys."""
+
 ANY_KEY = RowId("key")
 """Keys share one name where noise is drawn during a run, so that equal seeds see equal noise."""
 
@@ -29,22 +32,25 @@ class Keys:
     Args:
         positive: what is wanted.
         negative: what is not.
-        guidance_scale: of each key; 1 is unguided.
+        guidance_scale: of each key, with a line between them; or at every position. 1 is unguided.
         seeds: of each key.
-        damper: share of the guidance that is left in the middle between two keys, in (0, 1]; 1 is constant.
+        damper: share of the guidance that is left in the middle between two keys, in (0, 1]; 1 is constant. Or the same
+            at every position.
     """
 
     positive: Conditioning
     negative: Conditioning
-    guidance_scale: tuple[float, ...]
+    guidance_scale: tuple[float, ...] | Along
     seeds: tuple[int, ...]
-    damper: float = 1.0
+    damper: float | Along = 1.0
 
     def __post_init__(self) -> None:
-        counts = {len(self.positive), len(self.negative), len(self.guidance_scale), len(self.seeds)}
+        counts = {len(self.positive), len(self.negative), len(self.seeds)}
+        if isinstance(self.guidance_scale, tuple):
+            counts.add(len(self.guidance_scale))
         if len(counts) > 1:
             raise ValueError(f"keys disagree in number: {sorted(counts)}")
-        if not 0 < self.damper <= 1:
+        if not callable(self.damper) and not 0 < self.damper <= 1:
             raise TaskError(f"damper must be in (0, 1], got {self.damper}")
 
     def __len__(self) -> int:
@@ -54,11 +60,17 @@ class Keys:
         """Guidance scales: linear between keys, times 1 at a key and `damper` half-way between two."""
         scales: list[float] = []
         for position in positions:
-            left, share = self.place(position)
-            base = self.guidance_scale[left] * (1 - share) + self.guidance_scale[self._right(left)] * share
+            _, share = self.place(position)
             middle = 1 - abs(share - 0.5) / 0.5
-            scales.append(base * (1 - (1 - self.damper) * middle))
+            damper = self.damper(position) if callable(self.damper) else self.damper
+            scales.append(self._scale(position) * (1 - (1 - damper) * middle))
         return torch.tensor(scales, dtype=torch.float64)
+
+    def _scale(self, position: float) -> float:
+        if callable(self.guidance_scale):
+            return self.guidance_scale(position)
+        left, share = self.place(position)
+        return self.guidance_scale[left] * (1 - share) + self.guidance_scale[self._right(left)] * share
 
     def at(self, positions: Sequence[float]) -> Guided:
         """The guided conditioning at positions on the line of the keys: embeddings are mixed linearly."""

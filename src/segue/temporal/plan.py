@@ -10,6 +10,7 @@ from typing import Protocol
 
 from segue.errors import TaskError
 from segue.temporal.feed import Feed
+from segue.temporal.keys import Along
 from segue.temporal.tree import Node, Tree, spread
 
 LATEST_FORK = 0.8
@@ -140,49 +141,52 @@ class Adaptive:
 
     Args:
         steps: length of the schedule.
-        depth: share of the run before the first fork, in [0, 1): small for invention, large for restraint.
+        depth: share of the run before the first fork, in [0, 1), small for invention, large for restraint; one for the
+            whole line, or one at every position.
         max_branches: how many branches in all.
         budget: seconds; no round is begun that would end beyond it by the measured speed. None is no limit.
     """
 
     steps: int
-    depth: float
+    depth: float | Along
     max_branches: int
     budget: float | None = None
 
-    def levels(self) -> list[int]:
-        """The steps at which successive rounds fork."""
-        first = min(max(1, math.floor(self.steps * self.depth)), self.steps - 1)
+    def levels(self, position: float = 0.0) -> list[int]:
+        """The steps at which successive rounds fork, at a position."""
+        depth = self.depth(position) if callable(self.depth) else self.depth
+        first = min(max(1, math.floor(self.steps * depth)), self.steps - 1)
         last = max(first, min(self.steps - 1, math.floor(self.steps * LATEST_FORK)))
         return list(range(first, last + 1, max(1, math.ceil(self.steps / 10))))
 
     def forks(self, tree: Tree) -> frozenset[int]:
-        """The steps of all rounds."""
-        return frozenset(self.levels())
+        """The steps of all rounds; any step may be one where the depth varies."""
+        return frozenset(range(1, self.steps)) if callable(self.depth) else frozenset(self.levels())
 
     def fill(self, tree: Tree, positions: Sequence[float]) -> list[Node]:
         """Where another round would fork."""
-        return tree.fork(positions, self._next_step(tree), max(node.wave for node in tree.nodes) + 1)
-
-    def _next_step(self, tree: Tree) -> int:
-        levels = self.levels()
-        return levels[min(max(node.wave for node in tree.nodes), len(levels) - 1)]
+        return self._forked(tree, positions)
 
     def wave(self, growth: Growth) -> list[Node]:
         """As many branches as there are gaps, within what is left of the budget."""
         tree = growth.tree
-        done = max(node.wave for node in tree.nodes)
-        step = self._next_step(tree)
         count = min(len(growth.gaps), self.max_branches - (len(tree.nodes) - tree.keys))
-        if self.budget is not None:
-            cost = growth.row_seconds * (self.steps - step)
-            count = min(count, math.floor((self.budget - growth.seconds) / max(cost, 1e-9)))
-        if count < 1:
-            return []
         order = tree.frames()
         places = [tree.nodes[name].position for name in order]
-        middles = spread(list(zip(places, places[1:], growth.gaps, strict=False)), count)
-        return tree.fork(middles, step, done + 1)
+        gaps = list(zip(places, places[1:], growth.gaps, strict=False))
+        if self.budget is not None:
+            earliest = min(self._step(tree, position) for position in places)
+            cost = growth.row_seconds * (self.steps - earliest)
+            count = min(count, math.floor((self.budget - growth.seconds) / max(cost, 1e-9)))
+        return self._forked(tree, spread(gaps, count)) if count > 0 else []
+
+    def _forked(self, tree: Tree, positions: Sequence[float]) -> list[Node]:
+        wave = max(node.wave for node in tree.nodes) + 1
+        return [node for place in positions for node in tree.fork([place], self._step(tree, place), wave)]
+
+    def _step(self, tree: Tree, position: float) -> int:
+        levels = self.levels(position)
+        return levels[min(max(node.wave for node in tree.nodes), len(levels) - 1)]
 
 
 @dataclass(frozen=True)
