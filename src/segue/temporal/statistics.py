@@ -62,7 +62,7 @@ class Statistics(Identity):
 def adain(
     x: Float[Tensor, "c h w"], mean: Float[Tensor, "c 1 1"], std: Float[Tensor, "c 1 1"], weight: float
 ) -> Float[Tensor, "c h w"]:
-    """`x`, whose channels' statistics go `weight` of the way to those given. Where there is no contrast, none is made."""
+    """`x`, whose channels' statistics go `weight` of the way to those given. No contrast is made where none is."""
     if weight == 0:
         return x
     own_mean, own_std = moments(x)
