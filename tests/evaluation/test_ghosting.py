@@ -92,6 +92,18 @@ def test_a_still_picture_and_noise_are_none() -> None:
     assert float(exposures(TensorFrames.rounded(noisy.clamp(0, 1))).score.max()) < 0.02
 
 
+def test_a_long_clip_is_judged_as_if_it_were_held_whole() -> None:
+    """It is read once, and frames are forgotten when they are out of reach."""
+    frames = torch.cat([fade(A, B, 170), fade(B, A, 30)])[:, :, ::2, ::2]
+    found = exposures(TensorFrames.rounded(frames)).mix
+    whole = TensorFrames.rounded(frames)[0 : len(frames)]
+    for i in (1, 31, 32, 63, 100, 160, 165, 185, 199):
+        spans = [(max(i - 2**k, 0), min(i + 2**k, 199)) for k in range(8)]
+        left, right = whole[[span[0] for span in spans]], whole[[span[1] for span in spans]]
+        assert float(found[i]) == pytest.approx(float(exposure(left, whole[[i] * 8], right).mix.max()), abs=1e-5)
+    assert float(found[185]) > 0.7
+
+
 def test_half_and_half_is_1_and_lacks_half_the_sharpness() -> None:
     found = exposure(A[None], (A / 2 + B / 2)[None], B[None])
     assert float(found.mix) > 0.85

@@ -28,7 +28,7 @@ PATCH = 8
 """Pixels along a patch, in which one mix must hold. Edges are compared in 24, as in fewer, different ones agree by
 chance, and blurred, so that one may move by about two pixels and still be in its place."""
 SLIGHT = 1.5 / 255
-"""The change of a patch, root mean square of its gradients', up to which it is rounding and is not judged."""
+"""The change of gradients, root mean square over a patch, up to which it is rounding and is not judged."""
 REACH = 128
 """Frames before and after a frame that it is compared with at most."""
 _CHUNK = 32
@@ -172,7 +172,7 @@ def _products(a: Tensor, b: Tensor) -> Float[Tensor, "b 9 h w"]:
 
 
 def _halved(pictures: Tensor) -> Float[Tensor, "b 3 h/2 w/2"]:
-    """Blurred as by a Gaussian of 2.5 pixels, of which every second is kept."""
+    """Blurred as by a Gaussian of 2.4 pixels, of which every second is kept."""
     pictures = avg_pool2d(pictures, 2, ceil_mode=True)
     for _ in range(2):
         pictures = avg_pool2d(pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)

@@ -18,7 +18,7 @@ def loop_ratio(steps: Sequence[float], closing: float) -> float:
         steps: distances between neighbouring frames.
         closing: the distance between the last frame and the first.
     """
-    return _ratio(closing, fmean(steps), 1.0)
+    return _ratio(closing, fmean(steps))
 
 
 def seam_ratio(steps: Sequence[float], frame: int) -> float:
@@ -34,8 +34,8 @@ def seam_ratio(steps: Sequence[float], frame: int) -> float:
     near = range(max(touching.start - SURROUNDINGS, 0), min(touching.stop + SURROUNDINGS, len(steps)))
     others = [steps[i] for i in near if i not in touching]
     usual = median(others) if others else 0.0
-    return _ratio(max(steps[i] for i in touching), usual or fmean(steps), 1.0)
+    return _ratio(max(steps[i] for i in touching), usual or fmean(steps))
 
 
-def _ratio(step: float, usual: float, otherwise: float) -> float:
-    return step / usual if usual > 0 else otherwise
+def _ratio(step: float, usual: float) -> float:
+    return step / usual if usual > 0 else 1.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Better = Literal["lower", "higher", "near 1", "neither"]
-_WINDOW = 8
+_PIXELS = 1 << 21  # that are compared at once, as SSIM makes many copies of them
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,10 @@ def likeness_of(
 ) -> Likeness:
     """How faithful frames are to as many originals of the same size; the distance is taken of reduced pictures."""
     rows: list[Tensor] = []
+    length = max(1, _PIXELS // (frames.size[0] * frames.size[1]))
     with torch.no_grad():
-        for start in range(0, len(frames), _WINDOW):
-            here, there = frames[start : start + _WINDOW], originals[start : start + _WINDOW]
+        for start in range(0, len(frames), length):
+            here, there = frames[start : start + length], originals[start : start + length]
             apart = distance(reduced(here, AREA), reduced(there, AREA)).double()
             rows.append(torch.stack([10 ** (-psnr(here, there) / 10), ssim(here, there), apart], 1))
             progress("comparing with the source", start + len(here), len(frames))

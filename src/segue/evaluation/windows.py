@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn.functional import interpolate
 
 from segue.types import Frames
@@ -28,7 +29,9 @@ def windows(
         length: how many pictures each one brings besides these.
     """
     for start in range(0, max(1, len(frames) - shared), length):
-        yield start, reduced(frames[start : start + length + shared], area)
+        numbers = range(start, min(start + length + shared, len(frames)))
+        # One by one: of a large film, not many whole pictures fit into memory as floats.
+        yield start, torch.cat([reduced(frames[i : i + 1], area) for i in numbers])
 
 
 def reduced_size(size: tuple[int, int], area: int) -> tuple[int, int]:
