@@ -15,6 +15,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from ldm_layout import to_ldm
 from tiny import write_model
+from transformers import CLIPTokenizer
 
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import denoise
@@ -186,7 +187,7 @@ def test_a_single_file_equals_its_folder(configured, painter, tmp_path, monkeypa
         path = plain / "unet/config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "in_channels": 4}))
         monkeypatch.setattr(single_file, "_BY_TEXT_WIDTH", {32: plain})
-        monkeypatch.setattr(single_file, "clip_tokenizer", lambda _: load_model(painter).text.tokenizer)
+        monkeypatch.setattr(single_file, "clip_tokenizer", CLIPTokenizer.from_pretrained)
         model = load_model(single)
     folder = load_model(painter)
     assert model.inpaints
@@ -203,7 +204,7 @@ def test_the_inpainting_model_of_2_x_predicts_noise(painter, tmp_path, monkeypat
     path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
     monkeypatch.setattr(single_file, "_BY_TEXT_WIDTH", {32: folder})
     monkeypatch.setattr(single_file, "SD2", folder)
-    monkeypatch.setattr(single_file, "clip_tokenizer", lambda _: load_model(painter).text.tokenizer)
+    monkeypatch.setattr(single_file, "clip_tokenizer", CLIPTokenizer.from_pretrained)
     model = load_model(single)
     assert model.denoiser.prediction == "epsilon"
     assert model.defaults.size == (512, 512)
