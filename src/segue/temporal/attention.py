@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _NOTHING = 1e-9
 _SELF = frozenset({"self"})
-At = tuple[RowId, int]
+Moment = tuple[RowId, int]
 """A row, and the step that it is at."""
 
 
@@ -78,21 +78,20 @@ class SharedAttention:
     nothing but inside a call of `WithPassengers`, and holds nothing in between.
     """
 
-    _looks: Mapping[At, tuple[Look, ...]] = field(default_factory=dict[At, tuple[Look, ...]])
-    _kept: frozenset[At] = frozenset()
-    _bank: dict[tuple[str, int, At], Tensor] = field(default_factory=dict[tuple[str, int, At], "Tensor"])
+    _looks: Mapping[Moment, tuple[Look, ...]] = field(init=False, default_factory=dict[Moment, tuple[Look, ...]])
+    _seen: frozenset[Moment] = field(init=False, default_factory=frozenset[Moment])
+    _bank: dict[tuple[str, int, Moment], Tensor] = field(
+        init=False, default_factory=dict[tuple[str, int, Moment], "Tensor"]
+    )
 
     @contextmanager
-    def step(self, looks: Mapping[At, tuple[Look, ...]]) -> Generator[None]:
+    def step(self, looks: Mapping[Moment, tuple[Look, ...]]) -> Generator[None]:
         """For one denoising of rows and their passengers; what is banked is forgotten afterwards."""
-        self._looks = looks
-        self._kept = frozenset(
-            (row, step) for (_, step), seen in looks.items() for look in seen for row, _ in look.rows
-        )
+        self._looks, self._seen = looks, frozenset(seen_by(looks))
         try:
             yield
         finally:
-            self._looks, self._kept, self._bank = {}, frozenset(), {}
+            self._looks, self._seen, self._bank = {}, frozenset(), {}
 
     def __call__(
         self,
@@ -106,43 +105,42 @@ class SharedAttention:
         if not self._looks or hidden.ndim != 3:
             return plain(hidden, context)
         source = hidden if context is None else context
+        looks = self._looks_of(call, site, source)
+        if not looks:
+            return plain(hidden, context)
+        rest = torch.ones(len(hidden), dtype=torch.float64)
+        for place, own in looks.items():
+            rest[place] -= sum(look.weight for look in own)
+        mixed = torch.zeros_like(hidden)
+        if bool((rest > _NOTHING).any()):
+            answer = plain(hidden, context)
+            # A row that looks at nothing keeps its answer bit for bit.
+            mixed = torch.where(over_rows(rest, answer) == 1, answer, over_rows(rest, answer) * answer)
+        for turn in range(max(map(len, looks.values()))):
+            places = [place for place, own in looks.items() if len(own) > turn]
+            both = [torch.cat([source[place], self._banked(site, call, place, looks[place][turn])]) for place in places]
+            answer = plain(hidden[places], torch.stack(both))
+            weights = torch.tensor([looks[place][turn].weight for place in places], dtype=torch.float64)
+            mixed[places] = mixed[places] + over_rows(weights, answer) * answer
+        return mixed
+
+    def _looks_of(self, call: Call, site: Place, source: Tensor) -> dict[int, list[Look]]:
+        """What the rows of a call look at here, by their places; those that are looked at are banked."""
         looks: dict[int, list[Look]] = {}
         for place, (row, step, term) in enumerate(zip(call.rows, call.at.index.tolist(), call.term, strict=True)):
             if term < 0:  # fills the batch up
                 continue
-            if (row, step) in self._kept:
+            if (row, step) in self._seen:
                 self._bank[site.name, term, (row, step)] = source[place]
-            seen = [look for look in self._looks.get((row, step), ()) if site.kind in look.kinds]
-            if seen:
-                looks[place] = seen
-        if not looks:
-            return plain(hidden, context)
-        rest = torch.ones(len(hidden), dtype=torch.float64)
-        for place, seen in looks.items():
-            rest[place] -= sum(look.weight for look in seen)
-        mixed = torch.zeros_like(hidden)
-        if bool((rest > _NOTHING).any()):
-            own = plain(hidden, context)
-            # A row that looks at nothing keeps its answer bit for bit.
-            mixed = torch.where(over_rows(rest, own) == 1, own, over_rows(rest, own) * own)
-        for turn in range(max(map(len, looks.values()))):
-            places = [place for place, seen in looks.items() if len(seen) > turn]
-            here = [looks[place][turn] for place in places]
-            both = torch.stack(
-                [
-                    torch.cat([source[place], self._seen(site.name, call, place, look)])
-                    for place, look in zip(places, here, strict=True)
-                ]
-            )
-            weights = torch.tensor([look.weight for look in here], dtype=torch.float64)
-            answer = plain(hidden[places], both)
-            mixed[places] = mixed[places] + over_rows(weights, answer) * answer
-        return mixed
+            own = [look for look in self._looks.get((row, step), ()) if site.kind in look.kinds]
+            if own:
+                looks[place] = own
+        return looks
 
-    def _seen(self, site: str, call: Call, place: int, look: Look) -> Float[Tensor, "m e"]:
-        """What is looked at, from the bank; the same guidance term and step as those of the row that looks."""
+    def _banked(self, site: Place, call: Call, place: int, look: Look) -> Float[Tensor, "m e"]:
+        """What is looked at, of the same guidance term and step as the row that looks."""
         term, step = call.term[place], int(call.at.index[place])
-        parts = [self._bank[site, term, (row, step)] * share for row, share in look.rows]
+        parts = [self._bank[site.name, term, (row, step)] * share for row, share in look.rows]
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
@@ -213,24 +211,23 @@ class WithPassengers:
 
     def __call__(self, x: Float[Tensor, "b c h w"], at: Point, cond: Condition) -> Float[Tensor, "b c h w"]:
         """x0 of the rows, float32. Without a look there are no passengers."""
-        looks = {(row, step): self._looks(row, step, at.count) for row, step in self._standing(at)}
-        seen = _seen(looks)
+        looks = {
+            (row, step): self._looks(row, step, at.count) for row, step in zip(at.rows, at.index.tolist(), strict=True)
+        }
+        seen = seen_by(looks)
         further = {one: self._looks(*one, at.count) for one in seen}
-        first = list(dict.fromkeys([one for one in seen if not further[one]] + _seen(further)))
+        first = list(dict.fromkeys([one for one in seen if not further[one]] + seen_by(further)))
         with self.sharing.step({**looks, **further}):
             for riding in (first, [one for one in seen if further[one]]):
                 if riding:
                     self._ride(riding, x, at, cond)
             return self.denoiser(x, at, cond)
 
-    def _standing(self, at: Point) -> list[At]:
-        return list(zip(at.rows, at.index.tolist(), strict=True))
-
     def _looks(self, row: RowId, step: int, count: int) -> tuple[Look, ...]:
         rule = self.attending.get(row)
         return rule.looks(step, count) if rule else ()
 
-    def _ride(self, riding: Sequence[At], x: Tensor, at: Point, cond: Condition) -> None:
+    def _ride(self, riding: Sequence[Moment], x: Tensor, at: Point, cond: Condition) -> None:
         """Let the network see passengers, at the noise levels of the rows beside them and with the same terms."""
         steps = at.index.tolist()
         levels = at[[steps.index(step) for _, step in riding]]
@@ -239,9 +236,9 @@ class WithPassengers:
         self.denoiser(torch.stack(latents), replace(levels, rows=tuple(row for row, _ in riding)), told)
 
 
-def _seen(looks: Mapping[At, tuple[Look, ...]]) -> list[At]:
+def seen_by(looks: Mapping[Moment, tuple[Look, ...]]) -> list[Moment]:
     """Who is looked at, each once, in order."""
-    found = [(row, step) for (_, step), seen in looks.items() for look in seen for row, _ in look.rows]
+    found = [(row, step) for (_, step), own in looks.items() for look in own for row, _ in look.rows]
     return list(dict.fromkeys(found))
 
 
