@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from segue.errors import MediaError, TaskError
 from segue.media.clip import Clip, TensorFrames, levels_of
 from segue.media.reader import read
 from segue.tasks.frames import DecodedFrames, Developer
-from segue.tasks.masks import GreyPicture, Kept, checked_feather, shown_to
+from segue.tasks.masks import Area, GreyPicture, Kept, shown_to
 from segue.temporal.mask import feathered, pooled
 from segue.temporal.timeline import Shot
 from toy import PatchCodec, toy_model
@@ -77,19 +78,49 @@ def test_what_is_no_mask_is_told(tmp_path: Path) -> None:
 
 
 def test_a_plan_knows_its_mask(tmp_path: Path) -> None:
-    mask = GreyPicture(picture(tmp_path / "m.png", half()))
-    known = mask.sha256()
-    mask.unchanged(known)
-    picture(tmp_path / "m.png", half().flip(1))
-    with pytest.raises(TaskError, match="contents have changed"):
-        mask.unchanged(known)
+    paths = [picture(tmp_path / f"{name}.png", half()) for name in "mt"]
+    area = Area(mask=str(paths[0]), timing=str(paths[1]))
+    known = area.hashes()
+    area.check_unchanged(known)
+    picture(paths[1], half().flip(1))
+    with pytest.raises(TaskError, match=r"t\.png is not the file .* contents have changed"):
+        area.check_unchanged(known)
+    with pytest.raises(TaskError, match="another mask or timing"):
+        replace(area, timing=None).check_unchanged(known)
 
 
-@pytest.mark.parametrize("pixels", [-1.0, 513.0, float("nan")])
-def test_impossible_feathers_are_refused(pixels: float) -> None:
-    with pytest.raises(TaskError, match="feather must be from 0 to 512 pixels"):
-        checked_feather(pixels)
-    assert checked_feather(8) == 8.0
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"mask": "m.png", "feather": -1.0}, "feather must be from 0 to 512 pixels, got -1"),
+        ({"mask": "m.png", "feather": 513}, "feather must be from 0 to 512 pixels"),
+        ({"mask": "m.png", "feather": float("nan")}, "feather must be from 0 to 512 pixels"),
+        ({"timing": "t.png", "spread": 0.0}, "spread must be above 0 and below 1"),
+        ({"timing": "t.png", "spread": 1.0}, "spread must be above 0 and below 1"),
+        ({"feather": 4.0}, "feather says something of the picture that mask gives"),
+        ({"spread": 0.5}, "spread says something of the picture that timing gives"),
+    ],
+)
+def test_impossible_areas_are_refused(settings: dict[str, Any], expected: str) -> None:
+    with pytest.raises(TaskError, match=expected):
+        Area(**settings)
+
+
+def test_an_area_is_what_its_files_say(tmp_path: Path) -> None:
+    path = str(picture(tmp_path / "m.png", half()))
+    changes = Area(mask=path, feather=2).changes(SIZE)
+    assert changes is not None
+    assert torch.equal(changes, feathered(half() / 255, 2.0))
+    default = Area(mask=path).changes(SIZE)
+    assert default is not None
+    assert torch.equal(default, feathered(half() / 255, 8.0))
+    timing = Area(timing=path, spread=0.3).schedule(SIZE, 4)
+    assert timing is not None
+    assert timing.spread == 0.3
+    assert torch.equal(timing.delays, pooled(half() / 255, 4))
+    assert Area().changes(SIZE) is None is Area().schedule(SIZE, 4)
+    assert Area().hashes() == [] and Area().notes(SIZE) == ()
+    assert len(Area(mask=path, timing=path).notes((8, 8))) == 2
 
 
 def film(mask: Tensor, share: float = 0.3, batch: int = 3) -> tuple[DecodedFrames, Tensor]:

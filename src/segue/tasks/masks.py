@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
 
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segue.models.bundle import LatentDiffusion
+    from segue.temporal.regions import Timing
     from segue.types import Conditioning
 
 MAX_FEATHER = 512.0
+FEATHER = 8.0
+"""Pixels, one latent of most models: without any, an edge can be seen where the codec is not exact."""
+SPREAD = 0.5
 COLOURED = 0.1
 """Largest difference between red, green and blue of a pixel that still counts as grey: JPEG adds some colour."""
 NEARLY = 0.05
@@ -82,15 +86,6 @@ class GreyPicture:
         with disk_errors(self.path, "read"), self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def unchanged(self, known: str) -> None:
-        """Whether the file is the one that a plan was made with.
-
-        Raises:
-            TaskError: it is not.
-        """
-        if self.sha256() != known:
-            raise TaskError(f"{self.path} is not the file that this was made with: its contents have changed")
-
 
 _MEANING = {
     "mask": "white where the film changes and black where it is kept",
@@ -102,15 +97,87 @@ _EVEN = {
 }
 
 
-def checked_feather(pixels: float) -> float:
-    """How wide the edge of a mask is.
+@dataclass(frozen=True)
+class Area:
+    """Where a film changes, and when each region does. Left alone, all of it changes at the same time.
 
-    Raises:
-        TaskError: it is negative, or wider than any edge should be.
+    Args:
+        mask: a picture, white where the film changes and black where it is kept, to the last pixel, as it is in the
+            first key.
+        feather: over how many pixels inside the mask's edges the change sets in; left out, 8.
+        timing: a picture in grey: between every two keys, what is black changes first, what is white last.
+        spread: how much of the way from key to key the last region begins after the first, above 0 and below 1; left
+            out, 0.5.
     """
-    if not 0 <= pixels <= MAX_FEATHER:
-        raise TaskError(f"feather must be from 0 to {MAX_FEATHER:g} pixels, got {pixels}")
-    return float(pixels)
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    mask: str | None = None
+    feather: float | None = None
+    timing: str | None = None
+    spread: float | None = None
+
+    def __post_init__(self) -> None:
+        for value, given, name, other in (
+            (self.feather, self.mask, "feather", "mask"),
+            (self.spread, self.timing, "spread", "timing"),
+        ):
+            if value is not None:
+                if given is None:
+                    raise TaskError(f"{name} says something of the picture that {other} gives: give that too")
+                object.__setattr__(self, name, float(value))
+        if self.feather is not None and not 0 <= self.feather <= MAX_FEATHER:
+            raise TaskError(f"feather must be from 0 to {MAX_FEATHER:g} pixels, got {self.feather}")
+        if self.spread is not None and not 0 < self.spread < 1:
+            raise TaskError(f"spread must be above 0 and below 1, got {self.spread}")
+
+    def pictures(self) -> tuple[GreyPicture, ...]:
+        """The files that are given, the mask first."""
+        given = ((self.mask, "mask"), (self.timing, "timing"))
+        return tuple(GreyPicture(Path(path).expanduser(), role) for path, role in given if path is not None)
+
+    def notes(self, size: tuple[int, int]) -> tuple[str, ...]:
+        """What is said about the files before the work, for a film of (width, height)."""
+        return tuple(note for picture in self.pictures() for note in picture.notes(size))
+
+    def hashes(self) -> list[str]:
+        """sha256 of the files, for a plan."""
+        return [picture.sha256() for picture in self.pictures()]
+
+    def check_unchanged(self, hashes: Sequence[str]) -> None:
+        """Whether the files are those that a plan was made with.
+
+        Raises:
+            TaskError: one is not; the message says which.
+        """
+        if len(hashes) != len(self.pictures()):
+            raise TaskError("the plan does not belong to this task: it was made with another mask or timing")
+        for picture, known in zip(self.pictures(), hashes, strict=True):
+            if picture.sha256() != known:
+                raise TaskError(f"{picture.path} is not the file that this was made with: its contents have changed")
+
+    def changes(self, size: tuple[int, int]) -> Float[Tensor, "h w"] | None:
+        """The feathered mask in pixels, for a film of (width, height); None if all of it changes.
+
+        Raises:
+            MediaError, TaskError: see `GreyPicture.load`.
+        """
+        from segue.temporal.mask import feathered
+
+        found = [picture.load(size) for picture in self.pictures() if picture.role == "mask"]
+        return feathered(found[0], FEATHER if self.feather is None else self.feather) if found else None
+
+    def schedule(self, size: tuple[int, int], scale: int) -> Timing | None:
+        """When each latent of `scale` pixels changes; None if all do at the same time.
+
+        Raises:
+            MediaError, TaskError: see `GreyPicture.load`.
+        """
+        from segue.temporal.mask import pooled
+        from segue.temporal.regions import Timing
+
+        found = [picture.load(size) for picture in self.pictures() if picture.role == "timing"]
+        return Timing(pooled(found[0], scale), SPREAD if self.spread is None else self.spread) if found else None
 
 
 @dataclass
@@ -131,8 +198,8 @@ class Kept:
         return self.source()
 
     def __call__(self, picture: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-        """The picture with the source's kept area. It is exact: 0 times a number and 1 times another add no error."""
-        return self.mask * picture + (1 - self.mask) * self.picture
+        """The picture with the source's kept area. Where the mask is 0 or 1, and where both agree, this is exact."""
+        return self.picture.lerp(picture, self.mask)
 
 
 def shown_to(
