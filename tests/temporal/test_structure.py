@@ -163,6 +163,18 @@ def test_branches_arrive_at_tuned_keys(given: bool) -> None:
         assert away[2] < 1e-3 < away[1] < away[0]
 
 
+def test_a_loop_ends_at_its_first_key_and_so_do_its_branches() -> None:
+    work = grower(Alignment(Structure(0.5, statistics=0.4, range=1.0)), same={2: 0})
+    text = HashedText()
+    work.keys = Keys(text(["one", "two", "one"]), text([""] * 3), (3.0,) * 3, (1, 2, 1))
+    tree = run(work)
+    assert torch.equal(work.final(2), work.final(0))
+    longer = tree.with_nodes([Node(1.9999, 3, (1, 2), 0.9999, wave=99)])
+    for _ in work.run(longer, [len(tree.nodes)], frozenset()):
+        pass
+    assert torch.allclose(work.final(len(tree.nodes)), work.final(0), atol=5e-3)
+
+
 def test_adain_takes_over_what_it_is_given() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(SHAPE, generator=generator), 3 * torch.randn(SHAPE, generator=generator) + 1
