@@ -41,6 +41,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "task.tree.max_branches": ("--max-branches 5", 5),
     "task.tree.budget": ("--budget 12", 12.0),
     "task.tree.smoothness": ("--smoothness 0.05", 0.05),
+    "task.tree.ghosting": ("--ghosting 0.3", 0.3),
     "task.tree.distance": ("--distance lpips-alex", "lpips-alex"),
     "execution.max_batch": ("--max-batch 4", 4),
     "execution.deterministic_batch": ("--deterministic-batch", True),

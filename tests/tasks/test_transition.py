@@ -186,6 +186,7 @@ def test_every_field_is_tried() -> None:
         "key_image",
         "pace.audio",
         "tree.distance",
+        "tree.ghosting",
         "tree.smoothness",
     }  # which have tests of their own
 
@@ -228,7 +229,7 @@ def test_a_smoothness_is_reached_or_told(model: LatentDiffusion, monkeypatch: py
 
 
 def test_a_smoothness_has_nothing_to_say_about_cross_fades() -> None:
-    with pytest.raises(TaskError, match='leave it out, or fill "branches"'):
+    with pytest.raises(TaskError, match='leave them out, or fill "branches"'):
         replace(SMALL, fill="blend", tree=Branching(smoothness=0.1))
 
 
@@ -625,3 +626,14 @@ def test_curves_that_make_no_sense_are_refused(model: LatentDiffusion) -> None:
     ):
         with pytest.raises(TaskError, match=expected):
             make()
+
+
+def test_ghosts_are_told_and_the_film_repeats() -> None:
+    """What is corrected is in the plan: the film is made again from it, bit for bit."""
+    model = toy_model()
+    task = replace(SMALL, sampling=Sampling(size=(64, 64)), tree=Branching(depth=0.8, ghosting=0.01))
+    clip = task.run(model)
+    plan = TransitionPlan(**record(clip)["plan"])
+    assert "ghosting 0.01 is" in plan.ended
+    assert len(plan.nodes) > len(record(replace(task, tree=Branching(depth=0.8)).run(model))["plan"]["nodes"])
+    assert torch.equal(pixels(task.run(model, plan=plan)), pixels(clip))

@@ -41,6 +41,8 @@ class Branching:
         smoothness: the largest perceptual step allowed between neighbouring frames, in units of `distance`. Frames are
             added where the film steps too far, and left out where they are hardly missed, until it holds, or
             max_branches or the budget end it; either way the result says so. Left out, frames are placed once.
+        ghosting: how much of a double exposure a frame may be, from 0 to 1 (a cross-fade's middle has about 0.6 to 1).
+            Frames that are more fork again, earlier, just where they are found. Left out, they stay.
         distance: what steps are measured with: latents (needs no weights), lpips-alex, lpips-vgg or
             efficientnet-lite0 (`segue models --fetch` gets them).
     """
@@ -57,6 +59,7 @@ class Branching:
     max_branches: int | None = None
     budget: float | None = None
     smoothness: float | None = None
+    ghosting: float | None = None
     distance: str = "latents"
 
     def __post_init__(self) -> None:
@@ -75,6 +78,8 @@ class Branching:
             raise TaskError(f"budget must be above 0 seconds, got {self.budget}")
         if self.smoothness is not None and not self.smoothness > 0:
             raise TaskError(f"smoothness must be above 0, in units of the distance, got {self.smoothness}")
+        if self.ghosting is not None and not 0 < self.ghosting <= 1:
+            raise TaskError(f"ghosting must be in (0, 1], got {self.ghosting}")
         if self.distance not in DISTANCES:
             raise TaskError(f"distance must be one of {', '.join(DISTANCES)}; got {self.distance!r}")
         self.feed("crossfeed")
@@ -131,6 +136,11 @@ class Branching:
         most = usual if self.max_branches is None else self.max_branches
         depth = along(self.depth) if isinstance(self.depth, str) else self.depth
         return Adaptive(steps, depth, most, self.budget)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether frames are looked at again once they are rendered."""
+        return self.smoothness is not None or self.ghosting is not None
 
     def perceptual(self) -> Perceptual:
         """What steps are measured with.

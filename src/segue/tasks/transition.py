@@ -77,8 +77,11 @@ class Transition:
         self._check_pace()
         if self.fill not in ("branches", "blend"):
             raise TaskError(f'fill must be "branches" or "blend", got {self.fill!r}')
-        if self.fill == "blend" and self.tree.smoothness is not None:
-            raise TaskError('smoothness is reached with frames that the model makes: leave it out, or fill "branches"')
+        if self.fill == "blend" and self.tree.corrects:
+            raise TaskError(
+                "smoothness and ghosting are reached with frames that the model makes: "
+                'leave them out, or fill "branches"'
+            )
 
     def _check_pace(self) -> None:
         from segue.temporal.timeline import check_timing

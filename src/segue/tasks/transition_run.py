@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
 from segue.errors import InterruptedRunError, TaskError
+from segue.evaluation.ghosting import exposures
 from segue.media.clip import Clip, Provenance
 from segue.tasks.frames import DecodedFrames, Developer
 from segue.tasks.key_pictures import KeyPicture, key_pictures, unchanged
@@ -24,6 +26,7 @@ from segue.temporal.given import Givens, inverted
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Along, Keys
 from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
+from segue.temporal.rebranch import Rebranching
 from segue.temporal.refine import Refinement, Target
 from segue.temporal.ruler import Ruler
 from segue.temporal.timeline import Shot, check_timing, even_positions, missing, shots
@@ -54,6 +57,7 @@ class TransitionRun:
     progress: Progress
     plan: TransitionPlan | None = None
     tree: Tree = field(init=False)
+    filled: int = field(default=0, init=False)
     developer: Developer = field(init=False)
     ruler: Ruler = field(init=False)
     started: float = field(init=False)
@@ -92,6 +96,7 @@ class TransitionRun:
                 from_parents=self.task.tree.feed("crossfeed"),
                 from_first=self.task.tree.feed("first_crossfeed"),
                 givens=self._givens(ready, schedule, solver, keys, settings),
+                whole=self.task.tree.ghosting is not None,
                 same={place: key for place, key in enumerate(self.task.stops) if place != key},
             )
             try:
@@ -188,9 +193,9 @@ class TransitionRun:
             self._fill(grower, positions, planner)
         shown = shots(self.tree, positions)
         ended = why_ended(planner, grown - len(self.task.stops))
-        if self.task.tree.smoothness is not None:
-            shown, reached = self._refined(grower, shown, planner, grown - len(self.task.stops))
-            ended = f"{ended}; {reached}"
+        if self.task.tree.corrects:
+            shown, reached = self._corrected(grower, shown, planner)
+            ended = "; ".join([ended, *reached])
         return TransitionPlan(
             [flat(node) for node in self.tree.nodes],
             grown,
@@ -208,26 +213,43 @@ class TransitionRun:
         """The same, each position once, from the first key to the last."""
         return sorted({*self._positions(places, gaps), float(len(self.task.stops) - 1)})
 
-    def _refined(self, grower: Grower, shown: Sequence[Shot], planner: Planner, placed: int) -> tuple[list[Shot], str]:
-        """The frames that come nearest to the smoothness that is asked for, and what was reached."""
-        wanted = self.task.tree
-        target = Target(
-            wanted.smoothness or 0.0,
-            None if wanted.max_branches is None else max(0, wanted.max_branches - placed),
-            None if wanted.budget is None else self.started + wanted.budget,
-        )
+    def _corrected(self, grower: Grower, shown: Sequence[Shot], planner: Planner) -> tuple[list[Shot], list[str]]:
+        """The frames that come nearest to the ghosting and smoothness that are asked for, and what was reached."""
         # The film may come back over its frames, and a loop arrives where it began: each is put in order once.
         order = sorted({shot.left for shot in shown}, key=lambda name: self.tree.nodes[name].position)
         if self.task.pace.loop == "loop":
             order.append(len(self.task.stops) - 1)
         place = {name: number for number, name in enumerate(order)}
-        work = Refinement(grower, planner, self.ruler, self.tree, order, target, self._once)
-        for _ in work.run():
-            self.tree = work.tree
-            self.progress("smoothing", work.spent, work.spent + len(order))
-        self.tree = work.tree
-        names = [work.order[place[shot.left]] for shot in shown]
-        return [Shot(name, name) for name in names], work.ended
+        wanted, said = self.task.tree, list[str]()
+        if wanted.ghosting is not None:
+            scores = partial(self._ghosts, grower)
+            spirits = Rebranching(grower, self.tree, order, scores, wanted.ghosting, self._branches_left())
+            for _ in spirits.run():
+                self.tree = spirits.tree
+                self.progress("branching deeper", spirits.spent, spirits.spent + 1)
+            self.tree, order = spirits.tree, spirits.order
+            said.append(spirits.ended)
+        if wanted.smoothness is not None:
+            until = None if wanted.budget is None else self.started + wanted.budget
+            target = Target(wanted.smoothness, self._branches_left(), until)
+            work = Refinement(grower, planner, self.ruler, self.tree, order, target, self._once)
+            for _ in work.run():
+                self.tree = work.tree
+                self.progress("smoothing", work.spent, work.spent + len(order))
+            self.tree, order = work.tree, work.order
+            said.append(work.ended)
+        return [Shot(order[place[shot.left]], order[place[shot.left]]) for shot in shown], said
+
+    def _branches_left(self) -> int | None:
+        """How many of the branches that are allowed have not been placed; those that only filled frames don't count."""
+        most = self.task.tree.max_branches
+        placed = len(self.tree.nodes) - len(self.task.stops) - self.filled
+        return None if most is None else max(0, most - placed)
+
+    def _ghosts(self, grower: Grower, order: Sequence[int]) -> list[float]:
+        """How much of a double exposure each of these frames is, in this order."""
+        film = self._frames(grower, tuple(Shot(name, name) for name in order))
+        return exposures(film).score.tolist()
 
     def _grow(self, grower: Grower, planner: Planner) -> None:
         total = self._expected(grower, planner)
@@ -261,11 +283,12 @@ class TransitionRun:
             return
         base = self.tree
         nodes = planner.fill(base, wanted)
+        self.filled = len(nodes)
         self.tree = base.with_nodes(nodes)
         names = range(len(base.nodes), len(self.tree.nodes))
         total, done = sum(len(grower.schedule) - node.step for node in nodes), 0
         # Nothing forks from these, so that no latents but their last are kept; but for frames that are added later.
-        keep = frozenset[int]() if self.task.tree.smoothness is None else planner.forks(self.tree)
+        keep = grower.needed(self.tree, planner.forks(self.tree)) if self.task.tree.corrects else frozenset[int]()
         for row_steps in grower.run(self.tree, names, keep):
             done += row_steps
             self.progress("rendering frames", done, total)
@@ -298,12 +321,15 @@ class TransitionRun:
     ) -> Clip:
         notes = self.task.notes(self.model)
         record = Record.of(self.task.name, self.task, plan, self.model, self.execution, scores, complete, notes)
+        frames = self._frames(grower, shown)
+        return Clip(frames, self.task.fps, self.sound, Provenance(record.to_dict()))
+
+    def _frames(self, grower: Grower, shown: tuple[Shot, ...]) -> DecodedFrames:
         used = {name for shot in shown for name in (shot.left, shot.right)}
         latents = {name: grower.final(name) for name in used}
-        how = self.execution.pinned()
         places = {name: self.tree.nodes[name].position for name in used}
-        frames = DecodedFrames(latents, places, shown, self.developer, how.decoded_at_once(), how.threads)
-        return Clip(frames, self.task.fps, self.sound, Provenance(record.to_dict()))
+        how = self.execution.pinned()
+        return DecodedFrames(latents, places, shown, self.developer, how.decoded_at_once(), how.threads)
 
     def _interrupted(self, grower: Grower) -> InterruptedRunError:
         """What is finished, in order, each picture once."""

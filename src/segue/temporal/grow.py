@@ -47,6 +47,7 @@ class Grower:
         same: keys that are others once more, by the number of the other: a loop ends at its first key.
         alignment: how keys take after the first of them, and how branches are mixed and attend to keys.
         operators: any others.
+        whole: keep the latents of all steps, so that anything may fork anywhere later.
     """
 
     denoiser: Denoiser
@@ -62,6 +63,7 @@ class Grower:
     same: Mapping[int, int] = field(default_factory=dict[int, int])
     alignment: Alignment = field(default_factory=Alignment)
     operators: Sequence[Operator] = ()
+    whole: bool = False
     trajectories: dict[int, Trajectory] = field(default_factory=dict[int, Trajectory])
     row_steps: int = 0
     seconds: float = 0.0
@@ -82,7 +84,7 @@ class Grower:
     def needed(self, tree: Tree, forks: frozenset[int]) -> frozenset[int]:
         """The steps whose latents must be kept, besides the last, if later nodes may fork at `forks`."""
         only_keys = len(tree.nodes) == len(self.keys)
-        if (forks and self.from_parents.power > 0) or (only_keys and self.from_first.power > 0):
+        if self.whole or (forks and self.from_parents.power > 0) or (only_keys and self.from_first.power > 0):
             return frozenset(range(len(self.schedule)))
         return forks
 
