@@ -22,6 +22,7 @@ from segue.models.perceptual import Lpips
 from segue.models.perceptual.lpips import STAGES
 from segue.tasks.branching import Branching
 from segue.tasks.image import Image
+from segue.tasks.likeness import Likeness
 from segue.tasks.pace import Pace
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
@@ -161,6 +162,9 @@ CHANGES: dict[str, Any] = {
     "tree.preset": "low",
     "tree.max_branches": 3,
     "tree.budget": 1e-9,
+    "likeness.shared_noise": 0.5,
+    "likeness.shared_statistics": 0.5,
+    "likeness.mix": "linear",
     "pace.easing": "smooth",
     "pace.loop": "pingpong",
 }
@@ -177,12 +181,14 @@ def changed(name: str) -> Transition:
 
 
 def test_every_field_is_tried() -> None:
-    names = {field.name for field in fields(Transition)} - {"sampling", "tree", "pace"}
+    names = {field.name for field in fields(Transition)} - {"sampling", "tree", "pace", "likeness"}
+    names |= {f"likeness.{field.name}" for field in fields(Likeness)}
     names |= {f"sampling.{field.name}" for field in fields(Sampling)}
     names |= {f"tree.{field.name}" for field in fields(Branching)}
     names |= {f"pace.{field.name}" for field in fields(Pace)}
     assert names == {
         *CHANGES,
+        *("likeness.structure", "likeness.shared_attention", "likeness.interpolation", "likeness.fusion"),
         "key_image",
         "pace.audio",
         "tree.distance",
@@ -637,3 +643,15 @@ def test_ghosts_are_told_and_the_film_repeats() -> None:
     assert "ghosting 0.01 is" in plan.ended
     assert len(plan.nodes) > len(record(replace(task, tree=Branching(depth=0.8)).run(model))["plan"]["nodes"])
     assert torch.equal(pixels(task.run(model, plan=plan)), pixels(clip))
+
+
+def test_attention_is_shared_where_there_is_a_unet() -> None:
+    for likeness in (Likeness(structure=0.5), Likeness(interpolation=1.0), Likeness(shared_attention=0.2)):
+        with pytest.raises(TaskError, match="attention of a UNet, and toy has none"):
+            replace(SMALL, likeness=likeness).run(toy_model())
+
+
+@pytest.mark.parametrize("values", [{"structure": 1.5}, {"fusion": "both"}, {"mix": "none"}, {"shared_noise": -1}])
+def test_an_impossible_likeness_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(TaskError, match=next(iter(values))):
+        Likeness(**values)

@@ -19,6 +19,7 @@ from segue.media.clip import Clip
 from segue.models.bundle import LatentDiffusion
 from segue.tasks.branching import Branching
 from segue.tasks.image import Image
+from segue.tasks.likeness import Likeness
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.types import RowId, State
@@ -168,3 +169,22 @@ def test_the_middle_of_a_transition_is_as_sharp_as_its_ends(first: str, second: 
     frames = film(Execution(), prompts=(first, second), seconds=0.8).frames[0:16]
     edges = (frames.diff(dim=-1).abs().mean((1, 2, 3)) + frames.diff(dim=-2).abs().mean((1, 2, 3))).tolist()
     assert min(edges[4:-4]) > kept * min(edges[0], edges[-1])
+
+
+@pytest.mark.parametrize(
+    "likeness",
+    [
+        Likeness(structure=0.8),
+        Likeness(shared_attention=0.8),
+        Likeness(interpolation=1.0),
+        Likeness(fusion="inner", interpolation=0.8),
+    ],
+)
+def test_what_is_alike_changes_the_film_and_leaves_the_first_key_and_the_model(likeness: Likeness) -> None:
+    """Everything is aligned to the first key, which stays as it is; afterwards the model is what it was."""
+    pair: dict[str, Any] = {"prompts": ("a cat face", "a castle"), "seconds": 0.25}
+    before = film(Execution(), **pair)
+    after = film(Execution(), likeness=likeness, **pair)
+    assert float((after.frames[0:5] - before.frames[0:5]).abs().max()) > 0.05
+    assert torch.allclose(after.frames[0:1], before.frames[0:1], atol=1 / 255)
+    assert torch.equal(film(Execution(), **pair).frames[0:5], before.frames[0:5])

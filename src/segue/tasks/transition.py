@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from segue.errors import TaskError
 from segue.tasks.branching import Branching
 from segue.tasks.key_pictures import key_pictures
+from segue.tasks.likeness import Likeness
 from segue.tasks.pace import Pace
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds, per_key
@@ -34,6 +35,7 @@ class Transition:
         fps: frames per second.
         sampling: steps, guidance, solver and size.
         tree: where branches fork, and how strongly they are held to their parents.
+        likeness: what keys take from the first of them, and how branches are mixed.
         pace: easing, loops and sound.
         key_image: pictures that are keys as they are, each KEY=FILE or KEY=VIDEO@SECONDS, such as first=photo.jpg,
             where KEY counts the prompts from 1, or is first or last.
@@ -52,6 +54,7 @@ class Transition:
     fps: float = 30.0
     sampling: Sampling = field(default_factory=Sampling)
     tree: Branching = field(default_factory=Branching)
+    likeness: Likeness = field(default_factory=Likeness)
     pace: Pace = field(default_factory=Pace)
     key_image: tuple[str, ...] = ()
     fill: Literal["branches", "blend"] = "branches"

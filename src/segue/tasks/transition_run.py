@@ -82,7 +82,7 @@ class TransitionRun:
         )
         check_timing(len(self.task.stops), self.task.frames, self.task.pace.curve(), self.task.pace.loop, self.clock)
         planner = self._planner(steps)
-        with self.execution.applied(self.model) as ready:
+        with self.execution.applied(self.model) as ready, self.task.likeness.attached(ready) as alignment:
             schedule, keys = ready.schedule(steps, settings.size, solver=settings.solver), self._keys(ready)
             solver = find_solver(settings.solver).solver
             grower = Grower(
@@ -96,6 +96,7 @@ class TransitionRun:
                 from_parents=self.task.tree.feed("crossfeed"),
                 from_first=self.task.tree.feed("first_crossfeed"),
                 givens=self._givens(ready, schedule, solver, keys, settings),
+                alignment=alignment,
                 whole=self.task.tree.ghosting is not None,
                 same={place: key for place, key in enumerate(self.task.stops) if place != key},
             )
