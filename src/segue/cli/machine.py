@@ -16,7 +16,16 @@ from typing import Literal
 from segue.errors import SegueError
 
 GIB = 1 << 30
-LIBRARIES = ("diffusers", "transformers", "accelerate", "safetensors", "av", "pillow", "numpy")
+LIBRARIES = (
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "av",
+    "pillow",
+    "numpy",
+    "opencv-python-headless",
+)
 ENCODERS = {"libx264": ".mp4 .mov .mkv", "libvpx-vp9": ".webm", "gif": ".gif", "libwebp": ".webp", "apng": ".apng"}
 HUB = "https://huggingface.co"
 

@@ -21,8 +21,8 @@ class PatchDiscriminator(nn.Sequential):
     Isola et al. 2017, arXiv:1611.07004, section 6.1.2, with three halvings (patches of 70 pixels). Deviations: it sees
     what a picture has beyond its local mean, since plain grounds and soft shading are the same in both and a codec
     loses what is fine; with the pictures themselves it still told nothing apart after 1,500 steps, with these it does
-    within a hundred. No normalisation, which divides just that out. And no more than 4 x `width` channels: the network
-    costs 0.3 GFLOP for a picture of 128 pixels at width 32, 1.0 at 64.
+    within a hundred. No normalisation, which it does without. And no more than 4 x `width` channels: the network costs
+    0.3 GFLOP for a picture of 128 pixels at width 32, 1.0 at 64.
     """
 
     def __init__(self, width: int) -> None:
