@@ -168,6 +168,7 @@ def test_the_source_is_made_once() -> None:
     assert torch.equal(kept(torch.ones(3, 4, 4)), kept(torch.ones(3, 4, 4)))
     assert float(kept(torch.ones(3, 4, 4))[0, 0, 0]) == 0.25
     assert made == [1]
+    assert kept.source is not source
 
 
 def test_given_pictures_are_kept_too() -> None:

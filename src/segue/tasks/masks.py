@@ -195,7 +195,10 @@ class Kept:
     @cached_property
     def picture(self) -> Float[Tensor, "3 h w"]:
         """The source picture."""
-        return self.source()
+        made = self.source()
+        # What made it may hold the latents of a whole film; the clip that shows it should not.
+        self.source = lambda: made
+        return made
 
     def __call__(self, picture: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
         """The picture with the source's kept area. Where the mask is 0 or 1, and where both agree, this is exact."""
