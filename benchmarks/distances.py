@@ -15,16 +15,16 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 import segue
+from segue.evaluation.distances import PixelDistance
 from segue.models.bundle import LatentDiffusion
 from segue.models.perceptual import EfficientNetDistance, LatentDistance, Lpips
 from segue.tasks.branching import Branching
+from segue.tasks.frames import DecodedFrames
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.tasks.transition_run import TransitionRun
@@ -39,27 +39,16 @@ PAIRS = [
 LAGS = (1, 2, 4, 8)
 
 
-@dataclass
-class PixelDistance:
-    """Root of the mean squared difference of pixels: what a perceptual distance should beat."""
-
-    name: str = "pixels"
-    domain: str = "frames"
-
-    def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return (a - b).square().mean((1, 2, 3)).sqrt()
-
-
 def films(model: LatentDiffusion, pairs: int, steps: int) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     """The latents and the pictures of 17 frames at even places of each transition."""
     for first, second in PAIRS[:pairs]:
         tree = Branching(branches=(2, 5, 17), at=(0, 0.3, 0.5))
         task = Transition((first, second), seconds=17, fps=1, tree=tree, sampling=Sampling(steps=steps)).resolved(model)
         run = TransitionRun(task, model, Execution(), silent)
-        clip = run.clip()
-        latents: dict[int, torch.Tensor] = clip.frames.latents
-        names = sorted(latents, key=lambda name: run.tree.nodes[name].position)
-        x = torch.stack([latents[name] for name in names])
+        frames = run.clip().frames
+        assert isinstance(frames, DecodedFrames)
+        names = sorted(frames.latents, key=frames.positions.__getitem__)
+        x = torch.stack([frames.latents[name] for name in names])
         with torch.no_grad():
             yield f"{first} -> {second}", x, model.codec.decode(x)
 
@@ -71,9 +60,14 @@ def gaps(distance: Perceptual, latents: torch.Tensor, frames: torch.Tensor, lag:
         return distance(shown[:-lag], shown[lag:]).double().numpy()
 
 
+def ranks(values: np.ndarray) -> np.ndarray:
+    """The place of each value in their order."""
+    return values.argsort().argsort()
+
+
 def agreement(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     """How a distance's gaps agree with the true ones, over transitions and lags."""
-    correlation = [spearmanr(mine, true).statistic for mine, true in found]
+    correlation = [np.corrcoef(ranks(mine), ranks(true))[0, 1] for mine, true in found]
     same = [float(mine.argmax() == true.argmax()) for mine, true in found]
     worth = [float(true[mine.argmax()] / true.max()) for mine, true in found]
     return {
@@ -102,7 +96,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
     model, truth = segue.load(given.model), Lpips.load("alex")
-    distances = [LatentDistance(), PixelDistance(), EfficientNetDistance.load(), Lpips.load("vgg")]
+    distances: list[Perceptual] = [LatentDistance(), PixelDistance(), EfficientNetDistance.load(), Lpips.load("vgg")]
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {distance.name: [] for distance in distances}
     taken: dict[str, float] = {}
     for _, latents, frames in films(model, given.pairs, given.steps):

@@ -110,14 +110,14 @@ class Branching:
             raise TaskError(f"{name} must be power, range and decay, such as 0.3 0.6 0.9; got {list(values)}")
         return Feed(*values)
 
-    def planner(self, steps: int, keys: int, frames: int, along: Callable[[str], Along]) -> Planner:
+    def planner(self, steps: int, keys: int, frames: int, along: Callable[[str], Along] | None = None) -> Planner:
         """Who decides where the tree branches.
 
         Args:
             steps: of the run.
             keys: how many.
             frames: of the film.
-            along: makes numbers at positions of the tree from the text of a curve.
+            along: makes numbers at positions of the tree from the text of a curve; needed where the depth is one.
 
         Raises:
             TaskError: if the tree does not fit the number of steps.
@@ -134,8 +134,11 @@ class Branching:
         pairs = keys - 1
         usual = max(pairs, min(PROBES_PER_PAIR * pairs, (frames - keys) // 2))
         most = usual if self.max_branches is None else self.max_branches
-        depth = along(self.depth) if isinstance(self.depth, str) else self.depth
-        return Adaptive(steps, depth, most, self.budget)
+        if not isinstance(self.depth, str):
+            return Adaptive(steps, self.depth, most, self.budget)
+        if along is None:
+            raise TaskError(f"the depth {self.depth!r} changes over a film, and none was named")
+        return Adaptive(steps, along(self.depth), most, self.budget)
 
     @property
     def corrects(self) -> bool:
