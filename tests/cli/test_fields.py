@@ -13,6 +13,7 @@ from segue.cli.options import ModelChoice, Output, slug
 from segue.errors import TaskError
 from segue.tasks.branching import Branching
 from segue.tasks.image import Image
+from segue.tasks.masks import Area
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 
@@ -34,6 +35,10 @@ TYPED: dict[str, tuple[str, Any]] = {
     "task.pace.easing": ("--easing hold:0.1", "hold:0.1"),
     "task.pace.loop": ("--loop pingpong", "pingpong"),
     "task.pace.audio": ("--audio song.mp3", "song.mp3"),
+    "task.area.mask": ("--mask where.png", "where.png"),
+    "task.area.feather": ("--mask where.png --feather 4", 4.0),
+    "task.area.timing": ("--timing when.png", "when.png"),
+    "task.area.spread": ("--timing when.png --spread 0.3", 0.3),
     "task.sampling.steps": ("--steps 11", 11),
     "task.sampling.guidance_scale": ("--guidance 3 --guidance 4.5", (3.0, 4.5)),
     "task.sampling.solver": ("--solver lcm", "lcm"),
@@ -92,7 +97,7 @@ def test_flag_arrives(place: str) -> None:
     assert default != expected
 
 
-@pytest.mark.parametrize("kind", [Image, Transition, Sampling, Branching, Execution, ModelChoice, Output])
+@pytest.mark.parametrize("kind", [Image, Transition, Sampling, Branching, Area, Execution, ModelChoice, Output])
 def test_every_field_is_explained(kind: type[Any]) -> None:
     assert described(kind).keys() == {field.name for field in fields(kind)}
     assert all(flag.help for flag in flags(kind, ()))

@@ -181,7 +181,7 @@ def changed(name: str) -> Transition:
 
 
 def test_every_field_is_tried() -> None:
-    names = {field.name for field in fields(Transition)} - {"sampling", "tree", "pace", "likeness"}
+    names = {field.name for field in fields(Transition)} - {"sampling", "tree", "pace", "likeness", "area"}
     names |= {f"likeness.{field.name}" for field in fields(Likeness)}
     names |= {f"sampling.{field.name}" for field in fields(Sampling)}
     names |= {f"tree.{field.name}" for field in fields(Branching)}

@@ -9,6 +9,7 @@ from segue.errors import TaskError
 from segue.tasks.branching import Branching
 from segue.tasks.key_pictures import key_pictures
 from segue.tasks.likeness import Likeness
+from segue.tasks.masks import Area
 from segue.tasks.pace import Pace
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds, per_key
@@ -39,6 +40,7 @@ class Transition:
         pace: easing, loops and sound.
         key_image: pictures that are keys as they are, each KEY=FILE or KEY=VIDEO@SECONDS, such as first=photo.jpg,
             where KEY counts the prompts from 1, or is first or last.
+        area: where the film changes, and when each region does.
         fill: where frames beyond the tree come from: "branches" renders each by the model, "blend" mixes the pixels
             of its neighbours.
     """
@@ -57,6 +59,7 @@ class Transition:
     likeness: Likeness = field(default_factory=Likeness)
     pace: Pace = field(default_factory=Pace)
     key_image: tuple[str, ...] = ()
+    area: Area = field(default_factory=Area)
     fill: Literal["branches", "blend"] = "branches"
 
     def __post_init__(self) -> None:
@@ -78,12 +81,19 @@ class Transition:
         if not self.seconds > 0 or not self.seconds * self.fps <= MAX_FRAMES:
             raise TaskError(f"seconds must be above 0 and make at most {MAX_FRAMES} frames, got {self.seconds}")
         self._check_pace()
+        self._check_area()
         if self.fill not in ("branches", "blend"):
             raise TaskError(f'fill must be "branches" or "blend", got {self.fill!r}')
         if self.fill == "blend" and self.tree.corrects:
             raise TaskError(
                 "smoothness and ghosting are reached with frames that the model makes: "
                 'leave them out, or fill "branches"'
+            )
+
+    def _check_area(self) -> None:
+        if self.area.timing is not None and self.likeness.mix != "whole":
+            raise TaskError(
+                f"timing mixes regions by the angle of whole latents, and mix is {self.likeness.mix}: leave one out"
             )
 
     def _check_pace(self) -> None:
@@ -128,7 +138,7 @@ class Transition:
         """What is good to know before it is run, a line each; the record of the result has the same."""
         size = self.sampling.resolve(model, len(self.prompts)).size
         given = key_pictures(self.key_image, len(self.prompts))
-        said = (picture.note(size) for picture in given.values())
+        said = (*(picture.note(size) for picture in given.values()), *self.area.notes(size))
         return (*notes_on([prompt for prompt in self.prompts if prompt], model), *(note for note in said if note))
 
     def run(

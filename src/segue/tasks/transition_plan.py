@@ -21,6 +21,7 @@ class TransitionPlan:
         shots: what each frame shows: [node, node, share].
         ended: why the tree stopped growing.
         pictures: sha256 of the files that are keys, in the order of the keys.
+        area: sha256 of the mask and the timing, as far as there are any.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -30,6 +31,7 @@ class TransitionPlan:
     shots: list[tuple[int, int, float]]
     ended: str
     pictures: list[str] = field(default_factory=list[str])
+    area: list[str] = field(default_factory=list[str])
 
 
 def flat(node: Node) -> tuple[float, int, int, int, float, int, int]:

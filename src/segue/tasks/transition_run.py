@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,18 @@ from segue.evaluation.ghosting import exposures
 from segue.media.clip import Clip, Provenance
 from segue.tasks.frames import DecodedFrames, Developer
 from segue.tasks.key_pictures import KeyPicture, key_pictures, unchanged
+from segue.tasks.masks import Kept, shown_to
 from segue.tasks.record import Record
 from segue.tasks.sampling import Execution, Resolved
 from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan, flat, tree_of, why_ended
 from segue.temporal.clock import Clock
 from segue.temporal.curve import Curve, Value
+from segue.temporal.feed import Feed
 from segue.temporal.given import Givens, inverted
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Along, Keys
+from segue.temporal.mask import pooled
 from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
 from segue.temporal.rebranch import Rebranching
 from segue.temporal.refine import Refinement, Target
@@ -35,6 +38,8 @@ from segue.temporal.tree import Tree, neighbours
 from segue.types import Progress, Solver
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from segue.media.audio import Audio
     from segue.models.bundle import LatentDiffusion
 
@@ -83,7 +88,9 @@ class TransitionRun:
         check_timing(len(self.task.stops), self.task.frames, self.task.pace.curve(), self.task.pace.loop, self.clock)
         planner = self._planner(steps)
         with self.execution.applied(self.model) as ready, self.task.likeness.attached(ready) as alignment:
-            schedule, keys = ready.schedule(steps, settings.size, solver=settings.solver), self._keys(ready)
+            schedule = ready.schedule(steps, settings.size, solver=settings.solver)
+            changes = self._changes(settings.size)
+            keys = self._keys(ready, settings.size, changes)
             solver = find_solver(settings.solver).solver
             grower = Grower(
                 denoiser=ready.denoiser,
@@ -99,7 +106,12 @@ class TransitionRun:
                 alignment=alignment,
                 whole=self.task.tree.ghosting is not None,
                 same={place: key for place, key in enumerate(self.task.stops) if place != key},
+                # An inpainting model keeps the outside by itself: it is shown the picture.
+                mask=None if changes is None or ready.inpaints else pooled(changes, ready.codec.scale),
+                timing=self.task.area.schedule(settings.size, ready.codec.scale),
             )
+            if changes is not None:
+                self.developer.kept = Kept(changes, lambda: self._source(grower))
             try:
                 plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
                 shown = tuple(Shot(*shot) for shot in plan.shots)
@@ -115,10 +127,24 @@ class TransitionRun:
         unguided = set(self.task.sampling.guidance_scale) == {1.0} and self.task.tree.damper == 1.0
         return max(1, self.execution.max_batch // (1 if unguided else 2))
 
-    def _keys(self, model: LatentDiffusion) -> Keys:
+    def _changes(self, size: tuple[int, int]) -> Tensor | None:
+        """The mask in pixels, of a file that is the one that a plan was made with."""
+        if self.plan is not None:
+            self.task.area.check_unchanged(self.plan.area)
+        return self.task.area.changes(size)
+
+    def _source(self, grower: Grower) -> Tensor:
+        """The picture of the first key, which is what a mask keeps."""
+        if 0 in self.developer.given:
+            return self.developer.given[0]
+        return self.model.codec.decode(grower.final(0)[None])[0].float().cpu()
+
+    def _keys(self, model: LatentDiffusion, size: tuple[int, int], changes: Tensor | None) -> Keys:
         count, stops = len(self.task.prompts), self.task.stops
         # All texts are encoded together: rows can be mixed only if they have one length.
         texts = model.text([*self.task.prompts, *self.task.negative])
+        first = self._pictures().get(0)
+        texts = shown_to(model, texts, first.load(size) if first else None, changes)
         positive, negative = texts[stops], texts[[count + key for key in stops]]
         given, damper = self.task.sampling.guidance_scale, self.task.tree.damper
         return Keys(
@@ -165,7 +191,11 @@ class TransitionRun:
 
     def _planner(self, steps: int) -> Planner:
         if self.plan is None:
-            return self.task.tree.planner(steps, len(self.task.stops), self.task.frames, self._along)
+            planner = self.task.tree.planner(steps, len(self.task.stops), self.task.frames, self._along)
+            if self.task.area.timing is not None and isinstance(planner, Fixed):
+                # Regions are held to the parents up to the end, so these must run as long.
+                return replace(planner, feed=Feed(1.0))
+            return planner
         tree = tree_of(self.plan)
         tree.check(steps)
         if tree.keys != len(self.task.stops) or len(self.plan.shots) != self.task.frames:
@@ -203,6 +233,7 @@ class TransitionRun:
             [(shot.left, shot.right, shot.share) for shot in shown],
             ended,
             [picture.sha256() for _, picture in sorted(self._pictures().items())],
+            self.task.area.hashes(),
         )
 
     def _positions(self, places: Sequence[float], gaps: Sequence[float]) -> list[float]:

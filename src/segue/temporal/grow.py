@@ -14,11 +14,13 @@ from segue.diffusion.loop import denoise
 from segue.diffusion.noise import InheritedNoise
 from segue.diffusion.schedule import Schedule
 from segue.temporal.alignment import FIRST, Aligned, Alignment
-from segue.temporal.crossfeed import Crossfeed, Pull
+from segue.temporal.crossfeed import Crossfeed, Guide, Pull
 from segue.temporal.feed import Feed
 from segue.temporal.given import Givens
 from segue.temporal.keys import Keys
+from segue.temporal.mask import Outside
 from segue.temporal.plan import Growth, Planner
+from segue.temporal.regions import RegionPull, Regions, Staggered, Timing
 from segue.temporal.ruler import Ruler
 from segue.temporal.trajectory import Between, Trajectory
 from segue.temporal.tree import Node, Tree, neighbours
@@ -48,6 +50,8 @@ class Grower:
         alignment: how keys take after the first of them, and how branches are mixed and attend to keys.
         operators: any others.
         whole: keep the latents of all steps, so that anything may fork anywhere later.
+        mask: of latents; outside it, all nodes stay on the first key.
+        timing: when each region changes; all at the same time without it.
     """
 
     denoiser: Denoiser
@@ -64,6 +68,8 @@ class Grower:
     alignment: Alignment = field(default_factory=Alignment)
     operators: Sequence[Operator] = ()
     whole: bool = False
+    mask: Float[Tensor, "h w"] | None = None
+    timing: Timing | None = None
     trajectories: dict[int, Trajectory] = field(default_factory=dict[int, Trajectory])
     row_steps: int = 0
     seconds: float = 0.0
@@ -84,9 +90,14 @@ class Grower:
     def needed(self, tree: Tree, forks: frozenset[int]) -> frozenset[int]:
         """The steps whose latents must be kept, besides the last, if later nodes may fork at `forks`."""
         only_keys = len(tree.nodes) == len(self.keys)
-        if self.whole or (forks and self.from_parents.power > 0) or (only_keys and self.from_first.power > 0):
+        if self.whole or (only_keys and (self.from_first.power > 0 or self.mask is not None)):
             return frozenset(range(len(self.schedule)))
-        return forks
+        return self._for_children(forks)
+
+    def _for_children(self, forks: frozenset[int]) -> frozenset[int]:
+        """Children that are held to their parents as they run need all of their steps."""
+        held = self.from_parents.power > 0 or self.timing is not None
+        return frozenset(range(len(self.schedule))) if forks and held else forks
 
     def run(self, tree: Tree, names: Sequence[int], keep: frozenset[int]) -> Iterator[int]:
         """Run nodes whose parents have been run; yields the number of row-steps that were just done.
@@ -99,7 +110,7 @@ class Grower:
             names: the nodes.
             keep: the steps whose latents are kept, besides each node's last.
         """
-        levels: dict[int, list[int]] = defaultdict(list)
+        keep, levels = self._for_children(keep), defaultdict[int, list[int]](list)
         for name in names:
             if name not in self.trajectories and name not in self.same:
                 levels[tree.nodes[name].step].append(name)
@@ -170,14 +181,17 @@ class Grower:
         step = tree.nodes[names[0]].step
         if tree.nodes[names[0]].is_key:
             return self._aligned.start(names, self.shape, self.device)
-        mixed = torch.stack([self._between(tree.nodes[name]).at(step) for name in names])
+        mixed = torch.stack([self._between(tree, tree.nodes[name]).at(step) for name in names])
         return State(mixed, torch.full((len(names),), step, dtype=torch.int64), ids)
 
-    def _between(self, node: Node) -> Between:
+    def _between(self, tree: Tree, node: Node) -> Guide:
         if node.parents is None:
             raise ValueError("a key has no parents")
         left, right = (self.trajectories[parent] for parent in node.parents)
-        return Between(left, right, node.share, self.alignment.mix)
+        if self.timing is None:
+            return Between(left, right, node.share, self.alignment.mix)
+        ends = (tree.nodes[parent].position for parent in node.parents)
+        return Staggered(left, right, self.timing.between(node.position, *ends))
 
     @property
     def _aligned(self) -> Aligned:
@@ -188,14 +202,26 @@ class Grower:
         operators = list(self.operators)
         if pulls := dict(self._pulls(tree, names)):
             operators.insert(0, Crossfeed(pulls))
-        if self.givens is not None and not tree.nodes[names[0]].is_key:
+        branches = not tree.nodes[names[0]].is_key
+        if self.timing is not None and branches:
+            operators.append(self._regions(tree, names, self.timing))
+        if self.givens is not None and branches:
             positions = [tree.nodes[name].position for name in names]
             rows = [tree.row(name) for name in names]
             operators.append(self.givens.homing(rows, positions, tree.nodes[names[0]].step))
         if tuned := self._aligned.statistics({tree.row(name): tree.nodes[name] for name in names}):
             # After all others, as what arrives at a key has its statistics already.
             operators.append(tuned)
+        if self.mask is not None:
+            # The last word: what is kept is the source's own, whatever others have added.
+            operators.append(Outside(self.mask, self.trajectories))
         return operators
+
+    def _regions(self, tree: Tree, names: Sequence[int], timing: Timing) -> Regions:
+        nodes = {tree.row(name): tree.nodes[name] for name in names}
+        return Regions(
+            {row: RegionPull(self._between(tree, node), timing.strength(node.position)) for row, node in nodes.items()}
+        )
 
     def _pulls(self, tree: Tree, names: Sequence[int]) -> Iterator[tuple[RowId, Pull]]:
         for name in names:
@@ -203,7 +229,7 @@ class Grower:
             if node.is_key and name > 0 and self.from_first.power > 0:
                 yield row, Pull(self.trajectories[name - 1], self.from_first.envelope(0, len(self.schedule)))
             elif not node.is_key and self.from_parents.power > 0:
-                yield row, Pull(self._between(node), self.from_parents.envelope(node.step, len(self.schedule)))
+                yield row, Pull(self._between(tree, node), self.from_parents.envelope(node.step, len(self.schedule)))
 
 
 @dataclass(frozen=True)
