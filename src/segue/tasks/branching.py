@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from segue.types import Perceptual
 
 PROBES_PER_PAIR = 7
-DISTANCES = ("latents", "lpips-alex", "lpips-vgg", "efficientnet-lite0")
+DISTANCES = ("pixels", "latents", "lpips-alex", "lpips-vgg", "efficientnet-lite0")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Branching:
             max_branches or the budget end it; either way the result says so. Left out, frames are placed once.
         ghosting: how much of a double exposure a frame may be, from 0 to 1 (a cross-fade's middle has about 0.6 to 1).
             Frames that are more fork again, earlier, just where they are found. Left out, they stay.
-        distance: what steps are measured with: latents (needs no weights), lpips-alex, lpips-vgg or
-            efficientnet-lite0 (`segue models --fetch` gets them).
+        distance: what steps are measured with: pixels, latents (quicker, and a worse judge), lpips-alex, lpips-vgg or
+            efficientnet-lite0 (`segue models --fetch` gets the weights of these three).
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -60,7 +60,7 @@ class Branching:
     budget: float | None = None
     smoothness: float | None = None
     ghosting: float | None = None
-    distance: str = "latents"
+    distance: str = "pixels"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "branches", tuple(self.branches))
@@ -151,10 +151,11 @@ class Branching:
         Raises:
             ModelNotFoundError: its weights are not here; the message says how to get them.
         """
+        from segue.evaluation.distances import PixelDistance
         from segue.models.perceptual import EfficientNetDistance, LatentDistance, Lpips
 
-        if self.distance == "latents":
-            return LatentDistance()
+        if self.distance in ("pixels", "latents"):
+            return PixelDistance() if self.distance == "pixels" else LatentDistance()
         if self.distance == "efficientnet-lite0":
             return EfficientNetDistance.load()
         return Lpips.load("alex" if self.distance == "lpips-alex" else "vgg")

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from segue.temporal.alignment import Alignment
 
 
+STATISTICS = 0.2
+"""How much of the slider goes into statistics: on the embedded model 0.5 of them made steps a sixth larger."""
+
+
 @dataclass(frozen=True)
 class Likeness:
     """How alike the pictures of a film are made while they are drawn. Left alone, nothing is done to them.
@@ -21,9 +25,11 @@ class Likeness:
     Args:
         structure: in [0, 1]; how far keys take the layout of the first key: all three of the following at once.
         shared_noise: in [0, 1]; the starting noise of each key is mixed towards that of the key before it. Left out,
-            it is `structure`, as are the next two.
-        shared_attention: in [0, 1]; keys attend to what the first key attends to. It costs a network row more a key.
-        shared_statistics: in [0, 1]; each channel's mean and deviation are pulled towards the first key's.
+            it is `structure`.
+        shared_attention: in [0, 1]; keys attend to what the first key attends to. Left out, it is `structure`. It
+            costs a network row more a key.
+        shared_statistics: in [0, 1]; each channel's mean and deviation are pulled towards the first key's. Left out,
+            it is a fifth of `structure`, since it takes the colours along.
         interpolation: in [0, 1]; branches attend to both keys beside them. It costs two network rows more for every
             two keys and step.
         fusion: outer mixes the answers to the two keys, inner their keys and values.
@@ -61,10 +67,12 @@ class Likeness:
         from segue.temporal.attention import SharedAttention
         from segue.temporal.structure import Interpolation, Structure
 
-        def part(own: float | None) -> float:
-            return self.structure if own is None else own
+        def part(own: float | None, share: float = 1.0) -> float:
+            return share * self.structure if own is None else own
 
-        structure = Structure(part(self.shared_noise), part(self.shared_attention), part(self.shared_statistics))
+        structure = Structure(
+            part(self.shared_noise), part(self.shared_attention), part(self.shared_statistics, STATISTICS)
+        )
         interpolation = Interpolation(self.interpolation, fusion=self.fusion)
         sharing = SharedAttention() if structure.attention > 0 or interpolation.acts else None
         if sharing is not None and "unet" not in model.parts:

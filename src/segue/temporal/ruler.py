@@ -43,7 +43,7 @@ class Ruler:
     Args:
         distance: between latents, or between pictures.
         develop: makes pictures of nodes and their latents, for a distance that compares pictures.
-        batch: pairs that are compared together.
+        batch: pairs that are compared, and pictures that are made, together.
         known: distances by pair of nodes, the left one first.
     """
 
@@ -67,7 +67,13 @@ class Ruler:
         return [self.known[pair] for pair in pairs]
 
     def _shown(self, finals: Finals, tree: Tree, names: Sequence[int]) -> dict[int, Tensor]:
-        shown = torch.stack([finals.final(name) for name in names])
-        if self.develop is not None and self.distance.domain == "frames":
-            shown = self.develop(shown, names, [tree.nodes[name].position for name in names])
-        return dict(zip(names, shown.float(), strict=True))
+        if self.develop is None or self.distance.domain == "latents":
+            return {name: finals.final(name).float() for name in names}
+        shown: dict[int, Tensor] = {}
+        for first in range(0, len(names), self.batch):
+            part = names[first : first + self.batch]
+            latents = torch.stack([finals.final(name) for name in part])
+            shown.update(
+                zip(part, self.develop(latents, part, [tree.nodes[name].position for name in part]), strict=True)
+            )
+        return shown
