@@ -231,6 +231,7 @@ def test_a_smoothness_is_reached_or_told(model: LatentDiffusion, monkeypatch: py
     assert len(clip) == plain["frames"] == found["scores"]["native_frames"]
     assert found["scores"]["largest_step"] < plain["largest_step"]
     assert f"smoothness {wanted:g} is" in found["plan"]["ended"] and "cliff" in found["plan"]["ended"]
+    assert found["scores"]["ended"] == found["plan"]["ended"]
     assert torch.equal(pixels(task.run(model, plan=TransitionPlan(**found["plan"]))), pixels(clip))
 
 

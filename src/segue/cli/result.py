@@ -76,4 +76,7 @@ class Result:
         if "largest_step" in scores:
             parts.append(f"largest step {scores['largest_step']:.2g}")
         state = "" if self.complete else "interrupted, "
-        return f"{', '.join(parts)}; {state}record {self.record}; {self.took:.0f} s"
+        said = f"{', '.join(parts)}; {state}record {self.record}; {self.took:.0f} s"
+        # What was asked of the film, such as a smoothness, stands after the reason why its tree ended.
+        _, _, reached = str(scores.get("ended", "")).partition("; ")
+        return f"{said}\n{reached}" if reached else said

@@ -116,7 +116,7 @@ class TransitionRun:
                 plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
                 shown = tuple(Shot(*shot) for shot in plan.shots)
                 self.progress("measuring", 0, 1)
-                scores = self._scores(grower, shown)
+                scores = self._scores(grower, shown) | {"ended": plan.ended}
                 self.progress("measuring", 1, 1)
             except KeyboardInterrupt:
                 raise self._interrupted(grower) from None
