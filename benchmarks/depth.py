@@ -1,0 +1,141 @@
+"""What depth does: motion, ghosting and novelty of in-betweens, from forks at a tenth of the run to nearly its end.
+
+    python benchmarks/depth.py -o runs/depth                     # a row for each pair and depth; goes on where it was
+    python benchmarks/depth.py -o runs/depth --plot docs/depth.svg
+
+Nine pictures at even places between two keys all fork at one depth, from the keys. Of each film: the flow's mean length
+(in widths of the picture, summed over the film), the mean ghosting of the in-betweens (`evaluation/ghosting`), and
+their novelty: what is left of an in-between when the nearest pixel mix of the two keys is taken away, as a share of the
+distance between the keys. The plot shows means over pairs with 95 % intervals, each curve as a share of its highest one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import segue
+from segue.diffusion.solvers import find_solver
+from segue.evaluation.ghosting import exposures
+from segue.evaluation.movement import movement
+from segue.media.clip import TensorFrames, to_uint8
+from segue.models.bundle import LatentDiffusion
+from segue.models.perceptual import LatentDistance
+from segue.temporal.grow import Grower, grow
+from segue.temporal.keys import Keys
+from segue.temporal.plan import Fixed, Level
+from segue.temporal.ruler import Ruler
+from segue.temporal.tree import Tree
+
+PAIRS = [
+    ("a lion", "a tiger"), ("a red apple", "a lemon"), ("the sun", "a crescent moon"), ("a red car", "a bus"),
+    ("a cat face", "a pizza"), ("a castle", "a volcano"), ("a red heart", "a star"), ("a tulip", "a sunflower"),
+    ("an octopus", "a rocket"), ("a guitar", "a trumpet"), ("a robot", "a teddy bear"), ("a crab", "a butterfly"),
+]  # fmt: skip
+DEPTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+FRAMES = 9
+CURVES = {"motion": "#c0392b", "ghosting": "#2c3e50", "novelty": "#27ae60"}
+
+
+def film(model: LatentDiffusion, pair: tuple[str, str], depth: float, steps: int) -> torch.Tensor:
+    """The two keys and what lies between them, all forked at one depth, as pictures."""
+    texts = model.text([*pair, "", ""])
+    scale, size = model.defaults.guidance_scale, model.defaults.size
+    shape = (model.codec.channels, size[1] // model.codec.scale, size[0] // model.codec.scale)
+    keys = Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), (1, 2))
+    solver = find_solver(model.defaults.solver).solver
+    grower = Grower(model.denoiser, model.schedule(steps, size), solver, keys, shape, model.device, batch=8)
+    planner = Fixed((Level(0, 2), Level(max(1, round(depth * steps)), FRAMES)), steps)
+    tree = Tree.of_keys(2)
+    for grown in grow(grower, planner, Ruler(LatentDistance()), time.monotonic()):
+        tree = grown.tree
+    return model.codec.decode(torch.stack([grower.final(name) for name in tree.frames()])).float().cpu()
+
+
+def novelty(frames: torch.Tensor) -> float:
+    """The share of in-betweens that is in no pixel mix of the first and the last frame."""
+    first, span = frames[0].flatten(), (frames[-1] - frames[0]).flatten()
+    away = frames[1:-1].flatten(1) - first
+    share = (away @ span / (span @ span)).clamp(0, 1)
+    return float((away - share[:, None] * span).norm(dim=1).mean() / span.norm())
+
+
+def measured(frames: torch.Tensor) -> dict[str, float]:
+    """The three numbers of a film."""
+    clip = TensorFrames(to_uint8(frames))
+    speed = movement(clip).speed
+    ghosts = exposures(clip).score[1:-1]
+    return {
+        "motion": float(speed[~speed.isnan()].sum()),
+        "ghosting": float(ghosts.mean()),
+        "novelty": novelty(frames),
+    }
+
+
+def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
+    """The three curves over depth, with their intervals, as SVG."""
+    wide, high, edge = 640, 360, 48
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-family="sans-serif" font-size="12">'
+    ]
+    parts.append(f'<rect width="{wide}" height="{high}" fill="white"/>')
+    depths = sorted({float(str(row["depth"])) for row in rows})
+
+    def at(depth: float, value: float) -> tuple[float, float]:
+        return edge + depth * (wide - 2 * edge), high - edge - value * (high - 2 * edge)
+
+    for depth in depths:
+        x, y = at(depth, 0)
+        parts.append(f'<text x="{x:.0f}" y="{y + 18:.0f}" text-anchor="middle">{depth:g}</text>')
+    parts.append(f'<text x="{wide / 2}" y="{high - 10}" text-anchor="middle">depth</text>')
+    for number, (name, colour) in enumerate(CURVES.items()):
+        table = [np.array([float(str(row[name])) for row in rows if row["depth"] == depth]) for depth in depths]
+        spread = [1.96 * values.std(ddof=1) / len(values) ** 0.5 for values in table]
+        top = max(values.mean() + half for values, half in zip(table, spread, strict=True))
+        centre, half = [values.mean() / top for values in table], [value / top for value in spread]
+        line = " ".join("{:.1f},{:.1f}".format(*at(d, c)) for d, c in zip(depths, centre, strict=True))
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for d, c, h in zip(depths, centre, half, strict=True):
+            (x, low), (_, up) = at(d, c - h), at(d, c + h)
+            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{up:.1f}" stroke="{colour}"/>')
+        label = f"{name} (1 is {top:.3g})"
+        parts.append(f'<text x="{wide - edge}" y="{24 + 16 * number}" text-anchor="end" fill="{colour}">{label}</text>')
+    path.write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
+
+
+def main() -> None:
+    """Measure what is not measured yet, print the means, and draw them if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--pairs", type=int, default=len(PAIRS))
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/depth"))
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    done = {(tuple(row["pair"]), row["depth"]) for row in rows}
+    model = segue.load(given.model)
+    for pair in PAIRS[: given.pairs]:
+        for depth in DEPTHS:
+            if (pair, depth) not in done:
+                with torch.no_grad():
+                    rows.append({"pair": pair, "depth": depth, **measured(film(model, pair, depth, given.steps))})
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+    for depth in DEPTHS:
+        means = {name: np.mean([row[name] for row in rows if row["depth"] == depth]) for name in CURVES}
+        print(json.dumps({"depth": depth, **{name: round(float(mean), 4) for name, mean in means.items()}}))
+    if given.plot is not None:
+        plot(rows, given.plot)
+
+
+if __name__ == "__main__":
+    main()
