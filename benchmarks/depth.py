@@ -6,7 +6,7 @@
 Nine pictures at even places between two keys all fork at one depth, from the keys. Of each film: the flow's mean length
 (in widths of the picture, summed over the film), the mean ghosting of the in-betweens (`evaluation/ghosting`), and
 their novelty: what is left of an in-between when the nearest pixel mix of the two keys is taken away, as a share of the
-distance between the keys. The plot shows means over pairs with 95 % intervals, each curve as a share of its highest one.
+distance between the keys. The plot shows means over pairs with 95 % intervals, each curve as a share of its highest.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def film(model: LatentDiffusion, pair: tuple[str, str], depth: float, steps: int
     keys = Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), (1, 2))
     solver = find_solver(model.defaults.solver).solver
     grower = Grower(model.denoiser, model.schedule(steps, size), solver, keys, shape, model.device, batch=8)
-    planner = Fixed((Level(0, 2), Level(max(1, round(depth * steps)), FRAMES)), steps)
+    planner = Fixed((Level(0, 2), Level(min(max(1, round(depth * steps)), steps - 1), FRAMES)), steps)
     tree = Tree.of_keys(2)
     for grown in grow(grower, planner, Ruler(LatentDistance()), time.monotonic()):
         tree = grown.tree

@@ -175,14 +175,13 @@ def test_models_are_judged_by_what_their_pictures_show(tmp_path: Path, corpus: P
 def test_depth_is_swept_where_it_stopped_and_drawn(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARK.with_name("depth.py")), "--pairs", "2", "--steps", "4"]
     command += ["--model", "emoji-fast", "-o", str(tmp_path), "--plot", str(tmp_path / "depth.svg")]
-    rows = tmp_path / "rows.jsonl"
-    for _ in range(2):
-        done = subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
-        )
-        before = rows.read_text("utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    first = (tmp_path / "rows.jsonl").read_text("utf-8")
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert (tmp_path / "rows.jsonl").read_text("utf-8") == first
+    assert len(first.splitlines()) == 20
     means = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["depth"] for row in means] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-    assert len(before.splitlines()) == 20
     assert means[0]["novelty"] > means[-1]["novelty"]
     assert (tmp_path / "depth.svg").read_text("utf-8").count("<polyline") == 3
