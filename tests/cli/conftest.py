@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,3 +63,29 @@ def film(checkpoint: Path) -> list[str]:
     """A transition, all but its length and its name."""
     settings = "--steps 3 --seed 1 --seed 2 --max-branches 2"
     return ["transition", "a red apple", "a cat", "--model", str(checkpoint), *settings.split()]
+
+
+COMMAND = [sys.executable, "-c", "import sys; from segue.cli.main import main; sys.exit(main())"]
+
+
+def interrupted(words: list[str], folder: Path, stage: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command that is interrupted when it says that a stage has begun."""
+    process = subprocess.Popen(
+        [*COMMAND, *words],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Where tests run in the background of a shell, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    lines: list[str] = []
+    for line in process.stderr:
+        lines.append(line)
+        if line == f"segue: {stage}\n":
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, "".join(lines) + err

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cli.conftest import Run
+from cli.conftest import Run, interrupted
 from footage import moving, real_clip
 from segue.evaluation import distances, report
 from segue.media import Clip, TensorFrames
@@ -212,21 +208,8 @@ def test_bad_input_is_one_line(
 
 def test_it_can_be_interrupted(film: Path, tmp_path: Path) -> None:
     long = Clip(TensorFrames(moving(400)), 20).save(tmp_path / "long.mp4")
-    code = "import sys; from segue.cli.main import main; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "evaluate", str(long)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # Where tests run in the background of a shell, SIGINT is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stderr is not None
-    assert process.stderr.readline() == "segue: measuring steps\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    code, out, err = interrupted(["evaluate", str(long)], tmp_path, "measuring steps")
+    assert (code, out) == (130, "")
     assert err.splitlines()[-1] == "segue: interrupted; nothing was written"
 
 

@@ -3,41 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from cli.conftest import SHORT
+from cli.conftest import SHORT, interrupted
 from segue.media import read
-
-COMMAND = [sys.executable, "-c", "import sys; from segue.cli.main import main; sys.exit(main())"]
-
-
-def interrupted(film: list[str], folder: Path, stage: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a run that is interrupted when it says that a stage has begun."""
-    process = subprocess.Popen(
-        [*COMMAND, *film],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # Where tests run in the background of a shell, SIGINT is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stderr is not None
-    lines: list[str] = []
-    for line in process.stderr:
-        lines.append(line)
-        if line == f"segue: {stage}\n":
-            process.send_signal(signal.SIGINT)
-            break
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, "".join(lines) + err
 
 
 @pytest.mark.parametrize(
