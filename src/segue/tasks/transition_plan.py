@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from segue.errors import TaskError
+
 if TYPE_CHECKING:
     from segue.temporal.plan import Planner
     from segue.temporal.tree import Node, Tree
@@ -50,6 +52,48 @@ def tree_of(plan: TransitionPlan) -> Tree:
             for position, step, left, right, share, stop, wave in plan.nodes
         )
     )
+
+
+def checked_tree(plan: TransitionPlan, keys: int, frames: int, steps: int) -> Tree:
+    """The tree that a plan states, if it can be replayed.
+
+    Args:
+        plan: as it was stored.
+        keys: how many the film has.
+        frames: how many it has.
+        steps: of a run.
+
+    Raises:
+        TaskError: the plan is damaged, or one of another task.
+    """
+    tree = tree_of(plan)
+    tree.check(steps)
+    if tree.keys != keys or len(plan.shots) != frames:
+        raise TaskError("the plan does not belong to this task: it has other keys or another number of frames")
+    shown = set(tree.frames())
+    for left, right, share in plan.shots:
+        if not {left, right} <= shown or not 0 <= share <= 1:
+            raise TaskError(f"the plan is damaged: it has no frames {left} and {right} to mix by {share}")
+    return tree
+
+
+def row_steps_of(planner: Planner, keys: int, steps: int) -> int:
+    """Row-steps that growing a tree will take, keys included, for a progress bar."""
+    from segue.temporal.plan import Adaptive, Fixed, Replay
+
+    if isinstance(planner, Adaptive):
+        # Where the depth varies, the first key's stands for all: what counts is that the bar moves evenly.
+        levels = planner.levels()
+        gaps, left, total = keys - 1, planner.max_branches, keys * steps
+        for wave in range(64):
+            count = min(gaps * 2**wave, left)
+            total += count * (steps - levels[min(wave, len(levels) - 1)])
+            left -= count
+        return total
+    if not isinstance(planner, Fixed | Replay):
+        raise TypeError(f"cannot tell how long {type(planner).__name__} will take")
+    full = planner.tree if isinstance(planner, Replay) else planner.resolve(keys)
+    return sum((steps if node.stop is None else node.stop) - node.step for node in full.nodes)
 
 
 def why_ended(planner: Planner, branches: int) -> str:

@@ -9,37 +9,28 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from segue.diffusion.schedule import Schedule
-from segue.diffusion.solvers import find_solver
-from segue.errors import InterruptedRunError, TaskError
+from segue.errors import InterruptedRunError
 from segue.evaluation.ghosting import exposures
 from segue.media.clip import Clip, Provenance
 from segue.tasks.frames import DecodedFrames, Developer
-from segue.tasks.key_pictures import KeyPicture, key_pictures, unchanged
-from segue.tasks.masks import Kept, shown_to
+from segue.tasks.key_pictures import key_pictures
 from segue.tasks.record import Record
-from segue.tasks.sampling import Execution, Resolved
+from segue.tasks.sampling import Execution
 from segue.tasks.transition import Transition
-from segue.tasks.transition_plan import TransitionPlan, flat, tree_of, why_ended
+from segue.tasks.transition_plan import TransitionPlan, checked_tree, flat, row_steps_of, why_ended
+from segue.tasks.transition_setting import Setting
 from segue.temporal.clock import Clock
-from segue.temporal.curve import Curve, Value
 from segue.temporal.feed import Feed
-from segue.temporal.given import Givens, inverted
 from segue.temporal.grow import Grower, grow
-from segue.temporal.keys import Along, Keys
-from segue.temporal.mask import pooled
-from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
+from segue.temporal.plan import Fixed, Planner, Replay
 from segue.temporal.rebranch import Rebranching
 from segue.temporal.refine import Refinement, Target
 from segue.temporal.ruler import Ruler
 from segue.temporal.timeline import Shot, check_timing, even_positions, missing, shots
-from segue.temporal.trajectory import Trajectory
 from segue.temporal.tree import Tree, neighbours
-from segue.types import Progress, Solver
+from segue.types import Progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from segue.media.audio import Audio
     from segue.models.bundle import LatentDiffusion
 
@@ -78,7 +69,6 @@ class TransitionRun:
     def clip(self) -> Clip:
         """The finished film, or an InterruptedRunError that carries what is finished of it."""
         settings = self.task.sampling.resolve(self.model, len(self.task.prompts))
-        steps = settings.steps
         # Hashing large files takes seconds, in which an interrupt must not lose a finished film: so it comes first.
         _ = self.model.fingerprint
         self.clock, self.sound = (
@@ -86,32 +76,12 @@ class TransitionRun:
             self.task.pace.sound(),
         )
         check_timing(len(self.task.stops), self.task.frames, self.task.pace.curve(), self.task.pace.loop, self.clock)
-        planner = self._planner(steps)
+        setting = Setting(
+            self.task, self.model, settings, self.execution, self.clock, self.developer, self.progress, self.plan
+        )
+        planner = self._planner(settings.steps, setting)
         with self.execution.applied(self.model) as ready, self.task.likeness.attached(ready) as alignment:
-            schedule = ready.schedule(steps, settings.size, solver=settings.solver)
-            changes = self._changes(settings.size)
-            keys = self._keys(ready, settings.size, changes)
-            solver = find_solver(settings.solver).solver
-            grower = Grower(
-                denoiser=ready.denoiser,
-                schedule=schedule,
-                solver=solver,
-                keys=keys,
-                shape=settings.latent_shape(ready),
-                device=ready.device,
-                batch=self._rows_at_once(),
-                from_parents=self.task.tree.feed("crossfeed"),
-                from_first=self.task.tree.feed("first_crossfeed"),
-                givens=self._givens(ready, schedule, solver, keys, settings),
-                alignment=alignment,
-                whole=self.task.tree.ghosting is not None,
-                same={place: key for place, key in enumerate(self.task.stops) if place != key},
-                # An inpainting model keeps the outside by itself: it is shown the picture.
-                mask=None if changes is None or ready.inpaints else pooled(changes, ready.codec.scale),
-                timing=self.task.area.schedule(settings.size, ready.codec.scale),
-            )
-            if changes is not None:
-                self.developer.kept = Kept(changes, lambda: self._source(grower))
+            grower = replace(setting, model=ready).grower(alignment)
             try:
                 plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
                 shown = tuple(Shot(*shot) for shot in plan.shots)
@@ -122,89 +92,14 @@ class TransitionRun:
                 raise self._interrupted(grower) from None
         return self._finished(grower, plan, shown, scores)
 
-    def _rows_at_once(self) -> int:
-        """Pictures whose network rows fit into one call: each takes two where there is guidance."""
-        unguided = set(self.task.sampling.guidance_scale) == {1.0} and self.task.tree.damper == 1.0
-        return max(1, self.execution.max_batch // (1 if unguided else 2))
-
-    def _changes(self, size: tuple[int, int]) -> Tensor | None:
-        """The mask in pixels, of a file that is the one that a plan was made with."""
+    def _planner(self, steps: int, setting: Setting) -> Planner:
         if self.plan is not None:
-            self.task.area.check_unchanged(self.plan.area)
-        return self.task.area.changes(size)
-
-    def _source(self, grower: Grower) -> Tensor:
-        """The picture of the first key, which is what a mask keeps."""
-        if 0 in self.developer.given:
-            return self.developer.given[0]
-        return self.model.codec.decode(grower.final(0)[None])[0].float().cpu()
-
-    def _keys(self, model: LatentDiffusion, size: tuple[int, int], changes: Tensor | None) -> Keys:
-        count, stops = len(self.task.prompts), self.task.stops
-        # All texts are encoded together: rows can be mixed only if they have one length.
-        texts = model.text([*self.task.prompts, *self.task.negative])
-        first = self._pictures().get(0)
-        texts = shown_to(model, texts, first.load(size) if first else None, changes)
-        positive, negative = texts[stops], texts[[count + key for key in stops]]
-        given, damper = self.task.sampling.guidance_scale, self.task.tree.damper
-        return Keys(
-            positive,
-            negative,
-            self._along(given[0]) if isinstance(given[0], str) else tuple(float(given[key]) for key in stops),
-            tuple(self.task.seeds[key] for key in stops),
-            self._along(damper) if isinstance(damper, str) else damper,
-        )
-
-    def _along(self, value: Value) -> Along:
-        """A curve over the film, at positions of the tree. When a branch will be shown is known only once it has been
-        measured; until then the keys count as evenly spread over the film's seconds."""
-        track, last = Curve.of(value).on(self.clock), len(self.task.stops) - 1
-        seconds = self.task.seconds / (2 if self.task.pace.loop == "pingpong" else 1)
-        return lambda position: track.at(position / last * seconds)
-
-    def _pictures(self) -> dict[int, KeyPicture]:
-        return key_pictures(self.task.key_image, len(self.task.prompts))
-
-    def _givens(
-        self, model: LatentDiffusion, schedule: Schedule, solver: Solver, keys: Keys, settings: Resolved
-    ) -> Givens | None:
-        """The keys that are pictures, and what the film's pictures need so that these are shown as they are."""
-        pictures = self._pictures()
-        if not pictures:
-            return None
-        if self.plan is not None:
-            unchanged(pictures, self.plan.pictures)
-        trajectories: dict[int, Trajectory] = {}
-        for key, picture in sorted(pictures.items()):
-            shown = picture.load(settings.size)
-            x0 = model.codec.encode(shown[None].to(model.device)).float()
-            trajectories[key] = inverted(x0[0], model.denoiser, schedule, keys, key)
-            self.progress("inverting pictures", len(trajectories), len(pictures))
-            self.developer.given[key] = shown
-            self.developer.lost[key] = shown - model.codec.decode(x0).float().cpu()[0]
-        last = len(self.task.stops) - 1
-        if self.task.stops[last] in pictures and last not in pictures:
-            # A loop arrives at a picture as it left it.
-            first = self.task.stops[last]
-            trajectories[last], self.developer.lost[last] = trajectories[first], self.developer.lost[first]
-        return Givens(trajectories, model.denoiser, schedule, solver, keys)
-
-    def _planner(self, steps: int) -> Planner:
-        if self.plan is None:
-            planner = self.task.tree.planner(steps, len(self.task.stops), self.task.frames, self._along)
-            if self.task.area.timing is not None and isinstance(planner, Fixed):
-                # Regions are held to the parents up to the end, so these must run as long.
-                return replace(planner, feed=Feed(1.0))
-            return planner
-        tree = tree_of(self.plan)
-        tree.check(steps)
-        if tree.keys != len(self.task.stops) or len(self.plan.shots) != self.task.frames:
-            raise TaskError("the plan does not belong to this task: it has other keys or another number of frames")
-        shown = set(tree.frames())
-        for left, right, share in self.plan.shots:
-            if not {left, right} <= shown or not 0 <= share <= 1:
-                raise TaskError(f"the plan is damaged: it has no frames {left} and {right} to mix by {share}")
-        return Replay(tree)
+            return Replay(checked_tree(self.plan, len(self.task.stops), self.task.frames, steps))
+        planner = self.task.tree.planner(steps, len(self.task.stops), self.task.frames, setting.along)
+        if self.task.area.timing is not None and isinstance(planner, Fixed):
+            # Regions are held to the parents up to the end, so these must run as long.
+            return replace(planner, feed=Feed(1.0))
+        return planner
 
     def _replayed(self, grower: Grower, planner: Planner) -> TransitionPlan:
         """Run a stored plan. Its order is kept, so batches are the same, and with them every bit."""
@@ -227,12 +122,13 @@ class TransitionRun:
         if self.task.tree.corrects:
             shown, reached = self._corrected(grower, shown, planner)
             ended = "; ".join([ended, *reached])
+        pictures = key_pictures(self.task.key_image, len(self.task.prompts))
         return TransitionPlan(
             [flat(node) for node in self.tree.nodes],
             grown,
             [(shot.left, shot.right, shot.share) for shot in shown],
             ended,
-            [picture.sha256() for _, picture in sorted(self._pictures().items())],
+            [picture.sha256() for _, picture in sorted(pictures.items())],
             self.task.area.hashes(),
         )
 
@@ -284,29 +180,11 @@ class TransitionRun:
         return exposures(film).score.tolist()
 
     def _grow(self, grower: Grower, planner: Planner) -> None:
-        total = self._expected(grower, planner)
-        done = 0
+        total, done = row_steps_of(planner, len(grower.keys), len(grower.schedule)), 0
         for grown in grow(grower, planner, self.ruler, self.started):
             self.tree = grown.tree
             done += grown.row_steps
             self.progress("growing the tree", done, max(total, done))
-
-    def _expected(self, grower: Grower, planner: Planner) -> int:
-        """Row-steps that the tree will take, for a progress bar."""
-        steps, keys = len(grower.schedule), len(grower.keys)
-        if isinstance(planner, Adaptive):
-            # Where the depth varies, the first key's stands for all: what counts is that the bar moves evenly.
-            levels = planner.levels()
-            gaps, left, total = keys - 1, planner.max_branches, keys * steps
-            for wave in range(64):
-                count = min(gaps * 2**wave, left)
-                total += count * (steps - levels[min(wave, len(levels) - 1)])
-                left -= count
-            return total
-        if not isinstance(planner, Fixed | Replay):
-            raise TypeError(f"cannot tell how long {type(planner).__name__} will take")
-        full = planner.tree if isinstance(planner, Replay) else planner.resolve(keys)
-        return sum((steps if node.stop is None else node.stop) - node.step for node in full.nodes)
 
     def _fill(self, grower: Grower, positions: list[float], planner: Planner) -> None:
         """Run a branch for every frame that the tree cannot show yet."""
