@@ -2,10 +2,11 @@
 
     python benchmarks/sheets.py --model emoji -o runs/sheets
     python benchmarks/sheets.py --model emoji -o runs/sheets --transitions
+    python benchmarks/sheets.py --transitions --first 7 --photograph wolf.jpg "a fox" --photograph a.mp4@2 "a house"
 
 The first four rows are things of the frozen list, taken at even distances; the other four are pairs of thing and colour
 that no training picture shows, the last of them in a style or on a ground as well. Of the transitions, one a row, every
-frame is drawn by the model, and the key pictures share a seed.
+frame is drawn by the model, and the key pictures share a seed. A photograph begins a transition of its own as it is.
 """
 
 from __future__ import annotations
@@ -67,13 +68,20 @@ def drawn(model: LatentDiffusion, prompts: Sequence[str], seeds: Sequence[int]) 
     return torch.cat([segue.Image(prompt, seed=seed).run(model).frames[:] for prompt, seed in jobs])
 
 
-def morphed(model: LatentDiffusion, seed: int, frames: int, pairs: Sequence[tuple[str, str]]) -> torch.Tensor:
-    """Of each transition's film, `COLUMNS` frames from its first to its last, (n, 3, h, w)."""
+def morphed(
+    model: LatentDiffusion, seed: int, frames: int, pairs: Sequence[tuple[str, str]], photographs: Sequence[str] = ()
+) -> torch.Tensor:
+    """Of each transition's film, `COLUMNS` frames from its first to its last, (n, 3, h, w).
+
+    The last pairs begin with the photographs, where there are any, in place of their first prompts.
+    """
     rows: list[torch.Tensor] = []
-    for number, pair in enumerate(pairs, start=1):
-        film = segue.Transition(pair, seeds=(seed,), seconds=frames / 24, fps=24).run(model).frames
+    given = [()] * (len(pairs) - len(photographs)) + [(f"first={file}",) for file in photographs]
+    for number, (pair, key_image) in enumerate(zip(pairs, given, strict=True), start=1):
+        task = segue.Transition(pair, seeds=(seed,), seconds=frames / 24, fps=24, key_image=key_image)
+        film = task.run(model).frames
         rows += [film[at : at + 1] for at in (round(i * (frames - 1) / (COLUMNS - 1)) for i in range(COLUMNS))]
-        print(f"{number}: {pair[0]} to {pair[1]}", flush=True)
+        print(f"{number}: {' '.join([pair[0], *key_image]).strip()} to {pair[1]}", flush=True)
     return torch.cat(rows)
 
 
@@ -84,6 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--transitions", action="store_true", help="ten transitions, and nothing else")
     parser.add_argument("--frames", type=int, default=COLUMNS, help=f"of each film, of which {COLUMNS} are shown")
     parser.add_argument("--first", type=int, default=len(TRANSITIONS), help="so many of the transitions only")
+    parser.add_argument(
+        "--photograph",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FILE", "PROMPT"),
+        help="one more transition, from this picture (or VIDEO@SECONDS) to the prompt",
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/sheets"))
     options = parser.parse_args(arguments)
     if options.frames < COLUMNS:
@@ -91,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = segue.load(options.model)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.transitions:
-        pictures = morphed(model, options.seed, options.frames, TRANSITIONS[: options.first])
+        pairs = [*TRANSITIONS[: options.first], *(("", prompt) for _, prompt in options.photograph)]
+        photographs = [file for file, _ in options.photograph]
+        pictures = morphed(model, options.seed, options.frames, pairs, photographs)
         save_sheet(options.out / "transitions.png", pictures, columns=COLUMNS)
         print(f"wrote {options.out}/transitions.png, a row for each")
         return
