@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from models.tiny import write_model
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "transition.py"
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "batching.py"
 SHORT = ["--frames", "4", "--repeat", "1", "--json"]
 
 

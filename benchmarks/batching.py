@@ -1,7 +1,7 @@
 """One tree, run branch by branch and by levels, side by side in one process.
 
-    python benchmarks/transition.py                     # the embedded model
-    python benchmarks/transition.py --random-sd15       # Stable Diffusion 1.5's sizes at 512 px, random weights
+    python benchmarks/batching.py                     # the embedded model
+    python benchmarks/batching.py --random-sd15       # Stable Diffusion 1.5's sizes at 512 px, random weights
 
 Calls and rows are exact. Seconds are only good as ratios of the same run: machines differ, and are shared.
 "Branch by branch" is what the reference system does: one network call per branch and step. "Every frame alone" is what
