@@ -207,7 +207,7 @@ def test_named_noise_depends_on_each_of_its_names() -> None:
 def test_inherited_noise_is_standard_and_continuous() -> None:
     ends = (RowId("key", 0), RowId("key", 1))
     shares = [0.0, 0.49, 0.5, 1.0]
-    between = {RowId("branch", i): Ancestry((3, 4), ends, share) for i, share in enumerate(shares)}
+    between = {RowId("branch", i): Ancestry((3, 4), ends, (1 - share, share)) for i, share in enumerate(shares)}
     kick = InheritedNoise(between)
     now, then = SCHEDULE.step(torch.zeros(4, dtype=torch.int64), tuple(between))
     drawn = kick(torch.zeros(4, 4, 64, 64), now, then, torch.ones(4, dtype=torch.float64))

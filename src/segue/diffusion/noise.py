@@ -49,11 +49,11 @@ class NamedNoise:
 
 @dataclass(frozen=True)
 class Ancestry:
-    """Which noise a mixed row inherits: that of two rows, `share` of the way from the first to the second."""
+    """Which noise a mixed row inherits: that of other rows, each with its share; the shares add up to 1."""
 
-    seeds: tuple[int, int]
-    rows: tuple[RowId, RowId]
-    share: float
+    seeds: tuple[int, ...]
+    rows: tuple[RowId, ...]
+    shares: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class InheritedNoise:
     """A kick for rows that lie between others: their noise is the spherical mix of their ancestors' noise.
 
     Independent noise would make neighbouring frames of a transition jump; the mix changes evenly and stays standard
-    normal, since cos^2 + sin^2 = 1 and the two are independent.
+    normal. Each of n ancestors counts sin(share pi / 2), divided by what makes the squares add up to 1; for two, these
+    are the cosine and sine of one angle.
     """
 
     ancestry: Mapping[RowId, Ancestry]
@@ -78,11 +79,16 @@ class InheritedNoise:
         return over_rows(std, like) * torch.stack(drawn).to(like.device, like.dtype)
 
     def _of(self, kin: Ancestry, step: int, shape: Sequence[int]) -> Float[Tensor, "c h w"]:
-        angle = torch.tensor(kin.share * torch.pi / 2, dtype=torch.float64)
-        first, second = (
-            noise(seed, self.name, step, row, shape) for seed, row in zip(kin.seeds, kin.rows, strict=True)
-        )
         # Two rows of one seed and name share their noise; a mix of equal parts must not grow.
-        if kin.seeds[0] == kin.seeds[1] and kin.rows[0] == kin.rows[1]:
-            return first
-        return (first * angle.cos() + second * angle.sin()).to(first.dtype)
+        shares: dict[tuple[int, RowId], float] = {}
+        for seed, row, share in zip(kin.seeds, kin.rows, kin.shares, strict=True):
+            shares[seed, row] = shares.get((seed, row), 0.0) + share
+        drawn = [noise(seed, self.name, step, row, shape) for seed, row in shares]
+        if len(drawn) == 1:
+            return drawn[0]
+        parts = (torch.tensor(list(shares.values()), dtype=torch.float64) * torch.pi / 2).sin()
+        parts = parts / parts.norm()
+        mix = drawn[0] * parts[0]
+        for part, own in zip(parts[1:], drawn[1:], strict=True):
+            mix = mix + own * part
+        return mix.to(drawn[0].dtype)

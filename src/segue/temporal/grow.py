@@ -14,6 +14,7 @@ from segue.diffusion.loop import denoise
 from segue.diffusion.noise import InheritedNoise
 from segue.diffusion.schedule import Schedule
 from segue.temporal.alignment import FIRST, Aligned, Alignment
+from segue.temporal.blend import Blends
 from segue.temporal.crossfeed import Crossfeed, Guide, Pull
 from segue.temporal.feed import Feed
 from segue.temporal.given import Givens
@@ -46,6 +47,7 @@ class Grower:
         from_parents: crossfeed of branches from the mix of their parents.
         from_first: crossfeed of each key from the key before it.
         givens: keys that are not run, because their trajectories are given.
+        blends: keys that are mixes of others, and who runs these.
         same: keys that are others once more, by the number of the other: a loop ends at its first key.
         alignment: how keys take after the first of them, and how branches are mixed and attend to keys.
         operators: any others.
@@ -64,6 +66,7 @@ class Grower:
     from_parents: Feed = field(default_factory=Feed)
     from_first: Feed = field(default_factory=Feed)
     givens: Givens | None = None
+    blends: Blends | None = None
     same: Mapping[int, int] = field(default_factory=dict[int, int])
     alignment: Alignment = field(default_factory=Alignment)
     operators: Sequence[Operator] = ()
@@ -81,6 +84,11 @@ class Grower:
     def __post_init__(self) -> None:
         if self.givens is not None:
             self.trajectories.update(self.givens.trajectories)
+
+    @property
+    def keys_alone(self) -> Tree:
+        """The tree before anything has grown."""
+        return Tree.of_keys(len(self.keys), self.blends.steps if self.blends else None)
 
     @property
     def row_seconds(self) -> float:
@@ -120,9 +128,17 @@ class Grower:
                 yield from self._run_batch(tree, batch, keep)
         self.trajectories.update({name: self.trajectories[self.same[name]] for name in names if name in self.same})
 
+    def run_parts(self, keep: frozenset[int]) -> Iterator[int]:
+        """Run the keys that blends are mixed of, and those of the path with them; yields row-steps."""
+        if self.blends is None:
+            return
+        yield from self.blends.run(self._for_children(keep) | self.alignment.kept(len(self.schedule)))
+        self.trajectories.update(self.blends.corners())
+
     def _batches(self, level: Sequence[int]) -> Iterator[Sequence[int]]:
         """Nodes that begin together, cut so that keys wait for those that they take after."""
-        size = 1 if self.from_first.power > 0 and level[0] < len(self.keys) else self.batch
+        keys = level[0] < len(self.keys) and not self._is_blend(level[0])
+        size = 1 if self.from_first.power > 0 and keys else self.batch
         ahead = 1 if self.alignment.structure.leans and level[0] == FIRST else 0
         yield from [level[:ahead]] if ahead else []
         for first in range(ahead, len(level), size):
@@ -134,10 +150,9 @@ class Grower:
         recorded = {tree.row(name): Trajectory() for name in names}
         latest, left = self._start(tree, names), list(names)
         if tree.nodes[names[0]].is_key:
-            wanted = self.alignment.kept(len(self.schedule))
-            keep |= wanted
-            for row, latents in zip(latest.ids, latest.x, strict=True) if 0 in wanted else ():
-                recorded[row].latents[0] = latents
+            keep |= self.alignment.kept(len(self.schedule))
+            for name, row, latents in zip(names, latest.ids, latest.x, strict=True):
+                recorded[row].latents.update(self._begun(name, latents, keep))
         while left:
             stop = self._stop(tree.nodes[left[0]])
             ended = [name for name in left if self._stop(tree.nodes[name]) == stop]
@@ -179,14 +194,27 @@ class Grower:
     def _start(self, tree: Tree, names: Sequence[int]) -> State:
         ids = tuple(tree.row(name) for name in names)
         step = tree.nodes[names[0]].step
-        if tree.nodes[names[0]].is_key:
+        if tree.nodes[names[0]].is_key and not self._is_blend(names[0]):
             return self._aligned.start(names, self.shape, self.device)
         mixed = torch.stack([self._between(tree, tree.nodes[name]).at(step) for name in names])
         return State(mixed, torch.full((len(names),), step, dtype=torch.int64), ids)
 
+    def _is_blend(self, name: int) -> bool:
+        return self.blends is not None and name in self.blends.steps
+
+    def _begun(self, name: int, latents: Tensor, keep: frozenset[int]) -> dict[int, Tensor]:
+        """What a key has before it runs, as far as others need it: a blend has the mix at each of its steps."""
+        first = 0 if 0 in self.alignment.kept(len(self.schedule)) else 1
+        if self.blends is None or not self._is_blend(name):
+            return {0: latents} if first == 0 else {}
+        guide = self.blends.guide(name)
+        return {step: guide.at(step) for step in sorted(keep) if first <= step <= self.blends.steps[name]}
+
     def _between(self, tree: Tree, node: Node) -> Guide:
         if node.parents is None:
-            raise ValueError("a key has no parents")
+            if self.blends is None:
+                raise ValueError("a key has no parents")
+            return self.blends.guide(round(node.position))
         left, right = (self.trajectories[parent] for parent in node.parents)
         if self.timing is None:
             return Between(left, right, node.share, self.alignment.mix)
@@ -224,7 +252,8 @@ class Grower:
         )
 
     def _pulls(self, tree: Tree, names: Sequence[int]) -> Iterator[tuple[RowId, Pull]]:
-        for name in names:
+        # A blend is a key, which branches must arrive at, and none that has one before it.
+        for name in (name for name in names if not self._is_blend(name)):
             node, row = tree.nodes[name], tree.row(name)
             if node.is_key and name > 0 and self.from_first.power > 0:
                 yield row, Pull(self.trajectories[name - 1], self.from_first.envelope(0, len(self.schedule)))
@@ -249,8 +278,10 @@ def grow(grower: Grower, planner: Planner, ruler: Ruler, started: float) -> Iter
         ruler: what the gaps are measured with.
         started: `time.monotonic()` when the work began, for planners with a budget of seconds.
     """
-    tree = Tree.of_keys(len(grower.keys))
+    tree = grower.keys_alone
     names = list(range(len(grower.keys)))
+    for done in grower.run_parts(grower.needed(tree, planner.forks(tree))):
+        yield Grown(tree, done)
     while names:
         for done in grower.run(tree, names, grower.needed(tree, planner.forks(tree))):
             yield Grown(tree, done)

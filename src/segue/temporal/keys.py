@@ -12,6 +12,7 @@ import torch
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.noise import Ancestry
 from segue.errors import TaskError
+from segue.temporal.simplex import Path
 from segue.types import Conditioning, Guided, RowId
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Keys:
         positive: what is wanted.
         negative: what is not.
         guidance_scale: of each key, with a line between them; or at every position. 1 is unguided.
-        seeds: of each key.
+        seeds: of each key; or any number of them, of which `shares` says how much of each is in a key's noise.
+        shares: of the seeds, adding up to 1 in every key; () if each key has its own.
         damper: share of the guidance that is left in the middle between two keys, in (0, 1]; 1 is constant. Or the same
             at every position.
     """
@@ -43,9 +45,10 @@ class Keys:
     guidance_scale: tuple[float, ...] | Along
     seeds: tuple[int, ...]
     damper: float | Along = 1.0
+    shares: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        counts = {len(self.positive), len(self.negative), len(self.seeds)}
+        counts = {len(self.positive), len(self.negative), len(self.shares or self.seeds)}
         if isinstance(self.guidance_scale, tuple):
             counts.add(len(self.guidance_scale))
         if len(counts) > 1:
@@ -54,7 +57,7 @@ class Keys:
             raise TaskError(f"damper must be in (0, 1], got {self.damper}")
 
     def __len__(self) -> int:
-        return len(self.seeds)
+        return len(self.positive)
 
     def guidance_at(self, positions: Sequence[float]) -> Float64[Tensor, " b"]:
         """Guidance scales: linear between keys, times 1 at a key and `damper` half-way between two."""
@@ -84,7 +87,32 @@ class Keys:
     def ancestry(self, position: float) -> Ancestry:
         """Whose noise a stochastic solver adds at a position."""
         left, share = self.place(position)
-        return Ancestry((self.seeds[left], self.seeds[self._right(left)]), (ANY_KEY, ANY_KEY), share)
+        right = self._right(left)
+        if not self.shares:
+            return Ancestry((self.seeds[left], self.seeds[right]), (ANY_KEY, ANY_KEY), (1 - share, share))
+        ends = zip(self.shares[left], self.shares[right], strict=True)
+        parts = tuple(a * (1 - share) + b * share for a, b in ends)
+        return Ancestry(self.seeds, (ANY_KEY,) * len(parts), parts)
+
+    def along(self, path: Path) -> Keys:
+        """Keys at the points of a path, each the mix of these by its shares: of texts in a line, and of numbers too.
+
+        A guidance scale or damper that is known at every position is taken as one along the path.
+        """
+        if not path.blends:
+            order = [path.corners[place] for place in range(len(path))]
+            positive, negative, shares = self.positive[order], self.negative[order], ()
+            seeds = tuple(self.seeds[key] for key in order)
+        else:
+            positive, negative = (
+                Conditioning.cat([_mixed(terms, point) for point in path.points])
+                for terms in (self.positive, self.negative)
+            )
+            seeds, shares = self.seeds, path.points
+        scales = self.guidance_scale
+        if isinstance(scales, tuple):
+            scales = tuple(_sum(scales, point) for point in path.points)
+        return Keys(positive, negative, scales, seeds, self.damper, shares)
 
     def place(self, position: float) -> tuple[int, float]:
         """The key at or left of a position, and the share of the way from it to the next."""
@@ -93,3 +121,17 @@ class Keys:
 
     def _right(self, left: int) -> int:
         return min(left + 1, len(self) - 1)
+
+
+def _mixed(terms: Conditioning, point: Sequence[float]) -> Conditioning:
+    """One row: a line to the second part, from there one to the third, and so on; where it ends is the weighted sum."""
+    parts = [(key, share) for key, share in enumerate(point) if share > 0]
+    row, total = terms[[parts[0][0]]], parts[0][1]
+    for key, share in parts[1:]:
+        total += share
+        row = row.lerp(terms[[key]], torch.tensor([share / total], dtype=torch.float64))
+    return row
+
+
+def _sum(values: Sequence[float], point: Sequence[float]) -> float:
+    return math.fsum(value * share for value, share in zip(values, point, strict=True))

@@ -7,7 +7,7 @@ branch at position 2.25 is a quarter of the way from key 2 to key 3.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -25,7 +25,8 @@ class Node:
 
     Args:
         position: where it lies on the line of the keys.
-        step: the step at which it forks from its parents; 0 for keys, which start from their own noise.
+        step: the step at which it forks from its parents; 0 for keys that start from their own noise, and for those
+            that are blends of others (see `blend`) where they do.
         parents: the nodes on its left and right whose latents it starts from; none for keys.
         share: how far it lies from the left parent to the right one, in [0, 1].
         stop: the step at which it ends; None is the end of the schedule. Only whole trajectories become frames.
@@ -41,8 +42,13 @@ class Node:
 
     @property
     def is_key(self) -> bool:
-        """Whether it starts from its own noise."""
+        """Whether it lies on a whole number, and has no parents in the tree."""
         return self.parents is None
+
+    @property
+    def bears_after(self) -> int:
+        """The step after which others may fork from it. A key's latents are known at all of them, be it a blend."""
+        return 0 if self.is_key else self.step
 
     @property
     def is_frame(self) -> bool:
@@ -57,9 +63,10 @@ class Tree:
     nodes: tuple[Node, ...]
 
     @staticmethod
-    def of_keys(count: int) -> Tree:
-        """A tree that is only its keys."""
-        return Tree(tuple(Node(position=float(k)) for k in range(count)))
+    def of_keys(count: int, steps: Mapping[int, int] | None = None) -> Tree:
+        """A tree that is only its keys; `steps` are those at which blends among them begin."""
+        begun = steps or {}
+        return Tree(tuple(Node(position=float(k), step=begun.get(k, 0)) for k in range(count)))
 
     @property
     def keys(self) -> int:
@@ -123,12 +130,14 @@ class Tree:
         """
         for name, node in enumerate(self.nodes):
             if node.parents is None:
+                if not 0 <= node.step < steps:
+                    raise TaskError(f"key {name + 1} of the plan begins at step {node.step} of {steps}")
                 continue
             left, right = (self.nodes[parent] if 0 <= parent < name else None for parent in node.parents)
             sound = (
                 left is not None
                 and right is not None
-                and max(left.step, right.step) < node.step < steps
+                and max(left.bears_after, right.bears_after) < node.step < steps
                 and _runs_until(left, node.step)
                 and _runs_until(right, node.step)
                 and left.position <= node.position <= right.position
@@ -141,7 +150,7 @@ class Tree:
 
 
 def _can_bear(node: Node, step: int, wave: int) -> bool:
-    return node.step < step and _runs_until(node, step) and node.wave < wave
+    return node.bears_after < step and _runs_until(node, step) and node.wave < wave
 
 
 def _runs_until(node: Node, step: int) -> bool:

@@ -46,7 +46,7 @@ def sample(
         text, told = model.text([*words, ""]), range(len(words))  # in one call: a long prompt lengthens all of it
         cond = classifier_free(text[told], text[[len(words)] * len(words)], scale)
         ids = [RowId(str(row)) for row in told]
-        own = {row: Ancestry((seed, seed), (ANY_KEY, ANY_KEY), 0) for row, seed in zip(ids, chosen, strict=True)}
+        own = {row: Ancestry((seed,), (ANY_KEY,), (1.0,)) for row, seed in zip(ids, chosen, strict=True)}
         state = from_seeds(chosen, ids, schedule, shape_of(model), model.device)
         states = denoise(
             model.denoiser, state, schedule, cond, solver=find_solver(solver).solver, kick=InheritedNoise(own)
