@@ -10,7 +10,7 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
-from segue.evaluation.frechet import frechet_distance
+from segue.evaluation.frechet import frechet_by_group, frechet_distance
 
 sqrtm: Any = linalg.sqrtm
 
@@ -77,3 +77,19 @@ def test_what_is_no_pair_of_sets_is_refused() -> None:
     for a, b in ((normal(1, 1), normal(5, 2)), (normal(5, 1), normal(5, 2, 7)), (normal(5, 1)[0], normal(5, 2))):
         with pytest.raises(ValueError, match="at least two feature vectors"):
             frechet_distance(a, b, "some")
+
+
+@pytest.mark.parametrize("size", [6, 40])
+def test_leaving_groups_out_is_the_same_as_not_having_them(size: int) -> None:
+    groups, b = [normal(4, seed, size) for seed in range(5)], normal(30, 9, size) + 1
+    whole, without = frechet_by_group(groups, b)
+    assert whole == pytest.approx(frechet_distance(torch.cat(groups), b, "some").value, rel=1e-6)
+    for out, found in enumerate(without):
+        rest = torch.cat([group for number, group in enumerate(groups) if number != out])
+        assert found == pytest.approx(frechet_distance(rest, b, "some").value, rel=1e-6)
+
+
+def test_groups_of_different_features_are_refused() -> None:
+    for groups, b in (([normal(3, 1)], normal(5, 2)), ([normal(3, 1), normal(3, 2, 7)], normal(5, 2))):
+        with pytest.raises(ValueError, match="two groups or more"):
+            frechet_by_group(groups, b)

@@ -6,6 +6,7 @@ in others the numbers are on another scale, so it is never called so here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,45 @@ def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], features:
     spread = A.square().sum() + B.square().sum()
     shared = torch.linalg.svdvals(A @ B.T).sum()
     return FrechetDistance(max(float(apart + spread - 2 * shared), 0.0), features, (len(a), len(b)))
+
+
+def frechet_by_group(
+    groups: Sequence[Float[Tensor, "k d"]], b: Float[Tensor, "m d"]
+) -> tuple[float, tuple[float, ...]]:
+    """The distance of all groups together to `b`, and that with each group left out: what a jackknife needs.
+
+    With the rows X of all groups, only the small matrix X C_b X' is kept. Of some of these rows, once they are centred,
+    it has the eigenvalues of C_a C_b.
+
+    Args:
+        groups: features of pictures that belong together, such as those of one film.
+        b: of the other set.
+
+    Raises:
+        ValueError: fewer than two groups or pictures, or features of different networks.
+    """
+    if len(groups) < 2 or len(b) < 2 or {group.shape[1] for group in groups} != {b.shape[1]}:
+        raise ValueError(
+            f"expected two groups or more, and two pictures or more, in features of one length; got {len(groups)} "
+            f"groups, and {tuple(b.shape)}"
+        )
+    rows, mean = torch.cat([group.double() for group in groups]), b.double().mean(0)
+    x, root = rows - mean, _root(b.double() - mean)
+    seen, spread = x @ root.T, float(root.square().sum())
+    inner, shared = x @ x.T, seen @ seen.T
+    owner = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
+    whole = _of_rows(inner, shared, spread)
+    kept = [(owner != group).nonzero()[:, 0] for group in range(len(groups))]
+    return whole, tuple(_of_rows(inner[keep][:, keep], shared[keep][:, keep], spread) for keep in kept)
+
+
+def _of_rows(inner: Tensor, shared: Tensor, spread: float) -> float:
+    """The distance from products of rows, whose origin is the other set's mean, and its total variance."""
+    count = len(inner)
+    apart, own = float(inner.mean()), float(inner.diagonal().sum() / (count - 1) - inner.sum() / (count * (count - 1)))
+    centred = shared - shared.mean(0) - shared.mean(1)[:, None] + shared.mean()
+    roots = torch.linalg.eigvalsh(centred / (count - 1)).clamp(min=0).sqrt()
+    return max(apart + own + spread - 2 * float(roots.sum()), 0.0)
 
 
 def _root(centred: Tensor) -> Tensor:

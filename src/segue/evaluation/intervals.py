@@ -1,0 +1,71 @@
+"""How sure a number is that was measured on some cases only: 95 % confidence intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value, and how far from it the true one may lie.
+
+    Args:
+        value: as it was measured.
+        half: half of the width of the interval; NaN if nothing can be said.
+    """
+
+    value: float
+    half: float
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if all of the interval is above or below 0; 0 if it is not known."""
+        if math.isnan(self.half) or abs(self.value) <= self.half:
+            return 0
+        return 1 if self.value > 0 else -1
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of independent cases, with Student's interval; for a comparison, give the differences case by case.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not values:
+        raise ValueError("expected the values of one case or more, got none")
+    if len(values) == 1:
+        return Interval(values[0], math.nan)
+    return Interval(fmean(values), _student(len(values)) * stdev(values) / len(values) ** 0.5)
+
+
+def jackknife(whole: float, without: Sequence[float]) -> Interval:
+    """The interval of a statistic that is no mean, from what it is with each case left out (Tukey 1958).
+
+    Unlike a bootstrap, no case is there twice, which a distance between sets would take for a lack of variety.
+
+    Args:
+        whole: the statistic of all cases.
+        without: the same, with each of the cases left out in turn.
+
+    Raises:
+        ValueError: there are no cases.
+    """
+    if not without:
+        raise ValueError("expected the statistic without each of one case or more, got none")
+    if len(without) == 1:
+        return Interval(whole, math.nan)
+    mean, count = fmean(without), len(without)
+    deviation = ((count - 1) / count * sum((one - mean) ** 2 for one in without)) ** 0.5
+    return Interval(whole, _student(count) * deviation)
+
+
+def _student(count: int) -> float:
+    """The quantile for so many cases."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(count - 1, (1 + LEVEL) / 2))

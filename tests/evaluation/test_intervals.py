@@ -1,0 +1,49 @@
+"""Intervals: what textbooks have, and that they hold the truth as often as they say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from segue.evaluation.intervals import Interval, jackknife, mean_interval
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 12)
+    found = mean_interval(values.tolist())
+    low, high = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
+    assert found.value == pytest.approx(values.mean())
+    assert (found.value - found.half, found.value + found.half) == pytest.approx((low, high))
+
+
+def test_the_jackknife_of_a_mean_is_its_interval() -> None:
+    values = np.random.default_rng(2).normal(3, 2, 12)
+    without = [float(np.delete(values, i).mean()) for i in range(12)]
+    found, known = jackknife(float(values.mean()), without), mean_interval(values.tolist())
+    assert (found.value, found.half) == pytest.approx((known.value, known.half))
+
+
+def test_the_truth_lies_inside_about_as_often_as_promised() -> None:
+    rng = np.random.default_rng(3)
+    trials = [mean_interval(rng.normal(5, 1, 8).tolist()) for _ in range(2000)]
+    assert np.mean([abs(one.value - 5) <= one.half for one in trials]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_sign_is_told_where_the_interval_is_on_one_side() -> None:
+    assert [Interval(value, 0.5).sign for value in (1.0, 0.4, -0.4, -1.0)] == [1, 0, 0, -1]
+    assert Interval(7.0, math.nan).sign == 0
+
+
+def test_one_case_says_nothing_about_others() -> None:
+    assert math.isnan(mean_interval([4.0]).half)
+    assert math.isnan(jackknife(4.0, [3.0]).half)
+
+
+def test_no_cases_are_refused() -> None:
+    with pytest.raises(ValueError, match="one case or more"):
+        mean_interval([])
+    with pytest.raises(ValueError, match="one case or more"):
+        jackknife(1.0, [])
