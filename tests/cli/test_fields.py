@@ -25,6 +25,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "task.fps": ("--fps 25", 25.0),
     "task.fill": ("--fill blend", "blend"),
     "task.key_image": ("--key-image last=photo.png", ("last=photo.png",)),
+    "task.weights": ("--weights 1,0;1,3;0,1", "1,0; 1,3; 0,1"),
     "task.likeness.structure": ("--structure 0.5", 0.5),
     "task.likeness.shared_noise": ("--shared-noise 0.5", 0.5),
     "task.likeness.shared_attention": ("--shared-attention 0.5", 0.5),

@@ -149,6 +149,7 @@ CHANGES: dict[str, Any] = {
     "seconds": 1.5,
     "fps": 30.0,
     "fill": "blend",
+    "weights": "1,0,0; 1,1,1; 0,0,1",
     "sampling.steps": 9,
     "sampling.guidance_scale": (3.0,),
     "sampling.solver": "dpmpp_2m",

@@ -21,7 +21,7 @@ from segue.temporal.keys import ANY_KEY, Keys
 from segue.temporal.mix import Mix, mixed
 from segue.temporal.plan import Adaptive, Replay
 from segue.temporal.ruler import Ruler
-from segue.temporal.simplex import Path
+from segue.temporal.simplex import Route
 from segue.temporal.tree import Node, Tree
 from segue.types import RowId
 from toy import HashedText, RmsDistance, RowwiseDenoiser
@@ -30,7 +30,7 @@ MIXES: tuple[Mix, ...] = get_args(Mix)
 STEPS = 10
 SCHEDULE = Schedule.from_config({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, STEPS)
 SHAPE = (4, 6, 6)
-PATH = Path.of("1,0,0; 1,1,1; 0,0,1", 3)
+PATH = Route.of("1,0,0; 1,1,1; 0,0,1", 3)
 
 
 def latents(count: int = 3, alike: float = 0.0) -> Tensor:
@@ -87,7 +87,7 @@ def test_the_mean_on_the_sphere_is_balanced() -> None:
 
 
 def base(
-    weights: Path, solver: str = "ddim", order: tuple[int, ...] = (0, 1, 2), parents: Feed | None = None
+    weights: Route, solver: str = "ddim", order: tuple[int, ...] = (0, 1, 2), parents: Feed | None = None
 ) -> Grower:
     text, words = HashedText(), ["one", "two", "three"]
     positive = text([words[key] for key in order])
@@ -125,7 +125,7 @@ def test_corners_of_a_path_are_the_keys_themselves(solver: str) -> None:
 
 @pytest.mark.parametrize("solver", ["ddim", "euler_ancestral"])
 def test_equal_shares_do_not_see_the_order_of_the_prompts(solver: str) -> None:
-    works = [base(Path.of(((1, 0, 0), (1, 1, 1), (0, 1, 1)), 3), solver, order) for order in permutations(range(3))]
+    works = [base(Route.of(((1, 0, 0), (1, 1, 1), (0, 1, 1)), 3), solver, order) for order in permutations(range(3))]
     for work in works:
         grown(work, 0)
     assert all(torch.allclose(work.final(1), works[0].final(1), atol=1e-5) for work in works)

@@ -5,27 +5,27 @@ from __future__ import annotations
 import pytest
 
 from segue.errors import TaskError
-from segue.temporal.simplex import Path, weights_of
+from segue.temporal.simplex import Route, weights_of
 
 
 def test_weights_become_shares() -> None:
-    path = Path.of("1,0,0; 1,1,2; 0,0,7", 3)
-    assert path.points == ((1, 0, 0), (0.25, 0.25, 0.5), (0, 0, 1))
-    assert path.corners == {0: 0, 2: 2}
-    assert path.blends == (1,)
-    assert Path.of(((1, 0, 0), (1, 1, 2), (0, 0, 7)), 3) == path
+    route = Route.of("1,0,0; 1,1,2; 0,0,7", 3)
+    assert route.points == ((1, 0, 0), (0.25, 0.25, 0.5), (0, 0, 1))
+    assert route.corners == {0: 0, 2: 2}
+    assert route.blends == (1,)
+    assert Route.of(((1, 0, 0), (1, 1, 2), (0, 0, 7)), 3) == route
 
 
 def test_without_weights_each_key_is_a_point() -> None:
-    assert Path.through(3) == Path.of("1,0,0; 0,1,0; 0,0,1", 3)
-    assert Path.through(3).blends == ()
+    assert Route.through(3) == Route.of("1,0,0; 0,1,0; 0,0,1", 3)
+    assert Route.through(3).blends == ()
 
 
 def test_points_that_come_again_are_the_same() -> None:
-    path = Path.of("1,0; 1,1; 0,1; 2,2; 1,0", 2)
-    assert path.same == {3: 1, 4: 0}
-    assert path.blends == (1,)
-    assert Path.of("1,0; 1,1; 0,1", 2).closed().same == {3: 0}
+    route = Route.of("1,0; 1,1; 0,1; 2,2; 1,0", 2)
+    assert route.same == {3: 1, 4: 0}
+    assert route.blends == (1,)
+    assert Route.of("1,0; 1,1; 0,1", 2).closed().same == {3: 0}
 
 
 def test_there_is_one_spelling() -> None:
@@ -34,12 +34,12 @@ def test_there_is_one_spelling() -> None:
 
 
 def test_a_place_is_named_by_what_it_mixes() -> None:
-    assert Path.of("1,0,0; 0,1,3", 3).named(["a", "b", "c"]) == ["a", "25% b + 75% c"]
+    assert Route.of("1,0,0; 0,1,3", 3).named(["a", "b", "c"]) == ["a", "25% b + 75% c"]
 
 
 def test_a_key_that_is_no_point_counts_where_it_has_most() -> None:
-    path = Path.of("1,0,0; 4,1,0; 2,1,0; 0,1,2", 3)
-    assert [path.nearest(key) for key in range(3)] == [0, 2, 3]
+    route = Route.of("1,0,0; 4,1,0; 2,1,0; 0,1,2", 3)
+    assert [route.nearest(key) for key in range(3)] == [0, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_a_key_that_is_no_point_counts_where_it_has_most() -> None:
 )
 def test_nonsense_is_told(weights: str, said: str) -> None:
     with pytest.raises(TaskError, match=said):
-        Path.of(weights, 3)
+        Route.of(weights, 3)
 
 
 def test_a_loop_does_not_end_twice_at_its_beginning() -> None:
     with pytest.raises(TaskError, match="leave out the last one"):
-        Path.of("1,0; 0,1; 1,0", 2).closed()
+        Route.of("1,0; 0,1; 1,0", 2).closed()

@@ -124,10 +124,14 @@ def draw_tree(clip: Clip, path: Path) -> None:
     from segue.media.disk import written_whole
     from segue.tasks.transition_plan import TransitionPlan, tree_of
     from segue.temporal.drawing import draw
+    from segue.temporal.simplex import Route
 
     record = clip.provenance.record if clip.provenance else {}
     task = record["fields"]
-    picture = draw(tree_of(TransitionPlan(**record["plan"])), task["sampling"]["steps"], list(task["prompts"]))
+    names = Route.of(task["weights"], len(task["prompts"])).named(task["prompts"])
+    tree = tree_of(TransitionPlan(**record["plan"]))
+    # A loop ends at its first key.
+    picture = draw(tree, task["sampling"]["steps"], [*names, names[0]])
     with written_whole(path.expanduser()) as part:
         part.write_text(picture, encoding="utf-8")
 

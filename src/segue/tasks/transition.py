@@ -14,6 +14,7 @@ from segue.tasks.pace import Pace
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds, per_key
 from segue.tasks.transition_plan import TransitionPlan
+from segue.temporal.simplex import Route, Weights, weights_of
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Transition:
         key_image: pictures that are keys as they are, each KEY=FILE or KEY=VIDEO@SECONDS, such as first=photo.jpg,
             where KEY counts the prompts from 1, or is first or last.
         area: where the film changes, and when each region does.
+        weights: points that the film passes in place of the pictures of single prompts, each a weight for every
+            prompt: "1,0,0; 1,1,1; 0,0,1" goes from the first to the third by way of a mix of all three.
         fill: where frames beyond the tree come from: "branches" renders each by the model, "blend" mixes the pixels
             of its neighbours.
     """
@@ -60,6 +63,7 @@ class Transition:
     pace: Pace = field(default_factory=Pace)
     key_image: tuple[str, ...] = ()
     area: Area = field(default_factory=Area)
+    weights: Weights = ""
     fill: Literal["branches", "blend"] = "branches"
 
     def __post_init__(self) -> None:
@@ -70,6 +74,7 @@ class Transition:
             object.__setattr__(self, name, float(getattr(self, name)))
         if len(self.prompts) < 2:
             raise TaskError(f"a transition needs two or more prompts, got {len(self.prompts)}")
+        object.__setattr__(self, "weights", weights_of(self.weights))
         given = key_pictures(self.key_image, len(self.prompts))
         for number, prompt in enumerate(self.prompts):
             if number not in given or prompt:
@@ -80,6 +85,7 @@ class Transition:
             raise TaskError(f"fps must be above 0 and at most 1000, got {self.fps}")
         if not self.seconds > 0 or not self.seconds * self.fps <= MAX_FRAMES:
             raise TaskError(f"seconds must be above 0 and make at most {MAX_FRAMES} frames, got {self.seconds}")
+        self._check_path()
         self._check_pace()
         self._check_area()
         if self.fill not in ("branches", "blend"):
@@ -90,6 +96,14 @@ class Transition:
                 'leave them out, or fill "branches"'
             )
 
+    def _check_path(self) -> None:
+        if self.route.corner(0) == 0:
+            return
+        aligned = self.likeness.structure or self.likeness.shared_attention or self.likeness.shared_statistics
+        for what, given in (("structure", aligned), ("a mask", self.area.mask)):
+            if given:
+                raise TaskError(f"{what} keeps to the picture of the first prompt: begin the weights with it, 1,0,...")
+
     def _check_area(self) -> None:
         if self.area.timing is not None and self.likeness.mix != "whole":
             raise TaskError(
@@ -99,7 +113,7 @@ class Transition:
     def _check_pace(self) -> None:
         from segue.temporal.timeline import check_timing
 
-        check_timing(len(self.stops), self.frames, self.pace.curve(), self.pace.loop)
+        check_timing(len(self.route), self.frames, self.pace.curve(), self.pace.loop)
         if self.tree.smoothness is not None and self.pace.easing != "linear":
             raise TaskError(
                 f"smoothness evens out what easing {self.pace.easing!r} is to make uneven: leave one of them out"
@@ -114,10 +128,12 @@ class Transition:
         return any(knot.unit == "b" for value in values for knot in Curve.of(value).knots)
 
     @property
-    def stops(self) -> tuple[int, ...]:
-        """The keys in the order in which the film passes them: a loop ends at the first."""
-        order = tuple(range(len(self.prompts)))
-        return (*order, 0) if self.pace.loop == "loop" else order
+    def route(self) -> Route:
+        """The points that the film passes, which are its keys: each prompt in turn, or by weights; a loop ends at the
+        first.
+        """
+        route = Route.of(self.weights, len(self.prompts))
+        return route.closed() if self.pace.loop == "loop" else route
 
     @property
     def frames(self) -> int:

@@ -9,6 +9,7 @@ from segue.errors import TaskError
 
 if TYPE_CHECKING:
     from segue.temporal.plan import Planner
+    from segue.temporal.simplex import Route
     from segue.temporal.tree import Node, Tree
 
 
@@ -17,8 +18,8 @@ class TransitionPlan:
     """What was decided while a transition was made; replayed, it makes the same film whatever the clock says.
 
     Args:
-        nodes: of the tree, each [position, step, left parent, right parent, share, stop, wave]; keys have parents -1,
-            and a stop of -1 is the end.
+        nodes: of the tree, each [position, step, left parent, right parent, share, stop, wave]; keys have parents -1
+            (and a step above 0 where they are mixes of several), and a stop of -1 is the end.
         grown: how many of the nodes were placed by the tree's planner; the others serve single frames.
         shots: what each frame shows: [node, node, share].
         ended: why the tree stopped growing.
@@ -54,12 +55,12 @@ def tree_of(plan: TransitionPlan) -> Tree:
     )
 
 
-def checked_tree(plan: TransitionPlan, keys: int, frames: int, steps: int) -> Tree:
+def checked_tree(plan: TransitionPlan, route: Route, frames: int, steps: int) -> Tree:
     """The tree that a plan states, if it can be replayed.
 
     Args:
         plan: as it was stored.
-        keys: how many the film has.
+        route: the keys that the film passes.
         frames: how many it has.
         steps: of a run.
 
@@ -68,7 +69,8 @@ def checked_tree(plan: TransitionPlan, keys: int, frames: int, steps: int) -> Tr
     """
     tree = tree_of(plan)
     tree.check(steps)
-    if tree.keys != keys or len(plan.shots) != frames:
+    begun = {name for name, node in enumerate(tree.nodes) if node.is_key and node.step > 0}
+    if tree.keys != len(route) or begun != set(route.blends) or len(plan.shots) != frames:
         raise TaskError("the plan does not belong to this task: it has other keys or another number of frames")
     shown = set(tree.frames())
     for left, right, share in plan.shots:

@@ -61,7 +61,7 @@ class TransitionRun:
     sound: Audio | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.tree = Tree.of_keys(len(self.task.stops))
+        self.tree = Tree.of_keys(len(self.task.route))
         self.developer = Developer(self.model.codec)
         self.ruler = Ruler(self.task.tree.perceptual(), self.developer, self.execution.decoded_at_once())
         self.started = time.monotonic()
@@ -75,13 +75,13 @@ class TransitionRun:
             self.task.pace.clock(self.task.fps, beats=self.task.counts_beats),
             self.task.pace.sound(),
         )
-        check_timing(len(self.task.stops), self.task.frames, self.task.pace.curve(), self.task.pace.loop, self.clock)
+        check_timing(len(self.task.route), self.task.frames, self.task.pace.curve(), self.task.pace.loop, self.clock)
         setting = Setting(
             self.task, self.model, settings, self.execution, self.clock, self.developer, self.progress, self.plan
         )
         planner = self._planner(settings.steps, setting)
         with self.execution.applied(self.model) as ready, self.task.likeness.attached(ready) as alignment:
-            grower = replace(setting, model=ready).grower(alignment)
+            grower = replace(setting, model=ready).grower(alignment, planner)
             try:
                 plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
                 shown = tuple(Shot(*shot) for shot in plan.shots)
@@ -94,8 +94,8 @@ class TransitionRun:
 
     def _planner(self, steps: int, setting: Setting) -> Planner:
         if self.plan is not None:
-            return Replay(checked_tree(self.plan, len(self.task.stops), self.task.frames, steps))
-        planner = self.task.tree.planner(steps, len(self.task.stops), self.task.frames, setting.along)
+            return Replay(checked_tree(self.plan, self.task.route, self.task.frames, steps))
+        planner = self.task.tree.planner(steps, len(self.task.route), self.task.frames, setting.along)
         if self.task.area.timing is not None and isinstance(planner, Fixed):
             # Regions are held to the parents up to the end, so these must run as long.
             return replace(planner, feed=Feed(1.0))
@@ -118,7 +118,7 @@ class TransitionRun:
         if self.task.fill == "branches":
             self._fill(grower, positions, planner)
         shown = shots(self.tree, positions)
-        ended = why_ended(planner, grown - len(self.task.stops))
+        ended = why_ended(planner, grown - len(self.task.route))
         if self.task.tree.corrects:
             shown, reached = self._corrected(grower, shown, planner)
             ended = "; ".join([ended, *reached])
@@ -134,19 +134,19 @@ class TransitionRun:
 
     def _positions(self, places: Sequence[float], gaps: Sequence[float]) -> list[float]:
         """Where the film's frames lie, by what was measured between places."""
-        keys, pace = [float(k) for k in range(len(self.task.stops))], self.task.pace
+        keys, pace = [float(k) for k in range(len(self.task.route))], self.task.pace
         return even_positions(places, gaps, keys, self.task.frames, pace.curve(), pace.loop, self.clock)
 
     def _once(self, places: Sequence[float], gaps: Sequence[float]) -> list[float]:
         """The same, each position once, from the first key to the last."""
-        return sorted({*self._positions(places, gaps), float(len(self.task.stops) - 1)})
+        return sorted({*self._positions(places, gaps), float(len(self.task.route) - 1)})
 
     def _corrected(self, grower: Grower, shown: Sequence[Shot], planner: Planner) -> tuple[list[Shot], list[str]]:
         """The frames that come nearest to the ghosting and smoothness that are asked for, and what was reached."""
         # The film may come back over its frames, and a loop arrives where it began: each is put in order once.
         order = sorted({shot.left for shot in shown}, key=lambda name: self.tree.nodes[name].position)
         if self.task.pace.loop == "loop":
-            order.append(len(self.task.stops) - 1)
+            order.append(len(self.task.route) - 1)
         place = {name: number for number, name in enumerate(order)}
         wanted, said = self.task.tree, list[str]()
         if wanted.ghosting is not None:
@@ -171,7 +171,7 @@ class TransitionRun:
     def _branches_left(self) -> int | None:
         """How many of the branches that are allowed have not been placed; those that only filled frames don't count."""
         most = self.task.tree.max_branches
-        placed = len(self.tree.nodes) - len(self.task.stops) - self.filled
+        placed = len(self.tree.nodes) - len(self.task.route) - self.filled
         return None if most is None else max(0, most - placed)
 
     def _ghosts(self, grower: Grower, order: Sequence[int]) -> list[float]:
@@ -180,7 +180,10 @@ class TransitionRun:
         return exposures(film).score.tolist()
 
     def _grow(self, grower: Grower, planner: Planner) -> None:
-        total, done = row_steps_of(planner, len(grower.keys), len(grower.schedule)), 0
+        steps, done = len(grower.schedule), 0
+        total = row_steps_of(planner, len(grower.keys), steps)
+        if grower.blends is not None:
+            total += (len(grower.blends.keys.keys) - len(grower.blends.route.corners)) * steps
         for grown in grow(grower, planner, self.ruler, self.started):
             self.tree = grown.tree
             done += grown.row_steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from segue.diffusion.schedule import Schedule
@@ -14,14 +14,16 @@ from segue.tasks.sampling import Execution, Resolved
 from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan
 from segue.temporal.alignment import Alignment
+from segue.temporal.blend import Blends
 from segue.temporal.clock import Clock
 from segue.temporal.curve import Curve, Value
 from segue.temporal.given import Givens, inverted
 from segue.temporal.grow import Grower
 from segue.temporal.keys import Along, Keys
 from segue.temporal.mask import pooled
+from segue.temporal.plan import Planner
 from segue.temporal.trajectory import Trajectory
-from segue.types import Progress, Solver
+from segue.types import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +55,12 @@ class Setting:
     progress: Progress
     plan: TransitionPlan | None = None
 
-    def grower(self, alignment: Alignment) -> Grower:
+    def grower(self, alignment: Alignment, planner: Planner) -> Grower:
         """Runs the tree of the film; the developer then shows what is given or kept.
+
+        Args:
+            alignment: how alike pictures are made.
+            planner: knows where a mix of keys forks from them.
 
         Raises:
             TaskError: a file is not the one that the plan was made with.
@@ -62,23 +68,34 @@ class Setting:
         task, model, settings = self.task, self.model, self.settings
         changes = self._changes(settings.size)
         schedule = model.schedule(settings.steps, settings.size, solver=settings.solver)
-        keys, solver = self._keys(settings.size, changes), find_solver(settings.solver).solver
-        grower = Grower(
+        told, solver, route = self._keys(settings.size, changes), find_solver(settings.solver).solver, task.route
+        given = self._given(schedule, told)
+        parts = Grower(
             denoiser=model.denoiser,
             schedule=schedule,
             solver=solver,
-            keys=keys,
+            keys=told,
             shape=settings.latent_shape(model),
             device=model.device,
             batch=self._rows_at_once(),
-            from_parents=task.tree.feed("crossfeed"),
             from_first=task.tree.feed("first_crossfeed"),
-            givens=self._givens(schedule, solver, keys),
+            givens=Givens(given, model.denoiser, schedule, solver, told) if given else None,
             alignment=alignment,
-            whole=task.tree.ghosting is not None,
-            same={place: key for place, key in enumerate(task.stops) if place != key},
             # An inpainting model keeps the outside by itself: it is shown the picture.
             mask=None if changes is None or model.inpaints else pooled(changes, model.codec.scale),
+        )
+        keys = self._on_film(told.along(route))
+        places = {place: given[key] for place, key in route.corners.items() if key in given}
+        forks = {place: planner.first(float(place)) for place in route.blends}
+        grower = replace(
+            parts,
+            trajectories={},
+            keys=keys,
+            from_parents=task.tree.feed("crossfeed"),
+            givens=Givens(places, model.denoiser, schedule, solver, keys) if places else None,
+            blends=Blends(parts, route, forks, alignment.mix) if forks else None,
+            whole=task.tree.ghosting is not None,
+            same=route.same,
             timing=task.area.schedule(settings.size, model.codec.scale),
         )
         if changes is not None:
@@ -88,7 +105,7 @@ class Setting:
     def along(self, value: Value) -> Along:
         """A curve over the film, at positions of the tree. When a branch will be shown is known only once it has been
         measured; until then the keys count as evenly spread over the film's seconds."""
-        track, last = Curve.of(value).on(self.clock), len(self.task.stops) - 1
+        track, last = Curve.of(value).on(self.clock), len(self.task.route) - 1
         seconds = self.task.seconds / (2 if self.task.pace.loop == "pingpong" else 1)
         return lambda position: track.at(position / last * seconds)
 
@@ -114,26 +131,30 @@ class Setting:
         return self.model.codec.decode(grower.final(0)[None])[0].float().cpu()
 
     def _keys(self, size: tuple[int, int], changes: Tensor | None) -> Keys:
-        model, count, stops = self.model, len(self.task.prompts), self.task.stops
+        """What the model is told at each prompt alone."""
+        model, count, route = self.model, len(self.task.prompts), self.task.route
         # All texts are encoded together: rows can be mixed only if they have one length.
         texts = model.text([*self.task.prompts, *self.task.negative])
-        first = self.pictures().get(0)
+        first = self.pictures().get(0) if route.corner(0) == 0 else None
         texts = shown_to(model, texts, first.load(size) if first else None, changes)
-        positive, negative = texts[stops], texts[[count + key for key in stops]]
-        given, damper = self.task.sampling.guidance_scale, self.task.tree.damper
-        return Keys(
-            positive,
-            negative,
-            self.along(given[0]) if isinstance(given[0], str) else tuple(float(given[key]) for key in stops),
-            tuple(self.task.seeds[key] for key in stops),
-            self.along(damper) if isinstance(damper, str) else damper,
-        )
+        positive, negative = texts[range(count)], texts[range(count, 2 * count)]
+        given = self.task.sampling.guidance_scale
+        if isinstance(given[0], str):
+            scale = self.along(given[0])
+            scales = tuple(scale(route.nearest(key)) for key in range(count))
+        else:
+            scales = tuple(map(float, given))
+        return Keys(positive, negative, scales, self.task.seeds)
 
-    def _givens(self, schedule: Schedule, solver: Solver, keys: Keys) -> Givens | None:
-        """The keys that are pictures, and what the film's pictures need so that these are shown as they are."""
+    def _on_film(self, keys: Keys) -> Keys:
+        """These keys, with what changes along the film."""
+        given, damper = self.task.sampling.guidance_scale[0], self.task.tree.damper
+        scales = self.along(given) if isinstance(given, str) else keys.guidance_scale
+        return replace(keys, guidance_scale=scales, damper=self.along(damper) if isinstance(damper, str) else damper)
+
+    def _given(self, schedule: Schedule, keys: Keys) -> dict[int, Trajectory]:
+        """The trajectories of the keys that are pictures; the film is told what it needs to show these as they are."""
         model, pictures = self.model, self.pictures()
-        if not pictures:
-            return None
         if self.plan is not None:
             unchanged(pictures, self.plan.pictures)
         trajectories: dict[int, Trajectory] = {}
@@ -142,11 +163,7 @@ class Setting:
             x0 = model.codec.encode(shown[None].to(model.device)).float()
             trajectories[key] = inverted(x0[0], model.denoiser, schedule, keys, key)
             self.progress("inverting pictures", len(trajectories), len(pictures))
-            self.developer.given[key] = shown
-            self.developer.lost[key] = shown - model.codec.decode(x0).float().cpu()[0]
-        last = len(self.task.stops) - 1
-        if self.task.stops[last] in pictures and last not in pictures:
-            # A loop arrives at a picture as it left it.
-            first = self.task.stops[last]
-            trajectories[last], self.developer.lost[last] = trajectories[first], self.developer.lost[first]
-        return Givens(trajectories, model.denoiser, schedule, solver, keys)
+            lost = shown - model.codec.decode(x0).float().cpu()[0]
+            for place in (place for place, corner in self.task.route.corners.items() if corner == key):
+                self.developer.given[place], self.developer.lost[place] = shown, lost
+        return trajectories

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.temporal.mix import NEARLY_PARALLEL, Mix, mixed
-from segue.temporal.simplex import Path
+from segue.temporal.simplex import Route
 from segue.temporal.tree import Tree
 
 if TYPE_CHECKING:
@@ -118,13 +118,13 @@ class Blends:
 
     Args:
         keys: runs them, or has them.
-        path: what is mixed where.
+        route: what is mixed where.
         steps: where each blend forks, by its place.
         mix: how latents are mixed.
     """
 
     keys: Grower
-    path: Path
+    route: Route
     steps: Mapping[int, int]
     mix: Mix = "whole"
 
@@ -136,8 +136,8 @@ class Blends:
 
     def corners(self) -> dict[int, Trajectory]:
         """The trajectories of all places that are keys."""
-        return {place: self.keys.trajectories[key] for place, key in self.path.corners.items()}
+        return {place: self.keys.trajectories[key] for place, key in self.route.corners.items()}
 
     def guide(self, place: int) -> Blend:
         """The mix at a place."""
-        return Blend(self.keys.trajectories, self.path.points[place], self.mix)
+        return Blend(self.keys.trajectories, self.route.points[place], self.mix)

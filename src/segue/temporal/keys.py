@@ -12,7 +12,7 @@ import torch
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.noise import Ancestry
 from segue.errors import TaskError
-from segue.temporal.simplex import Path
+from segue.temporal.simplex import Route
 from segue.types import Conditioning, Guided, RowId
 
 if TYPE_CHECKING:
@@ -94,24 +94,24 @@ class Keys:
         parts = tuple(a * (1 - share) + b * share for a, b in ends)
         return Ancestry(self.seeds, (ANY_KEY,) * len(parts), parts)
 
-    def along(self, path: Path) -> Keys:
+    def along(self, route: Route) -> Keys:
         """Keys at the points of a path, each the mix of these by its shares: of texts in a line, and of numbers too.
 
         A guidance scale or damper that is known at every position is taken as one along the path.
         """
-        if not path.blends:
-            order = [path.corners[place] for place in range(len(path))]
+        if not route.blends:
+            order = [route.corners[place] for place in range(len(route))]
             positive, negative, shares = self.positive[order], self.negative[order], ()
             seeds = tuple(self.seeds[key] for key in order)
         else:
             positive, negative = (
-                Conditioning.cat([_mixed(terms, point) for point in path.points])
+                Conditioning.cat([_mixed(terms, point) for point in route.points])
                 for terms in (self.positive, self.negative)
             )
-            seeds, shares = self.seeds, path.points
+            seeds, shares = self.seeds, route.points
         scales = self.guidance_scale
         if isinstance(scales, tuple):
-            scales = tuple(_sum(scales, point) for point in path.points)
+            scales = tuple(_sum(scales, point) for point in route.points)
         return Keys(positive, negative, scales, seeds, self.damper, shares)
 
     def place(self, position: float) -> tuple[int, float]:

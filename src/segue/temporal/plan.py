@@ -49,6 +49,10 @@ class Planner(Protocol):
         """Nodes that serve single frames at these positions, once the tree is complete."""
         ...
 
+    def first(self, position: float) -> int:
+        """The step at which the first branches fork at a position; keys that are blends of others do so there."""
+        ...
+
 
 @dataclass(frozen=True)
 class Level:
@@ -93,6 +97,10 @@ class Fixed:
         last = len(self.levels) - 1
         parents = {name for node in tree.nodes if node.wave == last for name in node.parents or ()}
         return tree.fork(positions, self._fill_step(), max(node.wave for node in tree.nodes) + 1, parents or None)
+
+    def first(self, position: float) -> int:
+        """That of the second level, the keys being the first."""
+        return self.levels[min(1, len(self.levels) - 1)].step or self._fill_step()
 
     def _fill_step(self) -> int:
         return self.levels[-1].step or math.ceil(self.steps / 10)
@@ -167,6 +175,10 @@ class Adaptive:
         """Where another round would fork."""
         return self._forked(tree, positions)
 
+    def first(self, position: float) -> int:
+        """At the depth."""
+        return self.levels(position)[0]
+
     def wave(self, growth: Growth) -> list[Node]:
         """As many branches as there are gaps, within what is left of the budget."""
         tree = growth.tree
@@ -206,6 +218,10 @@ class Replay:
             TaskError: always.
         """
         raise TaskError("a stored plan has no room for more branches")
+
+    def first(self, position: float) -> int:
+        """Where the stored key begins."""
+        return self.tree.nodes[round(position)].step
 
     def wave(self, growth: Growth) -> list[Node]:
         """The next stored round."""

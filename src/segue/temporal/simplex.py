@@ -16,7 +16,7 @@ SPELLING = 'points with ";" between, each a weight for every prompt, such as "1,
 
 
 @dataclass(frozen=True)
-class Path:
+class Route:
     """Points that a film passes in order, each with its share of every key.
 
     Args:
@@ -26,18 +26,20 @@ class Path:
     points: tuple[tuple[float, ...], ...]
 
     @staticmethod
-    def through(keys: int) -> Path:
-        """From each key to the next."""
-        return Path(tuple(tuple(float(key == place) for key in range(keys)) for place in range(keys)))
+    def through(keys: int) -> Route:
+        """Each key in turn."""
+        return Route(tuple(tuple(float(key == place) for key in range(keys)) for place in range(keys)))
 
     @staticmethod
-    def of(weights: Weights, keys: int) -> Path:
-        """What a user wrote: weights of any size, of which shares are made.
+    def of(weights: Weights, keys: int) -> Route:
+        """What a user wrote: weights of any size, of which shares are made; without any, each key in turn.
 
         Raises:
             TaskError: it is not spelled so, a point has another number of weights than there are keys, or none above
                 0, a weight is negative, a point is the one before it again, there is only one, or a key is in none.
         """
+        if not weights:
+            return Route.through(keys)
         points = tuple(_shares(row, number, keys) for number, row in enumerate(_rows(weights), start=1))
         if len(points) < 2:
             raise TaskError(f"weights must be two or more points to go from and to, got {len(points)}; give {SPELLING}")
@@ -47,7 +49,7 @@ class Path:
         for key in range(keys):
             if not any(point[key] for point in points):
                 raise TaskError(f"prompt {key + 1} has no weight in any point: give it one, or leave the prompt out")
-        return Path(points)
+        return Route(points)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -57,7 +59,7 @@ class Path:
         """How many keys it mixes."""
         return len(self.points[0])
 
-    def closed(self) -> Path:
+    def closed(self) -> Route:
         """The path that ends where it begins.
 
         Raises:
@@ -65,7 +67,7 @@ class Path:
         """
         if self.points[0] == self.points[-1]:
             raise TaskError("a loop goes back to its first point by itself: leave out the last one, which is the same")
-        return Path((*self.points, self.points[0]))
+        return Route((*self.points, self.points[0]))
 
     def corner(self, place: int) -> int | None:
         """The key that is all of a point; None where several are mixed."""
