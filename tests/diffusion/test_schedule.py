@@ -44,6 +44,18 @@ def test_reversed_climbs_from_the_least_trained_noise() -> None:
     assert bool((up.then.sigma > up.now.sigma).all())
 
 
+def test_a_coarser_schedule_visits_some_of_the_levels_and_leaves_no_gap() -> None:
+    schedule = Schedule.from_config(SD, 30)
+    coarse = schedule.every(4)
+    assert len(coarse) == 8
+    assert torch.equal(coarse.now.time, schedule.now.time[::4])
+    assert torch.equal(coarse.then.sigma[:-1], coarse.now.sigma[1:])
+    assert float(coarse.then.sigma[-1]) == float(schedule.then.sigma[-1])
+    assert schedule.every(1) is schedule
+    with pytest.raises(ValueError, match="a stride must be 1 or more"):
+        schedule.every(0)
+
+
 def test_flow_is_a_straight_line() -> None:
     schedule = Schedule.from_config(FLOW, 8)
     assert torch.allclose(schedule.now.alpha + schedule.now.sigma, torch.ones(8, dtype=torch.float64))

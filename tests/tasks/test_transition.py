@@ -284,6 +284,9 @@ def test_impossible_tasks_are_refused_before_any_work(settings: dict[str, Any], 
         ({"damper": 0.0}, r"damper must be in \(0, 1\]"),
         ({"crossfeed": (2.0, 0.5, 0.5)}, "power of a crossfeed"),
         ({"crossfeed": (0.5, 0.5)}, "power, range and decay"),
+        ({"crossfeed": ("0s:0.5, 1s:-0.1", 0.5, 0.5)}, "at all times"),
+        ({"crossfeed": ("0s:0.5, 1s:1.5", 0.5, 0.5)}, "power of a crossfeed"),
+        ({"crossfeed": (0.5, "0s:0.5, 1s:1", 0.5)}, "range of crossfeed is one number for the whole film"),
         ({"max_branches": -1}, "max_branches"),
         ({"budget": 0.0}, "budget"),
         ({"branches": (2, 3)}, "both branches and at"),
@@ -598,6 +601,8 @@ def test_smoothness_and_an_easing_exclude_each_other() -> None:
         {"sampling": Sampling(guidance_scale=("smooth 0f:1, 20f:6",))},
         {"tree": Branching(damper="0s:1, 0.5s:0.3, 1s:1")},
         {"tree": Branching(depth="0s:0.1, 1s:0.9")},
+        {"tree": Branching(crossfeed=("0s:0, 1s:0.9", 0.6, 0.9))},
+        {"tree": Branching(first_crossfeed=("0s:0, 1s:0.9", 0.6, 0.9))},
     ],
 )
 def test_a_number_may_change_over_the_film(model: LatentDiffusion, changes: dict[str, Any], tmp_path: Path) -> None:
@@ -622,6 +627,16 @@ def test_a_flat_curve_is_its_number(model: LatentDiffusion) -> None:
     flat = replace(SMALL, tree=Branching(depth="0s:0.4, 1s:0.4"), sampling=Sampling(guidance_scale=("0s:3, 1s:3",)))
     plain = replace(SMALL, sampling=Sampling(guidance_scale=(3.0,)))
     assert torch.equal(pixels(flat.run(model)), pixels(plain.run(model)))
+    feeds: list[tuple[float | str, float, float]] = [("0s:0.3, 1s:0.3", 0.6, 0.9), (0.3, 0.6, 0.9)]
+    flat, plain = (replace(SMALL, tree=Branching(crossfeed=feed, first_crossfeed=feed)) for feed in feeds)
+    assert torch.equal(pixels(flat.run(model)), pixels(plain.run(model)))
+
+
+def test_a_crossfeed_acts_where_its_curve_is_above_zero(model: LatentDiffusion) -> None:
+    fed = pixels(replace(SMALL, tree=Branching(crossfeed=("step 0s:0, 0.6s:0.9", 1.0, 1.0))).run(model))
+    plain = pixels(SMALL.run(model))
+    same = [torch.equal(a, b) for a, b in zip(fed, plain, strict=True)]
+    assert not all(same) and sum(same) >= 5
 
 
 def test_curves_that_make_no_sense_are_refused(model: LatentDiffusion) -> None:

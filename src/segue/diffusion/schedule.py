@@ -74,6 +74,13 @@ class Schedule:
         up = self.now.flip()
         return Schedule(up[: len(up) - 1], up[1:], start_scale=1.0)
 
+    def every(self, stride: int) -> Schedule:
+        """The coarser schedule of every `stride`-th step from the first on; each lands where the next one begins."""
+        if stride < 1:
+            raise ValueError(f"a stride must be 1 or more, got {stride}")
+        now = self.now[::stride]
+        return self if stride == 1 else replace(self, now=now, then=Levels.cat([now[1:], self.then[-1:]]))
+
     def tail(self, first: int) -> Schedule:
         """The schedule without its first steps."""
         return replace(self, now=self.now[first:], then=self.then[first:])

@@ -142,9 +142,13 @@ def _weighted_sum(raws: tuple[Tensor, ...], weights: Tensor) -> Tensor:
 class Tally:
     """Counts what a network was asked: calls, network rows (padding included) and seconds spent inside.
 
-    A mutable counter for benchmarks: `tally.watching(denoiser)` is the same denoiser, counted.
+    A mutable counter: `tally.watching(denoiser)` is the same denoiser, counted.
+
+    Args:
+        timed: whether seconds are counted; an accelerator is then waited for after each call.
     """
 
+    timed: bool = True
     calls: int = 0
     rows: int = 0
     seconds: float = 0.0
@@ -161,14 +165,18 @@ class _Watched:
     tally: Tally
 
     def __call__(self, x: Tensor, time_: Tensor, cond: Conditioning, call: Call) -> Tensor:
+        raw = self._timed(x, time_, cond, call) if self.tally.timed else self.network(x, time_, cond, call)
+        self.tally.calls += 1
+        self.tally.rows += len(x)
+        self.tally.sizes.append(len(x))
+        return raw
+
+    def _timed(self, x: Tensor, time_: Tensor, cond: Conditioning, call: Call) -> Tensor:
         _wait_for(x)
         start = time.perf_counter()
         raw = self.network(x, time_, cond, call)
         _wait_for(raw)
         self.tally.seconds += time.perf_counter() - start
-        self.tally.calls += 1
-        self.tally.rows += len(x)
-        self.tally.sizes.append(len(x))
         return raw
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
@@ -25,6 +26,9 @@ class TransitionPlan:
         ended: why the tree stopped growing.
         pictures: sha256 of the files that are keys, in the order of the keys.
         area: sha256 of the mask and the timing, as far as there are any.
+        depths: where branches fork first between every two keys, as shares of the run, if previews chose them.
+        preview_calls: of the network, for these previews.
+        preview_rows: likewise.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -35,6 +39,15 @@ class TransitionPlan:
     ended: str
     pictures: list[str] = field(default_factory=list[str])
     area: list[str] = field(default_factory=list[str])
+    depths: list[float] = field(default_factory=list[float])
+    preview_calls: int = 0
+    preview_rows: int = 0
+
+    def previewed(self, depths: Sequence[float], calls: int, rows: int) -> TransitionPlan:
+        """The same plan, which says what depths were chosen between every two keys, and what the network was asked."""
+        said = ", ".join(f"{depth:.3g}" for depth in depths)
+        ended = f"{self.ended}; depth {said} by previews, which took {rows} rows"
+        return replace(self, ended=ended, depths=list(depths), preview_calls=calls, preview_rows=rows)
 
 
 def flat(node: Node) -> tuple[float, int, int, int, float, int, int]:
@@ -82,7 +95,9 @@ def checked_tree(plan: TransitionPlan, route: Route, frames: int, steps: int) ->
 def row_steps_of(planner: Planner, keys: int, steps: int) -> int:
     """Row-steps that growing a tree will take, keys included, for a progress bar."""
     from segue.temporal.plan import Adaptive, Fixed, Replay
+    from segue.temporal.preview import Chosen
 
+    planner = planner.adaptive if isinstance(planner, Chosen) else planner
     if isinstance(planner, Adaptive):
         # Where the depth varies, the first key's stands for all: what counts is that the bar moves evenly.
         levels = planner.levels()
@@ -101,9 +116,11 @@ def row_steps_of(planner: Planner, keys: int, steps: int) -> int:
 def why_ended(planner: Planner, branches: int) -> str:
     """Why a tree grew no further, in words."""
     from segue.temporal.plan import Adaptive
+    from segue.temporal.preview import Chosen
 
-    if not isinstance(planner, Adaptive):
+    grown = planner.adaptive if isinstance(planner, Chosen) else planner
+    if not isinstance(grown, Adaptive):
         return f"the tree was given: {branches} branches"
-    if branches >= planner.max_branches:
-        return f"the budget of {planner.max_branches} branches was used"
-    return f"the budget of {planner.budget} seconds was used, with {branches} branches"
+    if branches >= grown.max_branches:
+        return f"the budget of {grown.max_branches} branches was used"
+    return f"the budget of {grown.budget} seconds was used, with {branches} branches"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from segue.errors import InterruptedRunError
 from segue.evaluation.ghosting import exposures
 from segue.media.clip import Clip, Provenance
+from segue.models.denoiser import Tally
 from segue.tasks.frames import DecodedFrames, Developer
 from segue.tasks.key_pictures import key_pictures
 from segue.tasks.record import Record
@@ -22,7 +23,8 @@ from segue.tasks.transition_setting import Setting
 from segue.temporal.clock import Clock
 from segue.temporal.feed import Feed
 from segue.temporal.grow import Grower, grow
-from segue.temporal.plan import Fixed, Planner, Replay
+from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
+from segue.temporal.preview import Chosen
 from segue.temporal.rebranch import Rebranching
 from segue.temporal.refine import Refinement, Target
 from segue.temporal.ruler import Ruler
@@ -33,6 +35,7 @@ from segue.types import Progress
 if TYPE_CHECKING:
     from segue.media.audio import Audio
     from segue.models.bundle import LatentDiffusion
+    from segue.tasks.depths import DepthChoice
 
 
 @dataclass
@@ -57,6 +60,8 @@ class TransitionRun:
     developer: Developer = field(init=False)
     ruler: Ruler = field(init=False)
     started: float = field(init=False)
+    tally: Tally = field(default_factory=lambda: Tally(timed=False), init=False)
+    choice: DepthChoice | None = field(default=None, init=False)
     clock: Clock = field(init=False)
     sound: Audio | None = field(init=False)
 
@@ -81,12 +86,16 @@ class TransitionRun:
         )
         planner = self._planner(settings.steps, setting)
         with self.execution.applied(self.model) as ready, self.task.likeness.attached(ready) as alignment:
-            grower = replace(setting, model=ready).grower(alignment, planner)
+            counted = replace(ready, denoiser=self.tally.watching(ready.denoiser))
+            grower = replace(setting, model=counted).grower(alignment, planner)
+            if isinstance(planner, Adaptive) and self.task.tree.motion_limit is not None:
+                self.choice = self._chooser(grower, self.task.tree.motion_limit)
+                planner = Chosen(planner, self.choice)
             try:
                 plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
                 shown = tuple(Shot(*shot) for shot in plan.shots)
                 self.progress("measuring", 0, 1)
-                scores = self._scores(grower, shown) | {"ended": plan.ended}
+                scores = self._scores(grower, shown) | self._cost(plan) | {"ended": plan.ended}
                 self.progress("measuring", 1, 1)
             except KeyboardInterrupt:
                 raise self._interrupted(grower) from None
@@ -100,6 +109,13 @@ class TransitionRun:
             # Regions are held to the parents up to the end, so these must run as long.
             return replace(planner, feed=Feed(1.0))
         return planner
+
+    def _chooser(self, grower: Grower, limit: float) -> DepthChoice:
+        # OpenCV, which finds the motion, is imported where it is needed only: it changes the environment.
+        from segue.tasks.depths import DepthChoice
+
+        batch = self.execution.decoded_at_once()
+        return DepthChoice(grower, self.developer, batch, limit, self.tally, self.progress)
 
     def _replayed(self, grower: Grower, planner: Planner) -> TransitionPlan:
         """Run a stored plan. Its order is kept, so batches are the same, and with them every bit."""
@@ -123,7 +139,7 @@ class TransitionRun:
             shown, reached = self._corrected(grower, shown, planner)
             ended = "; ".join([ended, *reached])
         pictures = key_pictures(self.task.key_image, len(self.task.prompts))
-        return TransitionPlan(
+        plan = TransitionPlan(
             [flat(node) for node in self.tree.nodes],
             grown,
             [(shot.left, shot.right, shot.share) for shot in shown],
@@ -131,6 +147,9 @@ class TransitionRun:
             [picture.sha256() for _, picture in sorted(pictures.items())],
             self.task.area.hashes(),
         )
+        if self.choice is not None and isinstance(planner, Chosen):
+            return plan.previewed(planner.depths, self.choice.calls, self.choice.rows)
+        return plan
 
     def _positions(self, places: Sequence[float], gaps: Sequence[float]) -> list[float]:
         """Where the film's frames lie, by what was measured between places."""
@@ -188,6 +207,8 @@ class TransitionRun:
             self.tree = grown.tree
             done += grown.row_steps
             self.progress("growing the tree", done, max(total, done))
+        # Depths that were chosen on the way may have made it less than was expected.
+        self.progress("growing the tree", done, done)
 
     def _fill(self, grower: Grower, positions: list[float], planner: Planner) -> None:
         """Run a branch for every frame that the tree cannot show yet."""
@@ -223,6 +244,16 @@ class TransitionRun:
             "largest_step": round(max(steps, default=0.0), 5),
             "unevenness": round(max(steps, default=0.0) / mean, 3) if mean > 0 else 1.0,
         }
+
+    def _cost(self, plan: TransitionPlan) -> dict[str, Any]:
+        """What the network was asked for the film, and of that, for previews; a replay does without these."""
+        calls, rows = self.tally.calls, self.tally.rows
+        if self.plan is not None:
+            calls, rows = calls + plan.preview_calls, rows + plan.preview_rows
+        cost: dict[str, Any] = {"calls": calls, "rows": rows}
+        if plan.depths:
+            cost |= {"depths": plan.depths, "preview_calls": plan.preview_calls, "preview_rows": plan.preview_rows}
+        return cost
 
     def _finished(
         self,

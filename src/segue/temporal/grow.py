@@ -252,13 +252,14 @@ class Grower:
         )
 
     def _pulls(self, tree: Tree, names: Sequence[int]) -> Iterator[tuple[RowId, Pull]]:
+        steps = len(self.schedule)
         # A blend is a key, which branches must arrive at, and none that has one before it.
         for name in (name for name in names if not self._is_blend(name)):
             node, row = tree.nodes[name], tree.row(name)
             if node.is_key and name > 0 and self.from_first.power > 0:
-                yield row, Pull(self.trajectories[name - 1], self.from_first.envelope(0, len(self.schedule)))
+                yield row, Pull(self.trajectories[name - 1], self.from_first.envelope(0, steps, node.position))
             elif not node.is_key and self.from_parents.power > 0:
-                yield row, Pull(self._between(tree, node), self.from_parents.envelope(node.step, len(self.schedule)))
+                yield row, Pull(self._between(tree, node), self.from_parents.envelope(node.step, steps, node.position))
 
 
 @dataclass(frozen=True)

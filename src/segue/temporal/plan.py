@@ -163,7 +163,8 @@ class Adaptive:
     def levels(self, position: float = 0.0) -> list[int]:
         """The steps at which successive rounds fork, at a position."""
         depth = self.depth(position) if callable(self.depth) else self.depth
-        first = min(max(1, math.floor(self.steps * depth)), self.steps - 1)
+        # Depths that were chosen are shares of whole steps, which a last digit must not lower by one.
+        first = min(max(1, math.floor(self.steps * depth + 1e-9)), self.steps - 1)
         last = max(first, min(self.steps - 1, math.floor(self.steps * LATEST_FORK)))
         return list(range(first, last + 1, max(1, math.ceil(self.steps / 10))))
 
