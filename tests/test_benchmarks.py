@@ -185,3 +185,36 @@ def test_depth_is_swept_where_it_stopped_and_drawn(tmp_path: Path) -> None:
     assert [row["depth"] for row in means] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
     assert means[0]["novelty"] > means[-1]["novelty"]
     assert (tmp_path / "depth.svg").read_text("utf-8").count("<polyline") == 3
+
+
+def test_methods_are_compared_on_the_same_keys_within_a_budget_and_go_on(
+    tiny: Path, corpus: Path, tmp_path: Path
+) -> None:
+    from segue.models.perceptual import EfficientNetFeatures
+
+    out, cache = tmp_path / "out", tmp_path / "cache" / "perceptual"
+    cache.mkdir(parents=True)
+    save_file(EfficientNetFeatures().state_dict(), cache / "efficientnet-lite0.safetensors")
+    asked = ["--model", str(tiny), "--corpus", str(corpus), "-o", str(out), "--pairs"]
+    command = [sys.executable, str(BENCHMARK.with_name("transition.py")), *asked]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEGUE_CACHE": str(cache.parent)}
+    subprocess.run([*command, "1"], env=environment, capture_output=True, check=True)
+    first = (out / "rows.jsonl").read_text("utf-8")
+    done = subprocess.run([*command, "2"], env=environment, capture_output=True, text=True, check=True)
+    whole = (out / "rows.jsonl").read_text("utf-8")
+    assert whole.startswith(first)
+    rows = [json.loads(line) for line in whole.splitlines()]
+    assert len({(row["number"], row["method"], row["table"]) for row in rows}) == len(rows) == 2 * 5 * 2
+    for row in rows:
+        if row["table"] == "rows":
+            assert row["budget"] == 17 * 3 * 2
+            assert row["rows"] <= row["budget"], f"{row['method']} took more than it was given"
+    taken = {row["method"]: (row["native"], row["rows"]) for row in rows[:5]}
+    assert taken["cross-fade"] == (2, 2 * 3 * 2)
+    assert taken["walk"] == (17, 17 * 3 * 2)
+    films = [np.asarray(Image.open(out / "films" / f"{row['film']}.png")).astype(int) for row in rows[:5]]
+    for film in films[1:]:
+        assert np.abs(film[:, :64] - films[0][:, :64]).max() <= 2
+        assert np.abs(film[:, -64:] - films[0][:, -64:]).max() <= 2
+    assert done.stdout.count("DOES NOT HOLD") + done.stdout.count("holds.") == 2 * 5
+    assert done.stdout.count("fidelity") >= 2 * 3

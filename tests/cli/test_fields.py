@@ -9,7 +9,7 @@ import pytest
 from cyclopts import App, Parameter
 
 from segue.cli.fields import Flag, described, flags, verb
-from segue.cli.options import ModelChoice, Output, slug
+from segue.cli.options import ModelChoice, Output, Recording, slug
 from segue.errors import TaskError
 from segue.tasks.branching import Branching
 from segue.tasks.image import Image
@@ -98,7 +98,9 @@ def test_flag_arrives(place: str) -> None:
     assert default != expected
 
 
-@pytest.mark.parametrize("kind", [Image, Transition, Sampling, Branching, Area, Execution, ModelChoice, Output])
+@pytest.mark.parametrize(
+    "kind", [Image, Transition, Sampling, Branching, Area, Execution, ModelChoice, Output, Recording]
+)
 def test_every_field_is_explained(kind: type[Any]) -> None:
     assert described(kind).keys() == {field.name for field in fields(kind)}
     assert all(flag.help for flag in flags(kind, ()))

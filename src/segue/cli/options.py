@@ -119,6 +119,27 @@ class Drawing:
             raise TaskError(f"the tree is drawn as SVG: give a name such as {self.tree.stem or 'tree'}.svg")
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What is kept of a run besides its picture.
+
+    Args:
+        trajectory: file to write the latents of every step to, such as walk.safetensors, for a transition to take as a
+            key.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    trajectory: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.trajectory is not None and self.trajectory.suffix.lower() != ".safetensors":
+            raise TaskError(
+                f"a trajectory is written as safetensors: give a name such as {self.trajectory.stem or 'walk'}"
+                ".safetensors"
+            )
+
+
 def slug(text: str, most: int = 40) -> str:
     """A prompt as the name of a file: its letters and digits, in words joined by hyphens."""
     words = re.findall(r"\w+", re.sub(r":\d*\.?\d+\)", ")", text).lower())

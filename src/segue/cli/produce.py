@@ -102,7 +102,7 @@ def check(path: Path, job: Job, crf: int | None) -> None:
 
 
 def check_drawing(path: Path) -> None:
-    """Find out whether a drawing can be written.
+    """Find out whether a drawing, or another file beside the result, can be written.
 
     Raises:
         DiskError: if not.

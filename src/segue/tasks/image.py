@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from segue.tasks.record import Record, notes_on
-from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
+from segue.tasks.record import Record, lasting_name, notes_on
+from segue.tasks.sampling import Execution, Resolved, Sampling, checked_prompt, checked_seeds
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segue.diffusion.schedule import Schedule
     from segue.media.clip import Clip
     from segue.models.bundle import LatentDiffusion
+    from segue.models.recorded import Recorded
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,21 @@ class Image:
         execution: Execution | None = None,
         progress: Progress = silent,
         plan: NoPlan | None = None,
+        trajectory: Path | None = None,
     ) -> Clip:
         """A clip of one frame.
+
+        Args:
+            model: makes the picture.
+            execution: batches and threads.
+            progress: told of every step.
+            plan: of a picture that was made before; there is nothing in it.
+            trajectory: a safetensors file to write the latents of every step to, which a transition can take as a key.
 
         Raises:
             TaskError: if the task does not fit the model.
             ScheduleError: for a solver or a number of steps that the model cannot take.
+            DiskError: if the file of the trajectory cannot be written.
         """
         from segue.diffusion.guidance import classifier_free
         from segue.diffusion.loop import denoise
@@ -79,14 +94,36 @@ class Image:
             texts = ready.text([self.prompt, self.negative])
             cond = classifier_free(texts[[0]], texts[[1]], float(settings.guidance_scale[0]))
             start = from_seeds([self.seed], [ANY_KEY], schedule, settings.latent_shape(ready), ready.device)
-            state = start
+            state, passed = start, list["Tensor"]()
             solver = find_solver(settings.solver).solver
             kick = NamedNoise(self.seed)
             for state in denoise(ready.denoiser, start, schedule, cond, solver=solver, kick=kick):
                 progress("denoising", int(state.step[0]), len(schedule))
+                if trajectory is not None:
+                    passed.append(state.x[0].cpu())
+            if trajectory is not None:
+                self._recorded(model, settings, schedule, passed).save(trajectory)
             resolved = replace(self, sampling=settings.pinned())
             record = Record.of(self.name, resolved, plan or NoPlan(), model, execution, {}, notes=self.notes(model))
         frames = DecodedFrames(
             {0: state.x[0]}, {0: 0.0}, (Shot(0, 0),), Developer(model.codec), threads=execution.pinned().threads
         )
         return Clip(frames, fps=1, provenance=Provenance(record.to_dict()))
+
+    def _recorded(
+        self, model: LatentDiffusion, settings: Resolved, schedule: Schedule, latents: Sequence[Tensor]
+    ) -> Recorded:
+        import torch
+
+        from segue.models.recorded import Origin, Recorded, levels
+
+        origin = Origin(
+            lasting_name(model),
+            model.fingerprint,
+            settings.solver,
+            self.prompt,
+            self.negative,
+            float(settings.guidance_scale[0]),
+            self.seed,
+        )
+        return Recorded(torch.stack(list(latents)), *levels(schedule), origin)

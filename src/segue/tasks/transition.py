@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segue.errors import TaskError
 from segue.tasks.branching import Branching
-from segue.tasks.key_pictures import key_pictures
+from segue.tasks.key_pictures import KeyPicture, key_pictures
 from segue.tasks.likeness import Likeness
 from segue.tasks.masks import Area
 from segue.tasks.pace import Pace
@@ -40,7 +40,8 @@ class Transition:
         likeness: what keys take from the first of them, and how branches are mixed.
         pace: easing, loops and sound.
         key_image: pictures that are keys as they are, each KEY=FILE or KEY=VIDEO@SECONDS, such as first=photo.jpg,
-            where KEY counts the prompts from 1, or is first or last.
+            where KEY counts the prompts from 1, or is first or last. A FILE.safetensors is a trajectory, which
+            `segue image --trajectory` has written: the key is the run that it holds.
         area: where the film changes, and when each region does.
         weights: points that the film passes in place of the pictures of single prompts, each a weight for every
             prompt: "1,0,0; 1,1,1; 0,0,1" goes from the first to the third by way of a mix of all three.
@@ -154,7 +155,11 @@ class Transition:
         """What is good to know before it is run, a line each; the record of the result has the same."""
         size = self.sampling.resolve(model, len(self.prompts)).size
         given = key_pictures(self.key_image, len(self.prompts))
-        said = (*(picture.note(size) for picture in given.values()), *self.area.notes(size))
+        files = (
+            file.note(size) if isinstance(file, KeyPicture) else file.note(self.prompts[key])
+            for key, file in given.items()
+        )
+        said = (*files, *self.area.notes(size))
         return (*notes_on([prompt for prompt in self.prompts if prompt], model), *(note for note in said if note))
 
     def run(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
+from segue.models.recorded import Origin
 from segue.tasks.frames import Developer
-from segue.tasks.key_pictures import KeyPicture, key_pictures, unchanged
+from segue.tasks.key_pictures import KeyPicture, KeyTrajectory, key_pictures, unchanged
 from segue.tasks.masks import Kept, shown_to
+from segue.tasks.record import lasting_name
 from segue.tasks.sampling import Execution, Resolved
 from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan
@@ -69,7 +71,7 @@ class Setting:
         changes = self._changes(settings.size)
         schedule = model.schedule(settings.steps, settings.size, solver=settings.solver)
         told, solver, route = self._keys(settings.size, changes), find_solver(settings.solver).solver, task.route
-        given = self._given(schedule, told)
+        given, followed = self._given(schedule, told)
         parts = Grower(
             denoiser=model.denoiser,
             schedule=schedule,
@@ -79,20 +81,21 @@ class Setting:
             device=model.device,
             batch=self._rows_at_once(),
             from_first=task.tree.feed("first_crossfeed"),
-            givens=Givens(given, model.denoiser, schedule, solver, told) if given else None,
+            givens=Givens(given, model.denoiser, schedule, solver, told, followed) if given else None,
             alignment=alignment,
             # An inpainting model keeps the outside by itself: it is shown the picture.
             mask=None if changes is None or model.inpaints else pooled(changes, model.codec.scale),
         )
         keys = self._on_film(told.along(route))
         places = {place: given[key] for place, key in route.corners.items() if key in given}
+        taken = frozenset(place for place, key in route.corners.items() if key in followed)
         forks = {place: planner.first(float(place)) for place in route.blends}
         grower = replace(
             parts,
             trajectories={},
             keys=keys,
             from_parents=task.tree.feed("crossfeed"),
-            givens=Givens(places, model.denoiser, schedule, solver, keys) if places else None,
+            givens=Givens(places, model.denoiser, schedule, solver, keys, taken) if places else None,
             blends=Blends(parts, route, forks, alignment.mix) if forks else None,
             whole=task.tree.ghosting is not None,
             same=route.same,
@@ -109,8 +112,8 @@ class Setting:
         seconds = self.task.seconds / (2 if self.task.pace.loop == "pingpong" else 1)
         return lambda position: track.at(position / last * seconds)
 
-    def pictures(self) -> dict[int, KeyPicture]:
-        """The keys that are given, by number."""
+    def pictures(self) -> dict[int, KeyPicture | KeyTrajectory]:
+        """The files that keys are given by, by the number of the prompt."""
         return key_pictures(self.task.key_image, len(self.task.prompts))
 
     def _rows_at_once(self) -> int:
@@ -136,7 +139,7 @@ class Setting:
         # All texts are encoded together: rows can be mixed only if they have one length.
         texts = model.text([*self.task.prompts, *self.task.negative])
         first = self.pictures().get(0) if route.corner(0) == 0 else None
-        texts = shown_to(model, texts, first.load(size) if first else None, changes)
+        texts = shown_to(model, texts, first.load(size) if isinstance(first, KeyPicture) else None, changes)
         positive, negative = texts[range(count)], texts[range(count, 2 * count)]
         given = self.task.sampling.guidance_scale
         if isinstance(given[0], str):
@@ -152,18 +155,41 @@ class Setting:
         scales = self.along(given) if isinstance(given, str) else keys.guidance_scale
         return replace(keys, guidance_scale=scales, damper=self.along(damper) if isinstance(damper, str) else damper)
 
-    def _given(self, schedule: Schedule, keys: Keys) -> dict[int, Trajectory]:
-        """The trajectories of the keys that are pictures; the film is told what it needs to show these as they are."""
-        model, pictures = self.model, self.pictures()
+    def _given(self, schedule: Schedule, keys: Keys) -> tuple[dict[int, Trajectory], frozenset[int]]:
+        """The trajectories of keys that are files, and which of them the model takes by itself."""
+        files = self.pictures()
         if self.plan is not None:
-            unchanged(pictures, self.plan.pictures)
-        trajectories: dict[int, Trajectory] = {}
-        for key, picture in sorted(pictures.items()):
-            shown = picture.load(self.settings.size)
-            x0 = model.codec.encode(shown[None].to(model.device)).float()
-            trajectories[key] = inverted(x0[0], model.denoiser, schedule, keys, key)
-            self.progress("inverting pictures", len(trajectories), len(pictures))
-            lost = shown - model.codec.decode(x0).float().cpu()[0]
-            for place in (place for place, corner in self.task.route.corners.items() if corner == key):
-                self.developer.given[place], self.developer.lost[place] = shown, lost
-        return trajectories
+            unchanged(files, self.plan.pictures)
+        trajectories, followed = dict[int, Trajectory](), set[int]()
+        for key, file in sorted(files.items()):
+            if isinstance(file, KeyPicture):
+                trajectories[key] = self._inverted(key, file, schedule, keys)
+                self.progress("inverting pictures", len(trajectories), len(files))
+                continue
+            told = self._origin(key, keys)
+            run = file.load(told, schedule, self.settings.latent_shape(self.model))
+            trajectories[key] = Trajectory(dict(enumerate(run.latents.to(self.model.device))))
+            if replace(run.origin, model=told.model) == told:
+                followed.add(key)
+        return trajectories, frozenset(followed)
+
+    def _inverted(self, key: int, picture: KeyPicture, schedule: Schedule, keys: Keys) -> Trajectory:
+        """The trajectory of a picture; the developer is told what it needs to show it as it is."""
+        model, shown = self.model, picture.load(self.settings.size)
+        x0 = model.codec.encode(shown[None].to(model.device)).float()
+        lost = shown - model.codec.decode(x0).float().cpu()[0]
+        for place in (place for place, corner in self.task.route.corners.items() if corner == key):
+            self.developer.given[place], self.developer.lost[place] = shown, lost
+        return inverted(x0[0], model.denoiser, schedule, keys, key)
+
+    def _origin(self, key: int, keys: Keys) -> Origin:
+        """What a run of a key is of."""
+        return Origin(
+            lasting_name(self.model),
+            self.model.fingerprint,
+            self.settings.solver,
+            self.task.prompts[key],
+            self.task.negative[key],
+            float(keys.guidance_at([float(key)])),
+            self.task.seeds[key],
+        )

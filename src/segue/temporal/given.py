@@ -128,6 +128,7 @@ class Givens:
         schedule: its noise levels.
         solver: how rows step.
         keys: what the model is told.
+        followed: those that the model takes by itself, which need no corrections.
     """
 
     trajectories: Mapping[int, Trajectory]
@@ -135,6 +136,7 @@ class Givens:
     schedule: Schedule
     solver: Solver
     keys: Keys
+    followed: frozenset[int] = frozenset()
     known: dict[tuple[int, int], dict[int, Tensor]] = field(default_factory=dict[tuple[int, int], dict[int, "Tensor"]])
 
     def homing(self, rows: Sequence[RowId], positions: Sequence[float], first: int) -> Homing:
@@ -143,7 +145,8 @@ class Givens:
         for row, position in zip(rows, positions, strict=True):
             left, share = self.keys.place(position)
             sides = [(left, 1 - share), (left + 1, share)]
-            near = [(key, weight**FALLOFF) for key, weight in sides if key in self.trajectories and weight > 0]
+            wrong = self.trajectories.keys() - self.followed
+            near = [(key, weight**FALLOFF) for key, weight in sides if key in wrong and weight > 0]
             if near:
                 errors = tuple(self._errors(key, first) for key, _ in near)
                 homes[row] = Home(errors, tuple(weight for _, weight in near))
