@@ -125,7 +125,7 @@ class Transition:
         """Whether a curve has times in beats."""
         from segue.temporal.curve import Curve
 
-        values = (*self.sampling.guidance_scale, self.tree.depth, self.tree.damper)
+        values = (*self.sampling.guidance_scale, *self.tree.curves)
         return any(knot.unit == "b" for value in values for knot in Curve.of(value).knots)
 
     @property

@@ -80,7 +80,7 @@ class Setting:
             shape=settings.latent_shape(model),
             device=model.device,
             batch=self._rows_at_once(),
-            from_first=task.tree.feed("first_crossfeed"),
+            from_first=task.tree.feed("first_crossfeed", lambda value: self._at_prompts(self.along(value))),
             givens=Givens(given, model.denoiser, schedule, solver, told, followed) if given else None,
             alignment=alignment,
             # An inpainting model keeps the outside by itself: it is shown the picture.
@@ -94,7 +94,8 @@ class Setting:
             parts,
             trajectories={},
             keys=keys,
-            from_parents=task.tree.feed("crossfeed"),
+            from_parents=task.tree.feed("crossfeed", self.along),
+            from_first=task.tree.feed("first_crossfeed", self.along),
             givens=Givens(places, model.denoiser, schedule, solver, keys, taken) if places else None,
             blends=Blends(parts, route, forks, alignment.mix) if forks else None,
             whole=task.tree.ghosting is not None,
@@ -111,6 +112,10 @@ class Setting:
         track, last = Curve.of(value).on(self.clock), len(self.task.route) - 1
         seconds = self.task.seconds / (2 if self.task.pace.loop == "pingpong" else 1)
         return lambda position: track.at(position / last * seconds)
+
+    def _at_prompts(self, along: Along) -> Along:
+        """The same, told the number of a prompt instead of a position: where the film comes nearest to it."""
+        return lambda key: along(self.task.route.nearest(round(key)))
 
     def pictures(self) -> dict[int, KeyPicture | KeyTrajectory]:
         """The files that keys are given by, by the number of the prompt."""
@@ -143,8 +148,7 @@ class Setting:
         positive, negative = texts[range(count)], texts[range(count, 2 * count)]
         given = self.task.sampling.guidance_scale
         if isinstance(given[0], str):
-            scale = self.along(given[0])
-            scales = tuple(scale(route.nearest(key)) for key in range(count))
+            scales = tuple(map(self._at_prompts(self.along(given[0])), map(float, range(count))))
         else:
             scales = tuple(map(float, given))
         return Keys(positive, negative, scales, self.task.seeds)
