@@ -19,12 +19,13 @@ from cli.conftest import SHORT, Run
 from models.ldm_layout import to_ldm
 from models.tiny import write_model
 from segue.cli import machine
-from segue.cli.fields import flags
+from segue.cli.fields import flags, summary
 from segue.cli.main import VERBS
 from segue.cli.options import ModelChoice, Output
 from segue.media import read
+from segue.tasks.branching import Branching
 from segue.tasks.image import Image
-from segue.tasks.sampling import Execution
+from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 
 
@@ -104,6 +105,14 @@ def test_help_lists_every_field(name: str, kinds: list[type[Any]], run: Run) -> 
     for flag in (flag for kind in kinds for flag in flags(kind, ())):
         shown = flag.name.upper() if flag.is_positional else f"--{flag.name.replace('_', '-')} "
         assert shown in answer.out
+
+
+def test_help_shows_what_belongs_together(run: Run) -> None:
+    """Each dataclass has a part of its own, the task's before those of model and machine."""
+    parts = [summary(kind) for kind in (Transition, Sampling, Branching, ModelChoice, Execution, Output)]
+    found = [line for line in run("transition", "--help").out.splitlines() if line.startswith("╭")]
+    places = [next(i for i, line in enumerate(found) if part in line) for part in parts]
+    assert places == sorted(places)
 
 
 def test_help_lists_every_verb(run: Run) -> None:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 from segue.errors import TaskError
 
@@ -20,6 +20,9 @@ SHORTER = {"seeds": "seed", "guidance_scale": "guidance"}
 ALIASES = {"output": "-o", "model": "-m"}
 RUNS = {"branches", "at"}
 """Lists that are given in one go, `--at 0 3 6 9`; others by repeating their flag, once per key."""
+
+FROM_FILE = "Settings from a file"
+"""The part of the help for what is no field."""
 
 POSITIONAL, VAR_POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -35,6 +38,7 @@ class Flag:
         hint: its type, as the dataclass states it.
         default: of the field; MISSING if it must be given.
         help: what its docstring says.
+        about: what the dataclass is about that it is a field of, in a sentence.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Flag:
     hint: Any
     default: Any
     help: str
+    about: str
 
     @property
     def is_positional(self) -> bool:
@@ -53,13 +58,17 @@ class Flag:
         """Whether it is all that is given without a name."""
         return self.is_positional and get_origin(self.hint) is tuple
 
-    def parameter(self) -> inspect.Parameter:
-        """As a parameter of a function that cyclopts reads. What must be given is optional here: the task misses it."""
+    def parameter(self, panel: Group | None = None) -> inspect.Parameter:
+        """As a parameter of a function that cyclopts reads. What must be given is optional here: the task misses it.
+
+        panel: the part of the help that it is shown in, unless it goes without a name.
+        """
         about = Parameter(help=self.help, negative=(), alias=ALIASES.get(self.name))
         if self.is_list:
             return inspect.Parameter(self.name, VAR_POSITIONAL, annotation=Annotated[get_args(self.hint)[0], about])
         if self.is_positional:
             return inspect.Parameter(self.name, POSITIONAL, default=None, annotation=Annotated[self.hint | None, about])
+        about = Parameter.combine(about, Parameter(group=panel))
         if self.hint == tuple[int, int] | None:
             about = Parameter.combine(about, Parameter(converter=_size, n_tokens=1, metavar="WxH"))
         elif self.name in RUNS:
@@ -74,7 +83,7 @@ class Flag:
 
 def flags(kind: type[Any], place: tuple[str, ...]) -> list[Flag]:
     """One flag per field of a dataclass, and of the dataclasses in it."""
-    hints, helps = get_type_hints(kind), described(kind)
+    hints, helps, about = get_type_hints(kind), described(kind), summary(kind)
     found: list[Flag] = []
     for item in fields(kind):
         hint, here = hints[item.name], (*place, item.name)
@@ -82,8 +91,13 @@ def flags(kind: type[Any], place: tuple[str, ...]) -> list[Flag]:
             found += flags(hint, here)
         else:
             name = SHORTER.get(item.name, item.name)
-            found.append(Flag(name, here, hint, _default(item), helps[item.name]))
+            found.append(Flag(name, here, hint, _default(item), helps[item.name], about))
     return found
+
+
+def summary(kind: type[Any]) -> str:
+    """The first sentence of a dataclass's docstring, or its first half, without the stop."""
+    return re.split(r"[.;]", inspect.getdoc(kind) or "", maxsplit=1)[0]
 
 
 def described(kind: type[Any]) -> dict[str, str]:
@@ -109,9 +123,11 @@ def verb(function: Callable[..., int]) -> Callable[..., int]:
     by_name = {flag.name: flag for flag in every}
     if len(by_name) < len(every):
         raise ValueError(f"two fields of {function.__name__} share a flag")
-    parameters = [flag.parameter() for flag in sorted(every, key=lambda flag: not flag.is_positional)]
+    titles = dict.fromkeys([*(flag.about for flag in every), FROM_FILE])
+    panels = {title: Group(title, sort_key=number) for number, title in enumerate(titles)}
+    parameters = [flag.parameter(panels[flag.about]) for flag in sorted(every, key=lambda flag: not flag.is_positional)]
     if "task" in kinds:
-        about = Parameter(help="a TOML file of the same fields; flags win over it")
+        about = Parameter(help="a TOML file of the same fields; flags win over it", group=panels[FROM_FILE])
         parameters.append(inspect.Parameter("config", KEYWORD, default=None, annotation=Annotated[Path | None, about]))
     positional = [flag for flag in every if flag.is_positional]
     if len(positional) > 1:
