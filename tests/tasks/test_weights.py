@@ -98,6 +98,7 @@ def test_loops_have_no_seam(model: LatentDiffusion, loop: Any) -> None:
         {"pace": Pace(loop="loop")},
         {"tree": Branching(branches=(2, 3, 5), at=(0, 3, 6))},
         {"tree": Branching(depth="0s:0.2, 1s:0.6", damper=0.7)},
+        {"tree": Branching(depth="auto")},
         {"tree": Branching(crossfeed=(0.4, 0.6, 0.9), first_crossfeed=(0.3, 0.6, 0.9))},
         {"tree": Branching(ghosting=0.01, smoothness=0.03)},
         {"likeness": Likeness(shared_noise=0.5, shared_statistics=0.5, mix="linear")},
