@@ -71,6 +71,9 @@ class Flag:
         about = Parameter.combine(about, Parameter(group=panel))
         if self.hint == tuple[int, int] | None:
             about = Parameter.combine(about, Parameter(converter=_size, n_tokens=1, metavar="WxH"))
+        elif str in get_args(self.hint) and tuple in map(get_origin, get_args(self.hint)):
+            # Lists that have a spelling are typed in it.
+            about = Parameter.combine(about, Parameter(converter=_text, n_tokens=1, metavar="STR"))
         elif self.name in RUNS:
             about = Parameter.combine(about, Parameter(consume_multiple=True))
         about = Parameter.combine(about, Parameter(show_default=_shown(self.default)))
@@ -212,6 +215,10 @@ def _shown(default: Any) -> bool | Callable[[Any], str]:
     if default in (None, (), ("",), "", False):
         return False
     return (lambda _: " ".join(str(part) for part in default)) if isinstance(default, tuple) else True
+
+
+def _text(_: Any, tokens: list[Token]) -> str:
+    return tokens[0].value
 
 
 def _size(_: Any, tokens: list[Token]) -> tuple[int, int]:
