@@ -71,7 +71,7 @@ class Flag:
         about = Parameter.combine(about, Parameter(group=panel))
         if self.hint == tuple[int, int] | None:
             about = Parameter.combine(about, Parameter(converter=_size, n_tokens=1, metavar="WxH"))
-        elif str in get_args(self.hint) and tuple in map(get_origin, get_args(self.hint)):
+        elif str in get_args(self.hint) and any(get_origin(part) is tuple for part in get_args(self.hint)):
             # Lists that have a spelling are typed in it.
             about = Parameter.combine(about, Parameter(converter=_text, n_tokens=1, metavar="STR"))
         elif self.name in RUNS:
