@@ -7,6 +7,8 @@ Nine pictures at even places between two keys all fork at one depth, from the ke
 (in widths of the picture, summed over the film), the mean ghosting of the in-betweens (`evaluation/ghosting`), and
 their novelty: what is left of an in-between when the nearest pixel mix of the two keys is taken away, as a share of the
 distance between the keys. The plot shows means over pairs with 95 % intervals, each curve as a share of its highest.
+"auto" is the depth that previews choose for each pair, as `--depth auto` does; it is compared with the usual depth,
+pair by pair.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +27,21 @@ import torch
 import segue
 from segue.diffusion.solvers import find_solver
 from segue.evaluation.ghosting import exposures
+from segue.evaluation.intervals import mean_interval
 from segue.evaluation.movement import movement
 from segue.media.clip import TensorFrames, to_uint8
 from segue.models.bundle import LatentDiffusion
+from segue.models.denoiser import Tally
 from segue.models.perceptual import LatentDistance
+from segue.tasks.branching import AUTO, MOTION, USUAL_DEPTH
+from segue.tasks.depths import DepthChoice
+from segue.tasks.frames import Developer
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.plan import Fixed, Level
 from segue.temporal.ruler import Ruler
 from segue.temporal.tree import Tree
+from segue.types import silent
 
 PAIRS = [
     ("a lion", "a tiger"), ("a red apple", "a lemon"), ("the sun", "a crescent moon"), ("a red car", "a bus"),
@@ -43,19 +53,38 @@ FRAMES = 9
 CURVES = {"motion": "#c0392b", "ghosting": "#2c3e50", "novelty": "#27ae60"}
 
 
-def film(model: LatentDiffusion, pair: tuple[str, str], depth: float, steps: int) -> torch.Tensor:
-    """The two keys and what lies between them, all forked at one depth, as pictures."""
+@dataclass(frozen=True)
+class Film:
+    """The two keys and what lies between them, all forked at one depth, as pictures; and what the depth was."""
+
+    frames: torch.Tensor
+    depth: float
+    preview_rows: int = 0
+
+
+def film(model: LatentDiffusion, pair: tuple[str, str], depth: float | str, steps: int) -> Film:
+    """A film at a depth, or at the one that previews choose."""
     texts = model.text([*pair, "", ""])
     scale, size = model.defaults.guidance_scale, model.defaults.size
     shape = (model.codec.channels, size[1] // model.codec.scale, size[0] // model.codec.scale)
     keys = Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), (1, 2))
     solver = find_solver(model.defaults.solver).solver
-    grower = Grower(model.denoiser, model.schedule(steps, size), solver, keys, shape, model.device, batch=8)
+    tally = Tally(timed=False)
+    denoiser = tally.watching(model.denoiser)
+    grower = Grower(denoiser, model.schedule(steps, size), solver, keys, shape, model.device, batch=8)
+    rows = 0
+    if isinstance(depth, str):
+        for _ in grower.run(Tree.of_keys(2), range(2), frozenset(range(1, steps))):
+            pass
+        choice = DepthChoice(grower, Developer(model.codec), 8, MOTION, tally, silent)
+        (depth,) = choice()
+        rows = choice.rows
     planner = Fixed((Level(0, 2), Level(min(max(1, round(depth * steps)), steps - 1), FRAMES)), steps)
     tree = Tree.of_keys(2)
     for grown in grow(grower, planner, Ruler(LatentDistance()), time.monotonic()):
         tree = grown.tree
-    return model.codec.decode(torch.stack([grower.final(name) for name in tree.frames()])).float().cpu()
+    frames = model.codec.decode(torch.stack([grower.final(name) for name in tree.frames()])).float().cpu()
+    return Film(frames, depth, rows)
 
 
 def novelty(frames: torch.Tensor) -> float:
@@ -85,6 +114,7 @@ def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-family="sans-serif" font-size="12">'
     ]
     parts.append(f'<rect width="{wide}" height="{high}" fill="white"/>')
+    rows = [row for row in rows if row["depth"] != AUTO]
     depths = sorted({float(str(row["depth"])) for row in rows})
 
     def at(depth: float, value: float) -> tuple[float, float]:
@@ -109,6 +139,16 @@ def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
     path.write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
 
 
+def compare(rows: Sequence[dict[str, Any]]) -> None:
+    """Print what previews chose, and how it differs from the usual depth, with 95 % intervals over pairs."""
+    auto, usual = ({tuple(row["pair"]): row for row in rows if row["depth"] == depth} for depth in (AUTO, USUAL_DEPTH))
+    pairs = [pair for pair in PAIRS if pair in auto and pair in usual]
+    print(json.dumps({"chosen": [auto[pair]["chosen"] for pair in pairs]}))
+    for name in CURVES:
+        change = mean_interval([auto[pair][name] - usual[pair][name] for pair in pairs])
+        print(f"{name}: auto - {USUAL_DEPTH:g} = {change.value:+.4f} ± {change.half:.4f}")
+
+
 def main() -> None:
     """Measure what is not measured yet, print the means, and draw them if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,15 +164,19 @@ def main() -> None:
     done = {(tuple(row["pair"]), row["depth"]) for row in rows}
     model = segue.load(given.model)
     for pair in PAIRS[: given.pairs]:
-        for depth in DEPTHS:
+        for depth in (*DEPTHS, AUTO):
             if (pair, depth) not in done:
                 with torch.no_grad():
-                    rows.append({"pair": pair, "depth": depth, **measured(film(model, pair, depth, given.steps))})
+                    made = film(model, pair, depth, given.steps)
+                    rows.append({"pair": pair, "depth": depth, **measured(made.frames)})
+                if depth == AUTO:
+                    rows[-1] |= {"chosen": made.depth, "preview_rows": made.preview_rows}
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
-    for depth in DEPTHS:
+    for depth in (*DEPTHS, AUTO):
         means = {name: np.mean([row[name] for row in rows if row["depth"] == depth]) for name in CURVES}
         print(json.dumps({"depth": depth, **{name: round(float(mean), 4) for name, mean in means.items()}}))
+    compare(rows)
     if given.plot is not None:
         plot(rows, given.plot)
 
