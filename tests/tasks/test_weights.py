@@ -132,6 +132,19 @@ def test_a_photograph_may_be_one_of_the_keys(model: LatentDiffusion, tmp_path: P
     assert float((inner[10] - plain[10]).abs().max()) > 0.01
 
 
+@pytest.mark.parametrize("between", ["", "1,1,1; "])
+def test_a_point_may_come_again(model: LatentDiffusion, tmp_path: Path, between: str) -> None:
+    noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    photo = TensorFrames.rounded(noise)[0:1][0]
+    path = tmp_path / "photo.png"
+    Pillow.fromarray((photo * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
+    weights = f"1,0,0; 0,1,0; {between}1,0,0; 0,0,1"
+    film = pixels(replace(PLAIN, weights=weights, key_image=(f"first={path}",)).run(model))
+    shown = [bool(torch.equal(frame, photo)) for frame in film]
+    assert shown[0]
+    assert sum(shown) == 2
+
+
 def test_the_drawing_names_every_point(model: LatentDiffusion, tmp_path: Path) -> None:
     for pace in (Pace(), Pace(loop="loop")):
         draw_tree(replace(WAY, pace=pace).run(model), tmp_path / "tree.svg")
