@@ -17,6 +17,7 @@ from segue.errors import TrainingError
 from segue.training.captions import COLOUR_WORDS, Concept, Look, placed
 from segue.training.corpus import CONCEPTS, ConceptList, CorpusConfig, build, chosen, draw, styles_of
 from segue.training.pictures import (
+    CANONICAL,
     GROUNDS,
     HUES,
     Placement,
@@ -89,7 +90,8 @@ def test_a_bare_noun_means_one_concept(corpus: Path) -> None:
 def test_weights_follow_the_recipe(corpus: Path) -> None:
     config = CorpusConfig()
     stars = [entry for entry in manifest(corpus) if entry["concept"] == "⭐"]
-    moved = sum(e["weight"] for e in stars if e["placement"]["scale"] != 0.9 and e["style"] == "3d")
+    canonical = dataclasses.asdict(CANONICAL)
+    moved = sum(e["weight"] for e in stars if e["placement"] != canonical and e["style"] == "3d")
     styled = sum(entry["weight"] for entry in stars if entry["style"] != "3d")
     assert sum(entry["weight"] for entry in stars) == pytest.approx(1.0)
     assert moved == pytest.approx(config.weight_moved)
@@ -135,8 +137,9 @@ def test_objects_stay_whole_and_as_they_were_where_asked(corpus: Path) -> None:
         (Placement(), ("", [])),
         (Placement(0.5, -0.2, -0.2), ("small", ["in the top left corner"])),
         (Placement(0.5, 0.2, 0.0), ("small", ["on the right"])),
-        (Placement(0.7, 0.0, 0.12, 20.0), ("", ["tilted to the left", "at the bottom"])),
-        (Placement(0.7, 0.0, 0.0, -20.0), ("", ["tilted to the right"])),
+        (Placement(0.7, 0.0, 0.19, 30.0), ("", ["tilted to the left", "at the bottom"])),
+        (Placement(0.7, 0.0, 0.0, -30.0), ("", ["tilted to the right"])),
+        (Placement(0.7, 0.125, 0.0, 15.0), ("", [])),
         (Placement(1.0, 0.0, 0.0, 180.0), ("big", ["upside down"])),
     ],
 )

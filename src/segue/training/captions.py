@@ -132,10 +132,10 @@ def placed(placement: Placement) -> tuple[str, list[str]]:
     said: list[str] = []
     if abs(placement.angle) > 150:
         said.append("upside down")
-    elif abs(placement.angle) > 10:
+    elif abs(placement.angle) > 20:
         said.append(f"tilted to the {'left' if placement.angle > 0 else 'right'}")
-    side = "left" if placement.dx < -0.09 else "right" if placement.dx > 0.09 else ""
-    level = "top" if placement.dy < -0.09 else "bottom" if placement.dy > 0.09 else ""
+    side = "left" if placement.dx < -0.15 else "right" if placement.dx > 0.15 else ""
+    level = "top" if placement.dy < -0.15 else "bottom" if placement.dy > 0.15 else ""
     if side and level:
         said.append(f"in the {level} {side} corner")
     elif side:

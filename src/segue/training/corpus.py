@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -51,6 +52,19 @@ COLOURED = tuple(word for word in GROUNDS if word != "white")
 MIRRORED = 0.25
 """Share of the pictures of things that are not alike on both sides."""
 
+FREER = 3
+"""How much oftener things are shown in other colours of which none is usual, so that the seed chooses among them."""
+
+GRID = 1 / 16
+"""Steps in which objects are shifted, as a share of the picture: whole cells of the latents of a codec that makes
+pictures of 128 pixels or more 8 times smaller. Shifted by whole cells, an object looks the same to a network of
+convolutions, so that what it learns in one place it knows in all."""
+
+MILD = ((0.72, 0.0), (0.72, 0.0), (0.8, 15.0), (0.9, 15.0))
+WILD = (*((0.5, 0.0),) * 4, (1.0, 0.0), *((1.0, 30.0),) * 3, (0.9, 180.0))
+"""Sides, as shares of the picture, and turns, in degrees either way, drawn with equal chances. Few, since a small network
+learns poses one by one: of continuous ones, it drew blobs."""
+
 CONCEPTS = Path(__file__).with_name("concepts.toml")
 
 
@@ -65,17 +79,17 @@ class CorpusConfig:
     which: Literal["listed", "published", "unseen"] = "listed"
     size: Annotated[int, Field(ge=8)] = 128
     seed: Natural = 7
-    moved: Count = 36  # shifted, scaled, turned, perhaps mirrored variants of a concept in its own colour
-    moved_colours: Natural = 2  # the same for each recolour
-    wild: Share = 0.25  # the share of those that are moved so far that captions say it
+    moved: Count = 64  # shifted, scaled, turned, perhaps mirrored variants of a concept in its own colour
+    moved_colours: Natural = 4  # the same for each recolour
+    wild: Share = 0.35  # the share of those that are moved so far that captions say it
     styled: Annotated[int, Field(ge=4)] = 8  # pictures of a concept in each drawn style
     captions: Count = 24  # kept for each picture
     weight_listed: Rate = 1.0  # how much oftener listed concepts are drawn than others, where there are others
-    weight_plain: Amount = 0.12  # its own colour, in the middle, on white
-    weight_ground: Amount = 0.18  # its own colour, in the middle, on a coloured ground
-    weight_colour: Amount = 0.20  # recoloured, in the middle
-    weight_moved: Amount = 0.32  # anywhere else
-    weight_styled: Amount = 0.18  # flat, gradient, line art
+    weight_plain: Amount = 0.06  # its own colour, in the middle, on white
+    weight_ground: Amount = 0.08  # its own colour, in the middle, on a coloured ground
+    weight_colour: Amount = 0.10  # recoloured, in the middle
+    weight_moved: Amount = 0.60  # anywhere else
+    weight_styled: Amount = 0.16  # flat, gradient, line art
 
 
 @dataclass(frozen=True)
@@ -167,9 +181,10 @@ def variants(
         weight = config.weight_colour / len(colours)
         yield Look(colour, placement=faced(rng, concept)), weight * 0.5
         yield Look(colour, _ground(rng), placement=faced(rng, concept)), weight * 0.5
-    shown = [own] * config.moved + [c for c in colours for _ in range(config.moved_colours)]
+    each = config.moved_colours * (FREER if concept.free else 1)
+    shown = [own] * config.moved + [c for c in colours for _ in range(each)]
     for i, colour in enumerate(shown):
-        word = "white" if i % 2 == 0 else _ground(rng)
+        word = "white" if i % 5 < 2 else _ground(rng)
         placement = moved(rng, concept, wild=i % 12 < 12 * config.wild)
         yield Look(colour, word, placement=placement), config.weight_moved / len(shown)
     for style in styles:
@@ -198,17 +213,14 @@ def _ground(rng: np.random.Generator) -> str:
 def moved(rng: np.random.Generator, concept: Concept, *, wild: bool) -> Placement:
     """A change of place, size and turn that keeps the object whole inside the picture.
 
-    A wild one has a name (small, in a corner, upside down ...); a mild one is what the seed chooses among when the
-    prompt says nothing.
+    A wild one has a name (small, in a corner, upside down ...); a mild one has none, so that the seed chooses.
     """
-    angle = 0.0
-    if concept.turn and (chance := rng.random()) < 0.6:
-        angle = float(rng.uniform(12, 35) * rng.choice([-1, 1])) if wild else float(rng.uniform(-18, 18))
-        angle = 180.0 if wild and chance < 0.06 else angle
-    scale = float(rng.uniform(0.5, 1.0) if wild else rng.uniform(0.72, 1.0)) / turned_side(angle)
-    room = 0.5 - scale / 2 * turned_side(angle)
-    dx, dy = (float(v) for v in rng.uniform(-room, room, 2))
-    return Placement(round(scale, 3), round(dx, 3), round(dy, 3), round(angle, 1), _mirrored(rng, concept))
+    poses = [pose for pose in (WILD if wild else MILD) if concept.turn or not pose[1]]
+    side, turn = poses[rng.integers(len(poses))]
+    angle = turn * float(rng.choice([-1, 1])) + 0.0  # the sum has no negative zero
+    cells = math.floor((1 - side) / 2 / GRID)
+    dx, dy = (float(GRID * cell) for cell in rng.integers(-cells, cells + 1, 2))
+    return Placement(round(side / turned_side(angle), 3), dx, dy, angle, _mirrored(rng, concept))
 
 
 def draw(picture: Picture, concept: Concept, look: Look, size: int) -> Picture:
