@@ -287,7 +287,7 @@ def drawn_at(grower: Grower, tree: Tree, places: Sequence[float]) -> Tree:
     return tree
 
 
-PROBES, DEPTH = 23, 0.6
+PROBES, DEPTH = 23, 0.5
 """Branches that measured gaps place, and where the first forks: chosen on other pairs than those that are measured."""
 
 
