@@ -62,8 +62,8 @@ convolutions, so that what it learns in one place it knows in all."""
 
 MILD = ((0.72, 0.0), (0.72, 0.0), (0.8, 15.0), (0.9, 15.0))
 WILD = (*((0.5, 0.0),) * 4, (1.0, 0.0), *((1.0, 30.0),) * 3, (0.9, 180.0))
-"""Sides, as shares of the picture, and turns, in degrees either way, drawn with equal chances. Few, since a small network
-learns poses one by one: of continuous ones, it drew blobs."""
+"""Sides, as shares of the picture, and turns, in degrees either way, drawn with equal chances. Few, since a small
+network learns poses one by one: of continuous ones, it drew blobs."""
 
 CONCEPTS = Path(__file__).with_name("concepts.toml")
 
