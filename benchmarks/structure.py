@@ -118,8 +118,8 @@ class Film:
     seconds: float
 
 
-def film(model: LatentDiffusion, pair: tuple[str, str], how: Variant) -> Film:
-    """The 17 frames, and what they took."""
+def film(model: LatentDiffusion, pair: tuple[str, str], how: Variant, told: type[Keys] = Keys) -> Film:
+    """The 17 frames, and what they took; `told` is how texts are mixed."""
     tally, sharing = Tally(), SharedAttention()
     steps, (width, height), scale = model.defaults.steps, model.defaults.size, model.defaults.guidance_scale
     texts = model.text([*pair, "", ""])
@@ -127,7 +127,7 @@ def film(model: LatentDiffusion, pair: tuple[str, str], how: Variant) -> Film:
         tally.watching(model.denoiser),
         model.schedule(steps, model.defaults.size, solver=model.defaults.solver),
         find_solver(model.defaults.solver).solver,
-        Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), how.seeds),
+        told(texts[[0, 1]], texts[[2, 3]], (scale, scale), how.seeds),
         (model.codec.channels, height // model.codec.scale, width // model.codec.scale),
         model.device,
         batch=8,

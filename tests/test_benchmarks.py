@@ -104,6 +104,18 @@ def test_ways_of_aligning_keys_are_drawn_a_row_each(tiny: Path, tmp_path: Path) 
         assert sheet.size == (17 * 64, 2 * 64)
 
 
+def test_ways_of_mixing_texts_are_drawn_a_row_each(tiny: Path, tmp_path: Path) -> None:
+    asked = ["--model", str(tiny), "--pairs", "1", "--sheet", "early-lengths", "film-tokens", "-o", str(tmp_path)]
+    subprocess.run(
+        [sys.executable, str(BENCHMARK.with_name("texts.py")), *asked],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=True,
+    )
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (17 * 64, 2 * 64)
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Discs of different sizes and colours, under the names of things, in the middle and beside it."""
