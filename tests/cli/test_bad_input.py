@@ -34,7 +34,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "no prompts": ([], "two or more prompts, got 0"),
     "one prompt": (["a"], "two or more prompts, got 1"),
     "empty prompt": (["a", " "], "prompt 2 must be words"),
-    "depth": (["a", "b", "--depth", "1.5"], "depth must be in [0, 1), got 1.5"),
+    "depth": (["a", "b", "--depth", "1.5"], "depth must be in [0, 1), or auto; got 1.5"),
     "crossfeed": (["a", "b", "--crossfeed", "1.5", "0.5", "0.5"], "in [0, 1]"),
     "crossfeed of two": (["a", "b", "--crossfeed", "1", "0.5"], "requires 3"),
     "damper": (["a", "b", "--damper", "0"], "damper must be in (0, 1]"),

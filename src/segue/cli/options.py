@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
+from segue.temporal.curve import Value, value_of
 from segue.types import Prediction, Progress
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class ModelChoice:
             repository as owner/name; left out, what SEGUE_MODEL names, or else the embedded one.
         device: cpu, cuda, cuda:1 or mps; left out, the fastest that is here.
         dtype: float32, float16 or bfloat16; left out, float32 on the CPU and float16 elsewhere.
-        lora: a LoRA file to merge into the weights, FILE or FILE=SCALE; may be repeated, once per file.
+        lora: a LoRA file to add to the weights, FILE or FILE=SCALE; may be repeated, once per file. The scale may be
+            a curve over the film, FILE="0s:0, 2s:1".
         prediction: epsilon, v_prediction, sample or flow_prediction, where the model's files cannot tell.
         model_config: a folder of the diffusers layout whose configurations a single file is read with.
     """
@@ -40,7 +42,7 @@ class ModelChoice:
 
     def otherwise(self, made: ModelRecord) -> ModelChoice:
         """With what was left out filled in from a record."""
-        loras = tuple(f"{path}={scale!r}" for path, scale in made.loras)
+        loras = tuple(f"{path}={scale}" for path, scale in made.loras)
         return ModelChoice(
             self.model or made.name,
             self.device or made.device,
@@ -71,8 +73,8 @@ class ModelChoice:
         progress("loading the model", 1, 1)
         return model
 
-    def _loras(self) -> dict[str | Path, float]:
-        found: dict[str | Path, float] = {}
+    def _loras(self) -> dict[str | Path, Value]:
+        found: dict[str | Path, Value] = {}
         for text in self.lora:
             file, scale = _scaled(text)
             path = Path(file).expanduser()
@@ -152,11 +154,11 @@ def slug(text: str, most: int = 40) -> str:
     return name or "picture"
 
 
-def _scaled(text: str) -> tuple[str, float]:
+def _scaled(text: str) -> tuple[str, Value]:
     file, equals, scale = text.rpartition("=")
     if not equals:
         return text, 1.0
     try:
-        return file, float(scale)
-    except ValueError:
-        raise TaskError(f"--lora must be FILE or FILE=SCALE, such as style.safetensors=0.8; got {text!r}") from None
+        return file, value_of(scale, "the scale")
+    except TaskError as error:
+        raise TaskError(f"--lora must be FILE or FILE=SCALE, such as style.safetensors=0.8: {error}") from None

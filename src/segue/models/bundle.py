@@ -48,10 +48,11 @@ class LatentDiffusion:
         parts: its networks, by the names of the diffusers layout: unet, text_encoder, vae.
         scheduler: the checkpoint's scheduler configuration, as diffusers writes it; read, never stepped.
         defaults: size, steps, guidance scale and solver that suit it.
-        weights: the files that its numbers came from, each with the scale at which it was merged (1 for the base).
+        weights: the files that its numbers came from, each with the scale at which it was merged (1 for the base), or
+            the text of the curve that its scale follows.
         device: where its networks live.
         dtype: what its networks compute in.
-        loras: the LoRA files among `weights`, with their scales, in the order in which they were merged.
+        loras: the LoRA files among `weights`, with their scales, in the order in which they were added.
         settings: the configurations of its networks, as their files state them.
         prediction: what the network was said to predict when the model was loaded; None if its files decided.
         config: the folder that a single file was read with; None if it came with Segue.
@@ -67,10 +68,10 @@ class LatentDiffusion:
     parts: Mapping[str, torch.nn.Module]
     scheduler: Mapping[str, Any]
     defaults: Defaults
-    weights: tuple[tuple[Path, float], ...]
+    weights: tuple[tuple[Path, float | str], ...]
     device: torch.device
     dtype: torch.dtype
-    loras: tuple[tuple[Path, float], ...] = ()
+    loras: tuple[tuple[Path, float | str], ...] = ()
     settings: tuple[Mapping[str, Any], ...] = ()
     prediction: Prediction | None = None
     config: Path | None = None
@@ -108,12 +109,18 @@ class LatentDiffusion:
         digest = hashlib.sha256()
         for path, scale in self.weights:
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest() + repr(float(scale)).encode())
+                said = repr(scale if isinstance(scale, str) else float(scale))
+                digest.update(hashlib.file_digest(file, "sha256").digest() + said.encode())
         digest.update(self.denoiser.prediction.encode())
-        for said in (self.scheduler, *self.settings):
-            kept = {key: value for key, value in said.items() if key == "_class_name" or not _is_note(key)}
+        for config in (self.scheduler, *self.settings):
+            kept = {key: value for key, value in config.items() if key == "_class_name" or not _is_note(key)}
             digest.update(json.dumps(kept, sort_keys=True).encode())
         return digest.hexdigest()
+
+    @property
+    def lora_curves(self) -> tuple[str, ...]:
+        """The curves of those LoRAs whose scale changes over a film; see `segue.models.lora_rows`."""
+        return tuple(scale for _, scale in self.loras if isinstance(scale, str))
 
     def batched(self, max_batch: int, *, deterministic: bool = False) -> LatentDiffusion:
         """The same model with another bound on the network rows of one call.

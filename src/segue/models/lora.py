@@ -110,7 +110,7 @@ def merged(model: LatentDiffusion, loras: Mapping[Path, float]) -> LatentDiffusi
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or made for another architecture.
     """
-    updates = {path: _fitting(model, path) for path in loras}
+    updates = {path: fitting(model, path) for path in loras}
     for path, scale in loras.items():
         _merge(updates[path], scale)
     added = tuple((path, float(scale)) for path, scale in loras.items())
@@ -125,7 +125,7 @@ def applied(model: LatentDiffusion, loras: Mapping[Path, float]) -> Generator[La
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or made for another architecture.
     """
-    touched = {id(layer): layer for path in loras for layer, _ in _fitting(model, path)}
+    touched = {id(layer): layer for path in loras for layer, _ in fitting(model, path)}
     before = {key: layer.weight.detach().clone() for key, layer in touched.items()}
     try:
         yield merged(model, loras)
@@ -145,8 +145,13 @@ def _merge(updates: list[tuple[nn.Linear | nn.Conv2d, Update]], scale: float) ->
             weight.copy_(weight.float() + scale * delta)
 
 
-def _fitting(model: LatentDiffusion, path: Path) -> list[tuple[nn.Linear | nn.Conv2d, Update]]:
-    """Each layer that a file updates, with its update; all of them must be there and have the right shape."""
+def fitting(model: LatentDiffusion, path: Path) -> list[tuple[nn.Linear | nn.Conv2d, Update]]:
+    """Each layer that a file updates, with its update; all of them must be there and have the right shape.
+
+    Raises:
+        UnsafeFileError: a pickle.
+        CheckpointError: damaged, or made for another architecture.
+    """
     layers = {
         (part, spelling): module
         for part in ("unet", "text_encoder")

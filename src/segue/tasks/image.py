@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from segue.errors import TaskError
 from segue.tasks.record import Record, lasting_name, notes_on
 from segue.tasks.sampling import Execution, Resolved, Sampling, checked_prompt, checked_seeds
+from segue.temporal.wording import Wording
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -49,6 +51,11 @@ class Image:
 
     def __post_init__(self) -> None:
         checked_prompt(self.prompt)
+        for prompt in (self.prompt, self.negative):
+            if curves := Wording.of(prompt).curves:
+                raise TaskError(
+                    f"a weight in the prompt of a picture is a number, since it has no time; got {curves[0]}"
+                )
         checked_seeds([self.seed])
 
     def notes(self, model: LatentDiffusion) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ class ModelRecord:
         sha256: the model's fingerprint: weights, LoRAs, configurations and prediction.
         device: "cpu", "cuda", ...
         dtype: what its networks computed in.
-        loras: files that were merged into its weights, each with its scale.
+        loras: files that were added to its weights, each with its scale, or the curve of it.
         prediction: what its network was said to predict; None if its files decided.
         config: the folder that a single file was read with, if one was given.
     """
@@ -43,7 +43,7 @@ class ModelRecord:
     sha256: str
     device: str
     dtype: str
-    loras: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    loras: list[tuple[str, float | str]] = field(default_factory=list[tuple[str, float | str]])
     prediction: Prediction | None = None
     config: str | None = None
 

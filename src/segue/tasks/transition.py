@@ -15,6 +15,7 @@ from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds, per_key
 from segue.tasks.transition_plan import TransitionPlan
 from segue.temporal.simplex import Route, Weights, weights_of
+from segue.temporal.wording import Wording
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class Transition:
     """A film that passes through the pictures of two or more prompts.
 
     Args:
-        prompts: of the key pictures, in order; (words:1.3) are weighted. A key that is a given picture may do without
-            ("").
+        prompts: of the key pictures, in order; (words:1.3) are weighted, and a weight may be a curve over the film,
+            (words:0s:1, 2s:1.6). A key that is a given picture may do without ("").
         negative: what is not wanted; one for all keys, or one per key.
         seeds: of the key pictures; one for all, which aligns them, or one per key.
         seconds: how long the film plays.
@@ -80,6 +81,8 @@ class Transition:
         for number, prompt in enumerate(self.prompts):
             if number not in given or prompt:
                 checked_prompt(prompt, f"prompt {number + 1}")
+        for prompt in (*self.prompts, *self.negative):
+            Wording.of(prompt)
         per_key(self.negative or ("",), len(self.prompts), "negative")
         per_key(checked_seeds(self.seeds), len(self.prompts), "seeds")
         if not 0 < self.fps <= 1000:
@@ -126,7 +129,8 @@ class Transition:
         from segue.temporal.curve import Curve
 
         values = (*self.sampling.guidance_scale, *self.tree.curves)
-        return any(knot.unit == "b" for value in values for knot in Curve.of(value).knots)
+        worded = (curve for prompt in (*self.prompts, *self.negative) for curve in Wording.of(prompt).curves)
+        return any(knot.unit == "b" for value in (*values, *worded) for knot in Curve.of(value).knots)
 
     @property
     def route(self) -> Route:
@@ -160,7 +164,8 @@ class Transition:
             for key, file in given.items()
         )
         said = (*files, *self.area.notes(size))
-        return (*notes_on([prompt for prompt in self.prompts if prompt], model), *(note for note in said if note))
+        prompts = [Wording.of(prompt).at_first for prompt in self.prompts if prompt]
+        return (*notes_on(prompts, model), *(note for note in said if note))
 
     def run(
         self,

@@ -21,6 +21,7 @@ from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan, checked_tree, flat, row_steps_of, why_ended
 from segue.tasks.transition_setting import Setting
 from segue.temporal.clock import Clock
+from segue.temporal.curve import Curve
 from segue.temporal.feed import Feed
 from segue.temporal.grow import Grower, grow
 from segue.temporal.plan import Adaptive, Fixed, Planner, Replay
@@ -77,7 +78,7 @@ class TransitionRun:
         # Hashing large files takes seconds, in which an interrupt must not lose a finished film: so it comes first.
         _ = self.model.fingerprint
         self.clock, self.sound = (
-            self.task.pace.clock(self.task.fps, beats=self.task.counts_beats),
+            self.task.pace.clock(self.task.fps, beats=self._counts_beats()),
             self.task.pace.sound(),
         )
         check_timing(len(self.task.route), self.task.frames, self.task.pace.curve(), self.task.pace.loop, self.clock)
@@ -109,6 +110,11 @@ class TransitionRun:
             # Regions are held to the parents up to the end, so these must run as long.
             return replace(planner, feed=Feed(1.0))
         return planner
+
+    def _counts_beats(self) -> bool:
+        """Whether a curve of the task, or of one of the model's LoRAs, has times in beats."""
+        knots = (knot for curve in self.model.lora_curves for knot in Curve.of(curve).knots)
+        return self.task.counts_beats or any(knot.unit == "b" for knot in knots)
 
     def _chooser(self, grower: Grower, limit: float) -> DepthChoice:
         # OpenCV, which finds the motion, is imported where it is needed only: it changes the environment.

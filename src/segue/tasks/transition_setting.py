@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
+from segue.errors import TaskError
+from segue.models.lora_rows import SCALES, RowScaledText
 from segue.models.recorded import Origin
 from segue.tasks.frames import Developer
 from segue.tasks.key_pictures import KeyPicture, KeyTrajectory, key_pictures, unchanged
@@ -24,8 +27,11 @@ from segue.temporal.grow import Grower
 from segue.temporal.keys import Along, Keys
 from segue.temporal.mask import pooled
 from segue.temporal.plan import Planner
+from segue.temporal.simplex import Route
+from segue.temporal.told import Said, Told
 from segue.temporal.trajectory import Trajectory
-from segue.types import Progress
+from segue.temporal.wording import Wording
+from segue.types import Conditioning, Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,9 +71,15 @@ class Setting:
             planner: knows where a mix of keys forks from them.
 
         Raises:
-            TaskError: a file is not the one that the plan was made with.
+            TaskError: a file is not the one that the plan was made with, or the model has LoRAs whose scale changes,
+                and pictures share attention.
         """
         task, model, settings = self.task, self.model, self.settings
+        if model.lora_curves and alignment.attends:
+            raise TaskError(
+                "structure, shared_attention and interpolation let pictures answer in another order than the scales of "
+                "LoRAs are told in: leave them out, or give each LoRA one scale"
+            )
         changes = self._changes(settings.size)
         schedule = model.schedule(settings.steps, settings.size, solver=settings.solver)
         told, solver, route = self._keys(settings.size, changes), find_solver(settings.solver).solver, task.route
@@ -106,7 +118,7 @@ class Setting:
             self.developer.kept = Kept(changes, lambda: self._source(grower))
         return grower
 
-    def along(self, value: Value) -> Along:
+    def along(self, value: Value | Curve) -> Along:
         """A curve over the film, at positions of the tree. When a branch will be shown is known only once it has been
         measured; until then the keys count as evenly spread over the film's seconds."""
         track, last = Curve.of(value).on(self.clock), len(self.task.route) - 1
@@ -142,7 +154,7 @@ class Setting:
         """What the model is told at each prompt alone."""
         model, count, route = self.model, len(self.task.prompts), self.task.route
         # All texts are encoded together: rows can be mixed only if they have one length.
-        texts = model.text([*self.task.prompts, *self.task.negative])
+        texts = model.text([Wording.of(prompt).at_first for prompt in (*self.task.prompts, *self.task.negative)])
         first = self.pictures().get(0) if route.corner(0) == 0 else None
         texts = shown_to(model, texts, first.load(size) if isinstance(first, KeyPicture) else None, changes)
         positive, negative = texts[range(count)], texts[range(count, 2 * count)]
@@ -151,13 +163,41 @@ class Setting:
             scales = tuple(map(self._at_prompts(self.along(given[0])), map(float, range(count))))
         else:
             scales = tuple(map(float, given))
-        return Keys(positive, negative, scales, self.task.seeds)
+        alone = Route.through(count)
+        return Keys(positive, negative, scales, self.task.seeds, told=self._told(alone, self._at_prompts))
 
     def _on_film(self, keys: Keys) -> Keys:
         """These keys, with what changes along the film."""
         given, damper = self.task.sampling.guidance_scale[0], self.task.tree.damper
         scales = self.along(given) if isinstance(given, str) else keys.guidance_scale
-        return replace(keys, guidance_scale=scales, damper=self.along(damper) if isinstance(damper, str) else damper)
+        dampers = self.along(damper) if isinstance(damper, str) else damper
+        told = self._told(self.task.route, lambda along: along)
+        return replace(keys, guidance_scale=scales, damper=dampers, told=told)
+
+    def _told(self, route: Route, seen: Callable[[Along], Along]) -> Told | None:
+        """What changes over the film besides the mix of texts.
+
+        Args:
+            route: what is mixed at each place.
+            seen: makes numbers at places of it from those at positions of the film.
+        """
+        text, scales = self.model.text, tuple(seen(self.along(curve)) for curve in self.model.lora_curves)
+        wordings = [Wording.of(prompt) for prompt in (*self.task.prompts, *self.task.negative)]
+        encoded = isinstance(text, RowScaledText)
+        anew = encoded or any(wording.curves for wording in wordings)
+        if not anew and not scales:
+            return None
+
+        def encode(prompts: Sequence[str], values: Sequence[float]) -> Conditioning:
+            return text.at(prompts, values) if isinstance(text, RowScaledText) else text(prompts)
+
+        said = tuple(self._said(wording, seen) for wording in wordings) if anew else ()
+        middle = len(said) // 2
+        return Told(route.shares_at, said[:middle], said[middle:], encode, scales, SCALES, encoded)
+
+    def _said(self, wording: Wording, seen: Callable[[Along], Along]) -> Said:
+        weights = [seen(self.along(curve)) for curve in wording.curves]
+        return lambda place: wording.said([weight(place) for weight in weights])
 
     def _given(self, schedule: Schedule, keys: Keys) -> tuple[dict[int, Trajectory], frozenset[int]]:
         """The trajectories of keys that are files, and which of them the model takes by itself."""

@@ -38,7 +38,7 @@ def inverted(x0: Float[Tensor, "c h w"], denoiser: Denoiser, schedule: Schedule,
     found = {len(schedule): x0}
     last = len(schedule) - 1
     # The level that the reversed run begins at has next to no noise: the picture itself stands for it.
-    for state in denoise(denoiser, start, back, keys.positive[[key]]):
+    for state in denoise(denoiser, start, back, keys.texts([float(key)])[0]):
         found[last - int(state.step[0])] = state.x[0]
     return Trajectory(found)
 

@@ -13,6 +13,7 @@ from segue.diffusion.guidance import classifier_free
 from segue.diffusion.noise import Ancestry
 from segue.errors import TaskError
 from segue.temporal.simplex import Route
+from segue.temporal.told import Told
 from segue.types import Conditioning, Guided, RowId
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Keys:
         shares: of the seeds, adding up to 1 in every key; () if each key has its own.
         damper: share of the guidance that is left in the middle between two keys, in (0, 1]; 1 is constant. Or the same
             at every position.
+        told: what changes at every position besides the mix of texts; None if nothing does.
     """
 
     positive: Conditioning
@@ -46,6 +48,7 @@ class Keys:
     seeds: tuple[int, ...]
     damper: float | Along = 1.0
     shares: tuple[tuple[float, ...], ...] = ()
+    told: Told | None = None
 
     def __post_init__(self) -> None:
         counts = {len(self.positive), len(self.negative), len(self.shares or self.seeds)}
@@ -76,13 +79,18 @@ class Keys:
         return self.guidance_scale[left] * (1 - share) + self.guidance_scale[self._right(left)] * share
 
     def at(self, positions: Sequence[float]) -> Guided:
-        """The guided conditioning at positions on the line of the keys: embeddings are mixed linearly."""
+        """The guided conditioning at positions on the line of the keys."""
+        positive, negative = self.texts(positions)
+        return classifier_free(positive, negative, self.guidance_at(positions))
+
+    def texts(self, positions: Sequence[float]) -> tuple[Conditioning, Conditioning]:
+        """What is wanted at positions, and what is not: embeddings are mixed linearly."""
         places = [self.place(position) for position in positions]
         left = [key for key, _ in places]
         right = [self._right(key) for key in left]
         share = torch.tensor([share for _, share in places], dtype=torch.float64)
         positive, negative = (terms[left].lerp(terms[right], share) for terms in (self.positive, self.negative))
-        return classifier_free(positive, negative, self.guidance_at(positions))
+        return self.told(positions, positive, negative) if self.told else (positive, negative)
 
     def ancestry(self, position: float) -> Ancestry:
         """Whose noise a stochastic solver adds at a position."""

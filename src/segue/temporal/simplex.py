@@ -90,6 +90,12 @@ class Route:
         firsts = ((place, self.points.index(point)) for place, point in enumerate(self.points))
         return {place: first for place, first in firsts if place != first}
 
+    def shares_at(self, position: float) -> tuple[float, ...]:
+        """The share of every key at a position between points, in a line from one to the next."""
+        left = min(int(position), len(self) - 1)
+        share, ends = position - left, (self.points[left], self.points[min(left + 1, len(self) - 1)])
+        return tuple(a * (1 - share) + b * share for a, b in zip(*ends, strict=True))
+
     def nearest(self, key: int) -> int:
         """The first place where a key has most of its weight."""
         return max(range(len(self)), key=lambda place: (self.points[place][key], -place))

@@ -29,7 +29,7 @@ def load(
     *,
     prediction: Prediction | None = None,
     config: str | Path | None = None,
-    loras: Mapping[str | Path, float] | None = None,
+    loras: Mapping[str | Path, float | str] | None = None,
 ) -> LatentDiffusion:
     """A model, ready to use.
 
@@ -40,7 +40,8 @@ def load(
         dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU and float16 elsewhere.
         prediction: what the network predicts, where the files cannot tell.
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
-        loras: LoRA files and their scales, merged into the weights.
+        loras: LoRA files and their scales, merged into the weights. A scale may be a curve over the film that the
+            model makes, "0s:0, 2s:1"; it then acts beside the weights, on each row as strongly as its time says.
 
     Raises:
         ModelError: with the reason, and what to do; see `segue.models.loading.load_model` and `segue.zoo.cards`.
@@ -100,14 +101,17 @@ def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
     return replace(model, defaults=defaults, vocabulary=card.vocabulary, words=card.words, loras=())
 
 
-def with_loras(model: LatentDiffusion, loras: Mapping[str | Path, float]) -> LatentDiffusion:
-    """The model with LoRAs merged. They may teach words that no card knows of, so the vocabulary is left open.
+def with_loras(model: LatentDiffusion, loras: Mapping[str | Path, float | str]) -> LatentDiffusion:
+    """The model with LoRAs. They may teach words that no card knows of, so the vocabulary is left open.
 
     Raises:
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or made for another architecture.
     """
     from segue.models.lora import merged
+    from segue.models.lora_rows import attached
 
-    model = merged(model, {Path(file): scale for file, scale in loras.items()})
+    model = merged(model, {Path(file): scale for file, scale in loras.items() if not isinstance(scale, str)})
+    if curves := {Path(file): scale for file, scale in loras.items() if isinstance(scale, str)}:
+        model = attached(model, curves)
     return replace(model, vocabulary=(), words={})
