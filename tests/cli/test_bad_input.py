@@ -54,6 +54,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "unknown flag": (["a", "b", "--frobnicate"], "unknown option: --frobnicate"),
     "missing value": (["a", "b", "--fps"], "--fps"),
     "tree that is no drawing": (["a", "b", "--tree", "tree.pdf"], "such as tree.svg"),
+    "a curve of steps": (["a", "b", "--steps", "0s:3, 1s:5"], "it is the same for the whole film"),
     "lora scale": (["a", "b", "--lora", "x.safetensors=strong"], "FILE=SCALE"),
 }
 DISK: dict[str, tuple[list[str], str]] = {

@@ -145,6 +145,18 @@ def test_a_film_with_it_repeats_from_its_record(folder: Path, style: Path, tmp_p
     assert torch.equal(pixels(again.run(model_with(folder, style, "0s:0, 0.5s:1"))), pixels(clip))
 
 
+@pytest.mark.parametrize("name", ["shared_attention", "interpolation"])
+def test_attention_follows_a_curve(folder: Path, name: str) -> None:
+    model = load(str(folder))
+
+    def film(value: float | str) -> torch.Tensor:
+        return pixels(replace(FILM, likeness=replace(Likeness(), **{name: value})).run(model))
+
+    assert torch.equal(film("0s:0.7, 1s:0.7"), film(0.7))
+    varying = film("0s:0, 0.5s:0.9")
+    assert not torch.equal(varying, film(0.0)) and not torch.equal(varying, film(0.9))
+
+
 def test_scales_that_cannot_be_told_are_refused(folder: Path, style: Path) -> None:
     model = model_with(folder, style, "0s:0, 0.5s:1")
     with pytest.raises(TaskError, match="and this is none: give it one number"):

@@ -603,6 +603,8 @@ def test_smoothness_and_an_easing_exclude_each_other() -> None:
         {"tree": Branching(depth="0s:0.1, 1s:0.9")},
         {"tree": Branching(crossfeed=("0s:0, 1s:0.9", 0.6, 0.9))},
         {"tree": Branching(first_crossfeed=("0s:0, 1s:0.9", 0.6, 0.9))},
+        {"likeness": Likeness(shared_noise="0s:0, 1s:0.9")},
+        {"likeness": Likeness(shared_statistics="0s:0, 1s:0.9")},
     ],
 )
 def test_a_number_may_change_over_the_film(model: LatentDiffusion, changes: dict[str, Any], tmp_path: Path) -> None:
@@ -630,6 +632,17 @@ def test_a_flat_curve_is_its_number(model: LatentDiffusion) -> None:
     feeds: list[tuple[float | str, float, float]] = [("0s:0.3, 1s:0.3", 0.6, 0.9), (0.3, 0.6, 0.9)]
     flat, plain = (replace(SMALL, tree=Branching(crossfeed=feed, first_crossfeed=feed)) for feed in feeds)
     assert torch.equal(pixels(flat.run(model)), pixels(plain.run(model)))
+    shared: list[float | str] = ["0s:0.3, 1s:0.3", 0.3]
+    flat, plain = (replace(SMALL, likeness=Likeness(shared_noise=much, shared_statistics=much)) for much in shared)
+    assert torch.equal(pixels(flat.run(model)), pixels(plain.run(model)))
+
+
+def test_keys_are_as_alike_as_the_curve_says_at_their_time(model: LatentDiffusion) -> None:
+    """The second of three keys stands in the middle of the film, with the first one's noise; the last has its own."""
+    clip = replace(SMALL, seeds=(1, 2, 3), likeness=Likeness(shared_noise="step 0s:1, 0.6s:0")).run(model)
+    shown, keys = pixels(clip), [Image(text, seed=seed).run(model) for text, seed in (("two", 1), ("three", 3))]
+    assert any(torch.equal(frame, pixels(keys[0])[0]) for frame in shown)
+    assert torch.equal(shown[-1], pixels(keys[1])[0])
 
 
 def test_a_crossfeed_acts_where_its_curve_is_above_zero(model: LatentDiffusion) -> None:
@@ -640,10 +653,14 @@ def test_a_crossfeed_acts_where_its_curve_is_above_zero(model: LatentDiffusion) 
 
 
 def test_curves_that_make_no_sense_are_refused(model: LatentDiffusion) -> None:
+    curved: dict[str, Any] = {"steps": "0s:3, 1s:4"}
     for make, expected in (
         (lambda: Branching(depth="0s:0.4, 1s:1.4"), "depth"),
         (lambda: Branching(depth="0s:0.4, 1s:0.5", preset="low"), "one depth"),
         (lambda: Sampling(guidance_scale=("0s:3, 1s:4", "5")), "one curve"),
+        (lambda: replace(Sampling(), **curved), "steps must be the same for the whole film"),
+        (lambda: Likeness(structure="0s:0, 1s:2"), "structure must be in"),
+        (lambda: replace(SMALL, weights="1,0,0;1,1,1", likeness=Likeness("0s:0, 1s:1")), "as numbers, no curves"),
         (lambda: Image("x", sampling=Sampling(guidance_scale=("0s:3, 1s:4",))).run(model), "has no time"),
         (lambda: replace(SMALL, tree=Branching(depth="0b:0.3, 4b:0.5")).run(model), "beat"),
     ):

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segue.errors import TaskError
 from segue.temporal.clock import Clock
-from segue.temporal.curve import Curve, Knot, Value, value_of
+from segue.temporal.curve import Curve, Knot, Value, is_curve, value_of
 
 FILM = Clock(fps=24, beats=(0.5, 1.0, 1.6, 2.0))
 
@@ -163,3 +163,10 @@ def test_a_clock_is_checked() -> None:
     times = [FILM.seconds(beat / 4, "b") for beat in range(13)]
     assert all(a < b for a, b in pairwise(times))
     assert times[::4] == [0.5, 1.0, 1.6, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0s:1, 2s:3", True), ("step 4f:1", True), ("3", False), ("many", False)]
+)
+def test_curves_are_told_from_numbers_and_words(text: str, expected: bool) -> None:
+    assert is_curve(text) is expected

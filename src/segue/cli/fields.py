@@ -171,7 +171,15 @@ def build(kind: type[Any], values: Any, name: str) -> Any:
         where = ".".join(str(part) for part in fault["loc"]) or name
         if fault["type"] == "unexpected_keyword_argument":
             raise TaskError(f"there is no field {where}; the fields are {', '.join(_names(kind))}") from None
-        raise TaskError(f"{where}: {fault['msg']}; got {fault['input']!r}") from None
+        raise TaskError(f"{where}: {fault['msg']}; got {fault['input']!r}{of_a_curve(str(fault['input']))}") from None
+
+
+def of_a_curve(said: str) -> str:
+    """What to add to a complaint about a value, if it is a curve or has one in quotes: that this field takes none."""
+    from segue.temporal.curve import is_curve
+
+    curves = [part for part in (said, *re.findall(r'"([^"]+)"', said)) if is_curve(part)]
+    return "; it is the same for the whole film, so that it cannot follow a curve" if curves else ""
 
 
 def _read_config(path: Path, kinds: Mapping[str, type[Any]]) -> dict[str, Any]:

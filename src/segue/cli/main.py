@@ -83,7 +83,9 @@ def _unexpected(error: Exception) -> int:
     reason = str(error).strip().partition("\n")[0].rstrip(".") or "no message"
     if isinstance(error, CycloptsError):
         where = " ".join(["segue", *(error.command_chain or ())])
-        return _said(f"error: {reason[:1].lower()}{reason[1:]}; see {where} --help", USAGE)
+        from segue.cli.fields import of_a_curve
+
+        return _said(f"error: {reason[:1].lower()}{reason[1:]}{of_a_curve(reason)}; see {where} --help", USAGE)
     kind = type(error).__name__
     if kind in ("MemoryError", "OutOfMemoryError"):
         return _said("error: out of memory: choose a smaller --size, or a smaller --max-batch", FAILED)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segue.errors import TaskError
+from segue.temporal.curve import Curve, Value, value_of
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
     from segue.temporal.alignment import Alignment
-
+    from segue.temporal.keys import Along
+    from segue.temporal.structure import Structure
 
 STATISTICS = 0.2
 """How much of the slider goes into statistics: on the embedded model 0.5 of them made steps a sixth larger."""
@@ -21,6 +23,8 @@ STATISTICS = 0.2
 @dataclass(frozen=True)
 class Likeness:
     """How alike the pictures of a film are made while they are drawn. Left alone, nothing is done to them.
+
+    Each number may be a curve over the film, which counts at each key, and at each frame between them.
 
     Args:
         structure: in [0, 1]; how far keys take the layout of the first key: all three of the following at once.
@@ -39,43 +43,76 @@ class Likeness:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    structure: float = 0.0
-    shared_noise: float | None = None
-    shared_attention: float | None = None
-    shared_statistics: float | None = None
-    interpolation: float = 0.0
+    structure: Value = 0.0
+    shared_noise: Value | None = None
+    shared_attention: Value | None = None
+    shared_statistics: Value | None = None
+    interpolation: Value = 0.0
     fusion: Literal["outer", "inner"] = "outer"
     mix: Literal["whole", "channels", "linear"] = "whole"
 
     def __post_init__(self) -> None:
         for name in ("structure", "shared_noise", "shared_attention", "shared_statistics", "interpolation"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
+            value: Value | None = getattr(self, name)
+            if value is None:
+                continue
+            object.__setattr__(self, name, value_of(value, name))
+            if not 0 <= Curve.of(value).low <= Curve.of(value).high <= 1:
                 raise TaskError(f"{name} must be in [0, 1], got {value}")
         if self.fusion not in ("outer", "inner"):
             raise TaskError(f"fusion must be outer or inner, got {self.fusion!r}")
         if self.mix not in ("whole", "channels", "linear"):
             raise TaskError(f"mix must be whole, channels or linear, got {self.mix!r}")
 
+    @property
+    def curves(self) -> tuple[Value, ...]:
+        """The fields that may change over the film, as far as they are given."""
+        parts = (self.shared_noise, self.shared_attention, self.shared_statistics)
+        return (self.structure, self.interpolation, *(part for part in parts if part is not None))
+
     @contextmanager
-    def attached(self, model: LatentDiffusion) -> Generator[Alignment]:
-        """The alignment of a film's pictures, at work in the attention of the model until the end of the block."""
+    def attached(self, model: LatentDiffusion, along: Callable[[Value], Along]) -> Generator[Alignment]:
+        """The alignment of a film's pictures, at work in the attention of the model until the end of the block.
+
+        Args:
+            model: whose attention it is.
+            along: makes numbers at positions of the tree from the text of a curve.
+
+        Raises:
+            TaskError: rows shall attend to others in a model that has no attention to step into.
+        """
         from contextlib import nullcontext
 
         from segue.models.attention import attached, sites
         from segue.temporal.alignment import Alignment
         from segue.temporal.attention import SharedAttention
-        from segue.temporal.structure import Interpolation, Structure
+        from segue.temporal.structure import Interpolation
 
-        def part(own: float | None, share: float = 1.0) -> float:
-            return share * self.structure if own is None else own
-
-        structure = Structure(
-            part(self.shared_noise), part(self.shared_attention), part(self.shared_statistics, STATISTICS)
-        )
-        interpolation = Interpolation(self.interpolation, fusion=self.fusion)
+        structure, blend = self._structure(along), self.interpolation
+        varying = along(blend) if isinstance(blend, str) else None
+        interpolation = Interpolation(Curve.of(blend).high, fusion=self.fusion, along=varying)
         sharing = SharedAttention() if structure.attention > 0 or interpolation.acts else None
         if sharing is not None and "unet" not in model.parts:
             raise TaskError(f"structure and interpolation act in the attention of a UNet, and {model.name} has none")
         with attached(sites(model.parts["unet"]), sharing) if sharing else nullcontext():
             yield Alignment(structure, interpolation, self.mix, sharing)
+
+    def _structure(self, along: Callable[[Value], Along]) -> Structure:
+        from segue.temporal.structure import Structure
+
+        highest: dict[str, float] = {}
+        varying: dict[str, Along] = {}
+        for name, own, share in (
+            ("noise", self.shared_noise, 1.0),
+            ("attention", self.shared_attention, 1.0),
+            ("statistics", self.shared_statistics, STATISTICS),
+        ):
+            value, part = (self.structure, share) if own is None else (own, 1.0)
+            highest[name] = part * Curve.of(value).high
+            if isinstance(value, str):
+                varying[name] = _scaled(along(value), part)
+        return Structure(**highest, along=varying)
+
+
+def _scaled(along: Along, share: float) -> Along:
+    return lambda position: share * along(position)

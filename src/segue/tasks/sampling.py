@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from segue.errors import TaskError
-from segue.temporal.curve import Value, value_of
+from segue.temporal.curve import Value, is_curve, value_of
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -37,6 +37,13 @@ class Sampling:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("steps", "size"):
+            value: Any = getattr(self, name)
+            if isinstance(value, str) and is_curve(value):
+                raise TaskError(
+                    f"{name} must be the same for the whole film, whose frames are drawn in common batches; "
+                    f"got the curve {value!r}"
+                )
         if self.steps is not None and self.steps < 1:
             raise TaskError(f"steps must be 1 or more, got {self.steps}")
         scale: Any = self.guidance_scale

@@ -101,6 +101,11 @@ class Transition:
             )
 
     def _check_path(self) -> None:
+        if self.route.blends and any(isinstance(value, str) for value in self.likeness.curves):
+            raise TaskError(
+                "with weights, keys are mixed before it is known when they are shown: give structure, interpolation "
+                "and what is shared as numbers, no curves"
+            )
         if self.route.corner(0) == 0:
             return
         aligned = self.likeness.structure or self.likeness.shared_attention or self.likeness.shared_statistics
@@ -128,7 +133,7 @@ class Transition:
         """Whether a curve has times in beats."""
         from segue.temporal.curve import Curve
 
-        values = (*self.sampling.guidance_scale, *self.tree.curves)
+        values = (*self.sampling.guidance_scale, *self.tree.curves, *self.likeness.curves)
         worded = (curve for prompt in (*self.prompts, *self.negative) for curve in Wording.of(prompt).curves)
         return any(knot.unit == "b" for value in (*values, *worded) for knot in Curve.of(value).knots)
 

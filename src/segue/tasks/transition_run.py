@@ -86,7 +86,10 @@ class TransitionRun:
             self.task, self.model, settings, self.execution, self.clock, self.developer, self.progress, self.plan
         )
         planner = self._planner(settings.steps, setting)
-        with self.execution.applied(self.model) as ready, self.task.likeness.attached(ready) as alignment:
+        with (
+            self.execution.applied(self.model) as ready,
+            self.task.likeness.attached(ready, setting.along) as alignment,
+        ):
             counted = replace(ready, denoiser=self.tally.watching(ready.denoiser))
             grower = replace(setting, model=counted).grower(alignment, planner)
             if isinstance(planner, Adaptive) and self.task.tree.motion_limit is not None:

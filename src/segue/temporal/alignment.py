@@ -81,7 +81,6 @@ class Aligned:
     def start(self, names: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> State:
         """Keys in their starting noise, each mixed with that of the key before it."""
         every = from_seeds(self.keys.seeds, [_row(key) for key in range(len(self.keys))], self.schedule, shape, device)
-        share = torch.tensor([self.alignment.structure.noise], dtype=torch.float64)
         begun: list[Tensor] = []
         for key, own in enumerate(every.x):
             if key in self.given:
@@ -89,6 +88,8 @@ class Aligned:
             elif key in self.same:
                 begun.append(begun[self.same[key]])
             else:
+                noise = self.alignment.structure.at("noise", float(key))
+                share = torch.tensor([noise], dtype=torch.float64)
                 begun.append(mixed(own[None], begun[-1][None], share)[0] if begun else own)
         return State(torch.stack([begun[name] for name in names]), every.step[list(names)], tuple(map(_row, names)))
 
@@ -102,8 +103,9 @@ class Aligned:
             lean, sides = self._lean(node.position), self._sides(node)
             if lean > 0 or sides:
                 guides = tuple((self.trajectories[key], share) for key, share in sides)
-                tunings[row] = Tuning(self.trajectories[FIRST], lean, guides)
-        return Statistics(tunings, structure.envelope(structure.statistics)) if tunings else None
+                power = structure.at("statistics", node.position)
+                tunings[row] = Tuning(self.trajectories[FIRST], lean, guides, power)
+        return Statistics(tunings, structure.envelope(1.0)) if tunings else None
 
     def around(self, denoiser: Denoiser, nodes: Mapping[RowId, Node]) -> Denoiser:
         """The denoiser of these nodes, with the keys that they look at as passengers."""
@@ -123,8 +125,8 @@ class Aligned:
     def _attending(self, node: Node) -> Attending:
         structure, how = self.alignment.structure, self.alignment.interpolation
         sides = tuple((_row(key), share) for key, share in self._sides(node)) if how.acts else ()
-        lean = structure.envelope(structure.attention * self._lean(node.position))
-        return Attending(_row(FIRST), lean, sides, how.envelope, how.fusion, how.cross)
+        lean = structure.envelope(structure.at("attention", node.position) * self._lean(node.position))
+        return Attending(_row(FIRST), lean, sides, how.envelope(node.position), how.fusion, how.cross)
 
     def _sides(self, node: Node) -> tuple[tuple[int, float], ...]:
         """The keys beside a branch, with their shares; none for a key."""

@@ -155,6 +155,15 @@ class Track:
         return before + (after - before) * (smoothstep(share) if self.form == "smooth" else share)
 
 
+def is_curve(text: str) -> bool:
+    """Whether a text is a curve and no number, wherever it was given."""
+    try:
+        Curve.of(text)
+    except TaskError:
+        return False
+    return _number(text) is None
+
+
 def smoothstep(share: float) -> float:
     """From 0 to 1, level at both ends: 3u^2 - 2u^3."""
     return share * share * (3 - 2 * share)

@@ -28,11 +28,13 @@ class Tuning:
         anchor: the first key.
         lean: how far keys at this place lean on it, in [0, 1].
         sides: the keys beside a branch, with their shares, which add up to 1; none for a key.
+        power: how strongly it is tuned at all, in [0, 1].
     """
 
     anchor: Guide
     lean: float
     sides: tuple[tuple[Guide, float], ...] = ()
+    power: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Statistics(Identity):
         rows: list[Tensor] = []
         for own, row, step, weight in zip(x, at.rows, at.index.tolist(), weights, strict=True):
             tuning = self.tunings.get(row)
-            rows.append(own if tuning is None or weight == 0 else _tuned(own, tuning, step, weight))
+            power = weight * tuning.power if tuning else 0.0
+            rows.append(own if tuning is None or power == 0 else _tuned(own, tuning, step, power))
         return torch.stack(rows)
 
 
