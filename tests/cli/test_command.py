@@ -212,6 +212,21 @@ def test_a_rerun_finds_the_loras_that_were_used(run: Run, checkpoint: Path, tmp_
     assert "style.safetensors" in lost.err
 
 
+def test_a_rerun_finds_the_curve_that_a_lora_followed(run: Run, film: list[str], tmp_path: Path) -> None:
+    layer, draw = (
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0",
+        torch.Generator().manual_seed(0),
+    )
+    factors = {f"{layer}.lora_{side}.weight": torch.randn(32, 32, generator=draw) for side in ("A", "B")}
+    save_file(factors, tmp_path / "style.safetensors")
+    assert run(*film, *SHORT, "--lora", "style.safetensors=0s:0, 1s:2", "-o", "x.gif").code == 0
+    assert run(*film, *SHORT, "--lora", "style.safetensors=0s:0, 1s:0.5", "-o", "other.gif").code == 0
+    again = run("rerun", "x.json", "-o", "again.gif")
+    assert again.code == 0, again.err
+    first, second, other = ((tmp_path / name).read_bytes() for name in ("x.gif", "again.gif", "other.gif"))
+    assert first == second != other
+
+
 def test_a_rerun_knows_what_a_single_file_was_told(run: Run, tmp_path: Path) -> None:
     """A file of the layout of 2.x does not say what it predicts, nor the folder where its configurations lie."""
     source = write_model(
