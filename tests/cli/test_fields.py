@@ -32,6 +32,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "task.likeness.shared_statistics": ("--shared-statistics 0.5", 0.5),
     "task.likeness.interpolation": ("--interpolation 0.5", 0.5),
     "task.likeness.fusion": ("--fusion inner", "inner"),
+    "task.likeness.words": ("--words tokens", "tokens"),
     "task.likeness.mix": ("--mix linear", "linear"),
     "task.pace.easing": ("--easing hold:0.1", "hold:0.1"),
     "task.pace.loop": ("--loop pingpong", "pingpong"),

@@ -166,6 +166,7 @@ CHANGES: dict[str, Any] = {
     "likeness.shared_noise": 0.5,
     "likeness.shared_statistics": 0.5,
     "likeness.mix": "linear",
+    "likeness.words": "tokens",
     "pace.easing": "smooth",
     "pace.loop": "pingpong",
 }

@@ -193,3 +193,14 @@ def test_a_plan_of_other_weights_is_refused(model: LatentDiffusion) -> None:
     found = TransitionPlan(**plan(WAY.run(model)))
     with pytest.raises(TaskError, match="does not belong to this task"):
         PLAIN.run(model, plan=found)
+
+
+def test_tokens_are_mixed_by_the_same_rules_along_a_path(model: LatentDiffusion) -> None:
+    """A point of two halves is told what a branch in the middle is told; and one prompt alone what it always is."""
+    turned = replace(WAY, likeness=Likeness(words="tokens"))
+    film, line = pixels(turned.run(model)), pixels(WAY.run(model))
+    assert torch.equal(film[0], line[0])
+    assert not torch.equal(film, line)
+    plain = replace(PLAIN, likeness=Likeness(words="tokens"))
+    by_points = replace(plain, weights="1,0,0; 0,1,0; 0,0,1")
+    assert torch.equal(pixels(by_points.run(model)), pixels(plain.run(model)))

@@ -163,8 +163,8 @@ class Setting:
             scales = tuple(map(self._at_prompts(self.along(given[0])), map(float, range(count))))
         else:
             scales = tuple(map(float, given))
-        alone = Route.through(count)
-        return Keys(positive, negative, scales, self.task.seeds, told=self._told(alone, self._at_prompts))
+        told, words = self._told(Route.through(count), self._at_prompts), self.task.likeness.words
+        return Keys(positive, negative, scales, self.task.seeds, told=told, words=words)
 
     def _on_film(self, keys: Keys) -> Keys:
         """These keys, with what changes along the film."""
@@ -193,7 +193,8 @@ class Setting:
 
         said = tuple(self._said(wording, seen) for wording in wordings) if anew else ()
         middle = len(said) // 2
-        return Told(route.shares_at, said[:middle], said[middle:], encode, scales, SCALES, encoded)
+        words = self.task.likeness.words
+        return Told(route.shares_at, said[:middle], said[middle:], encode, scales, SCALES, encoded, words)
 
     def _said(self, wording: Wording, seen: Callable[[Along], Along]) -> Said:
         weights = [seen(self.along(curve)) for curve in wording.curves]

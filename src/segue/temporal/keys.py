@@ -13,6 +13,7 @@ from segue.diffusion.guidance import classifier_free
 from segue.diffusion.noise import Ancestry
 from segue.errors import TaskError
 from segue.temporal.simplex import Route
+from segue.temporal.texts import Words, between, mixed
 from segue.temporal.told import Told
 from segue.types import Conditioning, Guided, RowId
 
@@ -39,6 +40,7 @@ class Keys:
         shares: of the seeds, adding up to 1 in every key; () if each key has its own.
         damper: share of the guidance that is left in the middle between two keys, in (0, 1]; 1 is constant. Or the same
             at every position.
+        words: how texts are mixed.
         told: what changes at every position besides the mix of texts; None if nothing does.
     """
 
@@ -49,6 +51,7 @@ class Keys:
     damper: float | Along = 1.0
     shares: tuple[tuple[float, ...], ...] = ()
     told: Told | None = None
+    words: Words = "line"
 
     def __post_init__(self) -> None:
         counts = {len(self.positive), len(self.negative), len(self.shares or self.seeds)}
@@ -84,12 +87,14 @@ class Keys:
         return classifier_free(positive, negative, self.guidance_at(positions))
 
     def texts(self, positions: Sequence[float]) -> tuple[Conditioning, Conditioning]:
-        """What is wanted at positions, and what is not: embeddings are mixed linearly."""
+        """What is wanted at positions, and what is not."""
         places = [self.place(position) for position in positions]
         left = [key for key, _ in places]
         right = [self._right(key) for key in left]
         share = torch.tensor([share for _, share in places], dtype=torch.float64)
-        positive, negative = (terms[left].lerp(terms[right], share) for terms in (self.positive, self.negative))
+        positive, negative = (
+            between(terms[left], terms[right], share, self.words) for terms in (self.positive, self.negative)
+        )
         return self.told(positions, positive, negative) if self.told else (positive, negative)
 
     def ancestry(self, position: float) -> Ancestry:
@@ -103,7 +108,8 @@ class Keys:
         return Ancestry(self.seeds, (ANY_KEY,) * len(parts), parts)
 
     def along(self, route: Route) -> Keys:
-        """Keys at the points of a path, each the mix of these by its shares: of texts in a line, and of numbers too.
+        """Keys at the points of a path, each the mix of these by its shares: of texts by their words, of numbers in a
+        line.
 
         A guidance scale or damper that is known at every position is taken as one along the path.
         """
@@ -113,14 +119,14 @@ class Keys:
             seeds = tuple(self.seeds[key] for key in order)
         else:
             positive, negative = (
-                Conditioning.cat([_mixed(terms, point) for point in route.points])
+                Conditioning.cat([mixed(terms, point, self.words) for point in route.points])
                 for terms in (self.positive, self.negative)
             )
             seeds, shares = self.seeds, route.points
         scales = self.guidance_scale
         if isinstance(scales, tuple):
             scales = tuple(_sum(scales, point) for point in route.points)
-        return Keys(positive, negative, scales, seeds, self.damper, shares)
+        return Keys(positive, negative, scales, seeds, self.damper, shares, words=self.words)
 
     def place(self, position: float) -> tuple[int, float]:
         """The key at or left of a position, and the share of the way from it to the next."""
@@ -129,16 +135,6 @@ class Keys:
 
     def _right(self, left: int) -> int:
         return min(left + 1, len(self) - 1)
-
-
-def _mixed(terms: Conditioning, point: Sequence[float]) -> Conditioning:
-    """One row: a line to the second part, from there one to the third, and so on; where it ends is the weighted sum."""
-    parts = [(key, share) for key, share in enumerate(point) if share > 0]
-    row, total = terms[[parts[0][0]]], parts[0][1]
-    for key, share in parts[1:]:
-        total += share
-        row = row.lerp(terms[[key]], torch.tensor([share / total], dtype=torch.float64))
-    return row
 
 
 def _sum(values: Sequence[float], point: Sequence[float]) -> float:

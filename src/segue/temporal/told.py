@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from segue.temporal.texts import Words, mixed
 from segue.types import Conditioning
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Told:
         scales: of each LoRA that is told its scale row by row.
         extra: the name under which rows carry their scales.
         encoded: whether the scales change what texts are encoded to.
+        words: how texts are mixed.
     """
 
     shares: Callable[[float], Sequence[float]]
@@ -49,6 +51,7 @@ class Told:
     scales: tuple[Along, ...] = ()
     extra: str = ""
     encoded: bool = False
+    words: Words = "line"
 
     def __call__(
         self, positions: Sequence[float], positive: Conditioning, negative: Conditioning
@@ -67,14 +70,10 @@ class Told:
         return positive, negative
 
     def _mixed(self, prompts: tuple[Said, ...], position: float, known: Mapping[Text, Conditioning]) -> Conditioning:
-        """One row: a line to the second text, from there one to the third, and so on."""
+        """One row: what these prompts are at a position, mixed by their shares there."""
         scales = self._scales_of(position)
-        (first, total), *others = self._parts(prompts, position)
-        row = known[first, scales]
-        for text, share in others:
-            total += share
-            row = row.lerp(known[text, scales], torch.tensor([share / total], dtype=torch.float64))
-        return row
+        texts, shares = zip(*self._parts(prompts, position), strict=True)
+        return mixed(Conditioning.cat([known[text, scales] for text in texts]), shares, self.words)
 
     def _texts(self, positions: Sequence[float]) -> dict[Text, Conditioning]:
         """All texts at these positions, those of the same scales encoded together."""
