@@ -208,11 +208,14 @@ class Guided:
     Args:
         rescale: share of the standard-deviation correction of Lin et al. 2023 (arXiv:2305.08891, eq. 15-16),
             applied to the network's own output; the last term is the one whose deviation is kept. 0 is off.
+        start: share of the run, in [0, 1), in which the last term stands alone. What is decided in so much noise is
+            then left to the seed (Kynkäänniemi et al. 2024, arXiv:2404.07724, who also end guidance early).
     """
 
     terms: tuple[Conditioning, ...]
     weights: Float[Tensor, "k b"]
     rescale: float = 0.0
+    start: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.terms) != len(self.weights):
@@ -220,21 +223,31 @@ class Guided:
         if not bool(((self.weights.sum(0) - 1).abs() < 1e-5).all()):
             raise ValueError("guidance weights must add up to 1 for every row")
 
+    def weights_at(self, progress: Float[Tensor, " b"]) -> Float[Tensor, "k b"]:
+        """The weights of rows that have so much of the run behind them."""
+        import torch
+
+        if not self.start:
+            return self.weights
+        alone = torch.zeros_like(self.weights)
+        alone[-1] = 1
+        return torch.where(progress.to(alone.device) < self.start, alone, self.weights)
+
     def __len__(self) -> int:
         return len(self.terms[0])
 
     def __getitem__(self, rows: Sequence[int]) -> Guided:
-        return Guided(tuple(term[rows] for term in self.terms), self.weights[:, list(rows)], self.rescale)
+        return Guided(tuple(term[rows] for term in self.terms), self.weights[:, list(rows)], self.rescale, self.start)
 
     @staticmethod
     def cat(parts: Sequence[Guided]) -> Guided:
-        """One batch of several that have the same number of terms and the same rescale."""
+        """One batch of several that have the same number of terms, and the same rescale and start."""
         import torch
 
-        if len({part.rescale for part in parts}) > 1 or len({len(part.terms) for part in parts}) > 1:
+        if len({(len(part.terms), part.rescale, part.start) for part in parts}) > 1:
             raise ValueError("only guidance of the same form can share a batch")
         terms = tuple(Conditioning.cat(rows) for rows in zip(*(part.terms for part in parts), strict=True))
-        return Guided(terms, torch.cat([part.weights for part in parts], dim=1), parts[0].rescale)
+        return Guided(terms, torch.cat([part.weights for part in parts], dim=1), parts[0].rescale, parts[0].start)
 
 
 Condition = Conditioning | Guided

@@ -92,6 +92,22 @@ def test_guidance_scale_one_is_unguided_and_costs_one_term():
     assert torch.equal(guided, denoiser(X, AT, text(ROWS, 2)))
 
 
+def test_guidance_sets_in_where_it_starts():
+    """Rows before it are unguided; where all are, the other term is not asked."""
+    spy = Spy()
+    denoiser = NetworkDenoiser(spy, "v_prediction")
+    late, always = (classifier_free(text(ROWS, 2), text(ROWS, 1), 4.0, start=start) for start in (0.5, 0.0))
+    at = replace(AT, index=torch.arange(ROWS), count=ROWS - 1)
+    begun = torch.tensor([False, False, True, True, True])
+    found = denoiser(X, at, late)
+    assert spy.sizes == [2 * ROWS]
+    assert torch.equal(found[begun], denoiser(X, at, always)[begun])
+    assert torch.equal(found[~begun], denoiser(X, at, text(ROWS, 2))[~begun])
+    early = [0, 1]
+    denoiser(X[early], at[early], late[early])
+    assert spy.sizes[-1] == len(early)
+
+
 def test_three_terms_share_one_call():
     spy = Spy()
     weights = torch.tensor([[-1.0], [-1.5], [3.5]]).expand(3, ROWS)

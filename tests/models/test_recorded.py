@@ -14,7 +14,7 @@ from segue.errors import CheckpointError, DiskError, ModelNotFoundError, UnsafeF
 from segue.models.recorded import FORMAT, Origin, Recorded, levels
 from toy import toy_model
 
-ORIGIN = Origin("toy", "0" * 64, "ddim", "a boat", "", 2.0, 3)
+ORIGIN = Origin("toy", "0" * 64, "ddim", "a boat", "", 2.0, 0.25, 3)
 
 
 def run(steps: int = 4) -> Recorded:

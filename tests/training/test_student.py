@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from segue.zoo import load
 from toy import GaussianDenoiser, text_of
 
 STEPS, GUIDANCE = 4, 3.0
+TAUGHT = Config(guidance=GUIDANCE, guidance_start=0.0)
 ONE = Ranks(0, 1, torch.device("cpu"))
 CAPTIONS = [["apple", "red apple"], ["cat"], ["a cat", "red cat"]]
 
@@ -50,7 +51,7 @@ class Told:
             return sum(
                 (
                     w.float()[:, None, None, None] * self(x, at, term)
-                    for term, w in zip(cond.terms, cond.weights, strict=True)
+                    for term, w in zip(cond.terms, cond.weights_at(at.progress), strict=True)
                 ),
                 torch.zeros_like(x),
             )
@@ -81,7 +82,7 @@ class Exact:
 def loss_of(pupil: Any, both: Phases) -> float:
     noise = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     cond, blank = text_of(0.5, -0.2), text_of(0.1)
-    lesson = lesson_from(Told(), pupil, both, noise, cond, blank, GUIDANCE)
+    lesson = lesson_from(Told(), pupil, both, noise, cond, blank, TAUGHT)
     return float(step_loss(pupil, lesson))
 
 
@@ -97,9 +98,19 @@ def test_other_students_are_not_fixed_points() -> None:
     assert loss_of(Exact(both.student, 0.1, guidance=1.0), both) > 0.1, "right steps, guidance forgotten"
 
 
+def test_the_teacher_has_no_guidance_before_it_sets_in() -> None:
+    """Of four steps the first is unguided, and the others are not."""
+    both, noise, cond, blank = phases(4, 40), torch.randn(2, 1, 4, 4), text_of(0.5, -0.2), text_of(0.1)
+    settings = (TAUGHT, replace(TAUGHT, guidance_start=0.25), replace(TAUGHT, guidance=1.0))
+    always, late, never = (lesson_from(Told(), Told(), both, noise, cond, blank, each).wanted for each in settings)
+    assert late[:2].equal(never[:2])
+    assert late[2:].equal(always[2:])
+    assert not always[:2].allclose(never[:2])
+
+
 def test_states_are_the_students_own() -> None:
     both, noise, cond = phases(4, 12), torch.randn(2, 1, 4, 4), text_of(0.5, -0.2)
-    lesson = lesson_from(Told(), Told(), both, noise, cond, text_of(0.1), GUIDANCE)
+    lesson = lesson_from(Told(), Told(), both, noise, cond, text_of(0.1), TAUGHT)
     x = noise
     for i in range(4):
         now, then = both.student.step(torch.tensor([i, i]))

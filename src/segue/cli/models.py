@@ -104,7 +104,7 @@ def weights_as_dict(name: str) -> dict[str, Any]:
 def as_dict(entry: Entry) -> dict[str, Any]:
     """For machines."""
     card = entry.card
-    keys = ("summary", "base", "steps", "guidance_scale", "solver", "vocabulary", "words")
+    keys = ("summary", "base", "steps", "guidance_scale", "guidance_start", "solver", "vocabulary", "words")
     return {
         "name": entry.name,
         "origin": entry.origin,
@@ -191,6 +191,7 @@ def _defaults(entry: Entry) -> str:
         return ""
     steps = f"{card.steps} steps" if card.steps else ""
     guidance = f"guidance {card.guidance_scale:g}" if card.guidance_scale is not None else ""
+    guidance += f" from {card.guidance_start:.0%} of the run" if guidance and card.guidance_start else ""
     return ", ".join(part for part in (steps, guidance, f"solver {card.solver}" if card.solver else "") if part)
 
 

@@ -19,6 +19,7 @@ def classifier_free(
     negative: Conditioning,
     scale: float | Sequence[float] | Float[Tensor, " b"],
     rescale: float = 0.0,
+    start: float = 0.0,
 ) -> Guided:
     """Guidance towards `positive` and away from `negative` (Ho & Salimans 2022, arXiv:2207.12598).
 
@@ -27,6 +28,7 @@ def classifier_free(
         negative: what is not wanted, likewise.
         scale: 1 is no guidance; one number, or one per row.
         rescale: in [0, 1]; see `Guided`.
+        start: in [0, 1), a share of the run; see `Guided`.
     """
     scales = torch.as_tensor(scale, dtype=torch.float64).expand(len(positive))
-    return Guided((negative, positive), torch.stack([1 - scales, scales]), rescale)
+    return Guided((negative, positive), torch.stack([1 - scales, scales]), rescale, start)

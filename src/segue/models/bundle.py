@@ -27,12 +27,14 @@ class Defaults:
         size: (width, height) in pixels.
         steps: of the schedule.
         guidance_scale: 1 is unguided.
+        guidance_start: share of the run, in [0, 1), before guidance sets in.
         solver: a name of `segue.diffusion.solvers`.
     """
 
     size: tuple[int, int]
     steps: int = 30
     guidance_scale: float = 7.5
+    guidance_start: float = 0.0
     solver: str = "ddim"
 
 

@@ -91,9 +91,10 @@ class NetworkDenoiser:
         if isinstance(cond, Conditioning):
             (raw,) = self._evaluate(x, at, {0: cond})
             return x0_from(raw, x.float(), at, self.prediction)
-        active = {k: term for k, term in enumerate(cond.terms) if bool(cond.weights[k].any())}
+        weights = cond.weights_at(at.progress)
+        active = {k: term for k, term in enumerate(cond.terms) if bool(weights[k].any())}
         raws = self._evaluate(x, at, active)
-        raw = _weighted_sum(raws, cond.weights[list(active)])
+        raw = _weighted_sum(raws, weights[list(active)])
         if cond.rescale:
             raw = rescaled(raw, raws[-1], cond.rescale)
         return x0_from(raw, x.float(), at, self.prediction)

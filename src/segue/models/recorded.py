@@ -37,6 +37,7 @@ class Origin:
         prompt: what was wanted.
         negative: what was not.
         guidance_scale: how strongly prompts were followed.
+        guidance_start: share of the run before that set in.
         seed: of the noise.
     """
 
@@ -46,6 +47,7 @@ class Origin:
     prompt: str
     negative: str
     guidance_scale: float
+    guidance_start: float
     seed: int
 
 

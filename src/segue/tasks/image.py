@@ -99,7 +99,8 @@ class Image:
         with execution.applied(model) as ready:
             schedule = ready.schedule(settings.steps, settings.size, solver=settings.solver)
             texts = ready.text([self.prompt, self.negative])
-            cond = classifier_free(texts[[0]], texts[[1]], float(settings.guidance_scale[0]))
+            scale, began = float(settings.guidance_scale[0]), settings.guidance_start
+            cond = classifier_free(texts[[0]], texts[[1]], scale, start=began)
             start = from_seeds([self.seed], [ANY_KEY], schedule, settings.latent_shape(ready), ready.device)
             state, passed = start, list["Tensor"]()
             solver = find_solver(settings.solver).solver
@@ -131,6 +132,7 @@ class Image:
             self.prompt,
             self.negative,
             float(settings.guidance_scale[0]),
+            settings.guidance_start,
             self.seed,
         )
         return Recorded(torch.stack(list(latents)), *levels(schedule), origin)

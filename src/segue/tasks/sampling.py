@@ -25,6 +25,7 @@ class Sampling:
         steps: network evaluations per picture, 1 or more.
         guidance_scale: how strongly prompts are followed, 0 or more; 1 is unguided. One value, one per key, or a curve
             over the film ("0s:3, 2s:5").
+        guidance_start: share of the run, in [0, 1), before guidance sets in; what is decided there is left to the seed.
         solver: ddim, euler, euler_ancestral, dpmpp_2m, dpmpp_2m_sde or lcm.
         size: (width, height) in pixels, multiples of the model's grid (8 for Stable Diffusion).
     """
@@ -33,11 +34,12 @@ class Sampling:
 
     steps: int | None = None
     guidance_scale: tuple[Value, ...] = ()
+    guidance_start: float | None = None
     solver: str | None = None
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "size"):
+        for name in ("steps", "size", "guidance_start"):
             value: Any = getattr(self, name)
             if isinstance(value, str) and is_curve(value):
                 raise TaskError(
@@ -46,6 +48,8 @@ class Sampling:
                 )
         if self.steps is not None and self.steps < 1:
             raise TaskError(f"steps must be 1 or more, got {self.steps}")
+        if self.guidance_start is not None and not 0 <= self.guidance_start < 1:
+            raise TaskError(f"guidance_start must be in [0, 1), got {self.guidance_start}")
         scale: Any = self.guidance_scale
         given = (scale,) if isinstance(scale, int | float | str) else tuple(scale)
         scales = tuple(value_of(value, "guidance_scale", 0, 1000) for value in given)
@@ -82,7 +86,8 @@ class Sampling:
         scales = per_key(self.guidance_scale or (defaults.guidance_scale,), keys, "guidance_scale")
         if keys == 1 and isinstance(scales[0], str):
             raise TaskError(f"guidance_scale of a picture must be a number, since it has no time; got {scales[0]!r}")
-        return Resolved(self.steps or defaults.steps, scales, solver, (width, height))
+        began = defaults.guidance_start if self.guidance_start is None else self.guidance_start
+        return Resolved(self.steps or defaults.steps, scales, float(began), solver, (width, height))
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,14 @@ class Resolved:
     Args:
         steps: network evaluations per picture.
         guidance_scale: one per key; the same curve for each, if it is one.
+        guidance_start: share of the run before it sets in.
         solver: its name.
         size: (width, height) in pixels.
     """
 
     steps: int
     guidance_scale: tuple[Value, ...]
+    guidance_start: float
     solver: str
     size: tuple[int, int]
 
@@ -114,7 +121,7 @@ class Resolved:
     def pinned(self) -> Sampling:
         """The same values as a request, for a record that must not depend on a model's defaults."""
         scales = self.guidance_scale[:1] if self.is_curved else self.guidance_scale
-        return Sampling(self.steps, scales, self.solver, self.size)
+        return Sampling(self.steps, scales, self.guidance_start, self.solver, self.size)
 
 
 @dataclass(frozen=True)

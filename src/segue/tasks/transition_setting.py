@@ -164,7 +164,8 @@ class Setting:
         else:
             scales = tuple(map(float, given))
         told, words = self._told(Route.through(count), self._at_prompts), self.task.likeness.words
-        return Keys(positive, negative, scales, self.task.seeds, told=told, words=words)
+        began = self.task.sampling.guidance_start or 0.0
+        return Keys(positive, negative, scales, self.task.seeds, told=told, words=words, guidance_start=began)
 
     def _on_film(self, keys: Keys) -> Keys:
         """These keys, with what changes along the film."""
@@ -236,5 +237,6 @@ class Setting:
             self.task.prompts[key],
             self.task.negative[key],
             float(keys.guidance_at([float(key)])),
+            keys.guidance_start,
             self.task.seeds[key],
         )

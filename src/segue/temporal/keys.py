@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +42,7 @@ class Keys:
             at every position.
         words: how texts are mixed.
         told: what changes at every position besides the mix of texts; None if nothing does.
+        guidance_start: share of the run, in [0, 1), before guidance sets in.
     """
 
     positive: Conditioning
@@ -52,6 +53,7 @@ class Keys:
     shares: tuple[tuple[float, ...], ...] = ()
     told: Told | None = None
     words: Words = "line"
+    guidance_start: float = 0.0
 
     def __post_init__(self) -> None:
         counts = {len(self.positive), len(self.negative), len(self.shares or self.seeds)}
@@ -84,7 +86,7 @@ class Keys:
     def at(self, positions: Sequence[float]) -> Guided:
         """The guided conditioning at positions on the line of the keys."""
         positive, negative = self.texts(positions)
-        return classifier_free(positive, negative, self.guidance_at(positions))
+        return classifier_free(positive, negative, self.guidance_at(positions), start=self.guidance_start)
 
     def texts(self, positions: Sequence[float]) -> tuple[Conditioning, Conditioning]:
         """What is wanted at positions, and what is not."""
@@ -126,7 +128,9 @@ class Keys:
         scales = self.guidance_scale
         if isinstance(scales, tuple):
             scales = tuple(_sum(scales, point) for point in route.points)
-        return Keys(positive, negative, scales, seeds, self.damper, shares, words=self.words)
+        return replace(
+            self, positive=positive, negative=negative, guidance_scale=scales, seeds=seeds, shares=shares, told=None
+        )
 
     def place(self, position: float) -> tuple[int, float]:
         """The key at or left of a position, and the share of the way from it to the next."""

@@ -26,6 +26,7 @@ def sample(
     *,
     steps: int | None = None,
     guidance_scale: float | None = None,
+    guidance_start: float | None = None,
     solver: str | None = None,
     batch: int = 16,
     progress: Progress = silent,
@@ -38,13 +39,14 @@ def sample(
     settings = model.defaults
     steps = settings.steps if steps is None else steps
     scale = settings.guidance_scale if guidance_scale is None else guidance_scale
+    began = settings.guidance_start if guidance_start is None else guidance_start
     solver = solver or settings.solver
     schedule = model.schedule(steps, settings.size, solver=solver)
     made: list[Tensor] = []
     for first in range(0, len(prompts), batch):
         words, chosen = prompts[first : first + batch], seeds[first : first + batch]
         text, told = model.text([*words, ""]), range(len(words))  # in one call: a long prompt lengthens all of it
-        cond = classifier_free(text[told], text[[len(words)] * len(words)], scale)
+        cond = classifier_free(text[told], text[[len(words)] * len(words)], scale, start=began)
         ids = [RowId(str(row)) for row in told]
         own = {row: Ancestry((seed,), (ANY_KEY,), (1.0,)) for row, seed in zip(ids, chosen, strict=True)}
         state = from_seeds(chosen, ids, schedule, shape_of(model), model.device)

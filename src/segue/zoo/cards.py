@@ -14,6 +14,7 @@
     size = [128, 128]
     steps = 20
     guidance_scale = 3.0
+    guidance_start = 0.25
     solver = "ddim"
 
 A model that is derived from another has no weights of its own but a LoRA, and takes what its card leaves out from its
@@ -35,7 +36,7 @@ from segue.errors import CheckpointError, ModelNotFoundError
 
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = "card.toml"
-INHERITED = ("concepts", "size", "steps", "guidance_scale", "solver", "vocabulary", "words")
+INHERITED = ("concepts", "size", "steps", "guidance_scale", "guidance_start", "solver", "vocabulary", "words")
 """What a derived model takes from its base where its own card is silent."""
 
 SOLVERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "lcm")
@@ -59,6 +60,7 @@ class ModelCard:
         size: (width, height) in pixels that it is made for.
         steps: that suit it.
         guidance_scale: that suits it.
+        guidance_start: that suits it.
         solver: that suits it; None leaves it to the checkpoint's scheduler.
         vocabulary: the things that it can draw, by all their names; empty if it knows too many to list.
         words: what else it understands, by kind: colours, styles, places.
@@ -74,6 +76,7 @@ class ModelCard:
     size: tuple[int, int] | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+    guidance_start: float | None = None
     solver: str | None = None
     vocabulary: tuple[str, ...] = field(default=(), repr=False)
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]], repr=False)
@@ -190,6 +193,10 @@ def _is_scale(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1000
 
 
+def _is_start(value: Any) -> bool:
+    return _is_scale(value) and value < 1
+
+
 def _is_size(value: Any) -> bool:
     return _all_are(_is_count, value) and len(value) == 2
 
@@ -210,6 +217,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("name", "summary", "licence", "base", "lora"), (_is_text, "words in quotes")),
     **dict.fromkeys(("concepts", "steps"), (_is_count, "a whole number from 1")),
     "guidance_scale": (_is_scale, "a number from 0 to 1000"),
+    "guidance_start": (_is_start, "a number from 0, below 1"),
     "size": (_is_size, "width and height, whole numbers from 1"),
     "solver": (SOLVERS.__contains__, f"one of {', '.join(SOLVERS)}"),
     "vocabulary": (_is_list, "a list of words"),

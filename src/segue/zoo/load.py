@@ -94,7 +94,7 @@ def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
     """The model with the defaults and the vocabulary of its card, whose LoRA is a part of the model's name."""
     said: dict[str, Any] = {
         key: getattr(card, key)
-        for key in ("size", "steps", "guidance_scale", "solver")
+        for key in ("size", "steps", "guidance_scale", "guidance_start", "solver")
         if getattr(card, key) is not None
     }
     defaults = replace(model.defaults, **said)

@@ -62,7 +62,8 @@ class Config:
     out: Path = Path("runs/student")
     student_steps: Count = 4
     teacher_steps: Count = 12  # a multiple of the student's
-    guidance: Amount = 3.0  # of the teacher; the student will need none
+    guidance: Amount = 2.0  # of the teacher; the student will need none
+    guidance_start: Share = 0.25  # of the teacher's run, before which it has none either
     rank: Count = 12
     blended: Share = 0.25  # share of prompts that lie between two, as those of a transition do
     steps: Count = 1200
@@ -126,7 +127,7 @@ def main(config: Config) -> Path:
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
             cond, blank, noise = draw(teacher, corpus, config, step, share)
             with precision:
-                lesson = lesson_from(teacher.denoiser, student, phases, noise, cond, blank, config.guidance)
+                lesson = lesson_from(teacher.denoiser, student, phases, noise, cond, blank, config)
                 loss = step_loss(student, lesson)
             loss.backward()
             sitting.learn(step, loss=loss)
@@ -207,14 +208,14 @@ def lesson_from(
     noise: Float[Tensor, "b c h w"],
     cond: Conditioning,
     blank: Conditioning,
-    guidance: float,
+    config: Config,
 ) -> Lesson:
     """All states that the student comes through from `noise`, and where the teacher would have gone from each."""
     ids = tuple(RowId(str(row)) for row in range(len(noise)))
     begin = State(noise * phases.student.start_scale, torch.zeros(len(noise), dtype=torch.int64), ids)
     states = State.cat(list(islice(denoise(student, begin, phases.student, cond), len(phases.student))))
     cond = Conditioning.cat([cond] * len(phases.student))
-    guided = classifier_free(cond, blank[[0] * len(cond)], guidance)
+    guided = classifier_free(cond, blank[[0] * len(cond)], config.guidance, start=config.guidance_start)
     finer = replace(states, step=states.step * phases.stride)
     landed = next(islice(denoise(teacher, finer, phases.teacher, guided), phases.stride, None))
     now, then = phases.student.step(states.step)
@@ -239,4 +240,5 @@ def step_loss(student: Denoiser, lesson: Lesson) -> Float[Tensor, ""]:
 def drawn(model: LatentDiffusion, config: Config, steps: int, guidance: float) -> Float[Tensor, "n c h w"]:
     """Latents of the recipe's prompts, seed 0, in float32, as `segue image` draws them."""
     prompts = config.sheet_prompts
-    return sample(model, prompts, [0] * len(prompts), steps=steps, guidance_scale=guidance, solver=SOLVER)
+    how: Any = {"steps": steps, "guidance_scale": guidance, "guidance_start": config.guidance_start}
+    return sample(model, prompts, [0] * len(prompts), solver=SOLVER, **how)
