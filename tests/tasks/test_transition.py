@@ -152,6 +152,7 @@ CHANGES: dict[str, Any] = {
     "weights": "1,0,0; 1,1,1; 0,0,1",
     "sampling.steps": 9,
     "sampling.guidance_scale": (3.0,),
+    "sampling.guidance_start": 0.5,
     "sampling.solver": "dpmpp_2m",
     "sampling.size": (24, 16),
     "tree.depth": 0.7,
@@ -166,7 +167,7 @@ CHANGES: dict[str, Any] = {
     "likeness.shared_noise": 0.5,
     "likeness.shared_statistics": 0.5,
     "likeness.mix": "linear",
-    "likeness.words": "tokens",
+    "likeness.words": "line",
     "pace.easing": "smooth",
     "pace.loop": "pingpong",
 }
@@ -312,6 +313,8 @@ def test_what_does_not_fit_the_model_is_refused(model: LatentDiffusion) -> None:
         Sampling(steps=0)
     with pytest.raises(TaskError, match="guidance_scale"):
         Sampling(guidance_scale=(-1.0,))
+    with pytest.raises(TaskError, match=r"guidance_start must be in \[0, 1\)"):
+        Sampling(guidance_start=1.0)
 
 
 def test_progress_reaches_its_end(model: LatentDiffusion) -> None:
@@ -348,6 +351,18 @@ def test_a_rerun_is_the_same_film_bit_for_bit(model: LatentDiffusion, tree: Bran
     assert record(repeated) == record(clip)
     assert repeated.save(tmp_path / "again.mp4").read_bytes() == path.read_bytes()
     assert (tmp_path / "again.json").read_text() == (tmp_path / "film.json").read_text()
+
+
+def test_a_record_from_before_words_were_chosen_is_made_again_as_it_was(model: LatentDiffusion, tmp_path: Path) -> None:
+    line = replace(SMALL, likeness=Likeness(words="line")).run(model)
+    line.save(tmp_path / "film")
+    path = tmp_path / "film.json"
+    known = json.loads(path.read_text("utf-8"))
+    del known["fields"]["likeness"]["words"]
+    path.write_text(json.dumps(known), "utf-8")
+    again = Rerun.read(path).run(model)
+    assert torch.equal(pixels(again), pixels(line))
+    assert not torch.equal(pixels(SMALL.run(model)), pixels(line))
 
 
 def test_a_budget_in_seconds_repeats_because_its_plan_is_stored(tmp_path: Path) -> None:
@@ -541,7 +556,8 @@ def test_smoothness_works_in_loops(model: LatentDiffusion, monkeypatch: pytest.M
         plain = record(rough.run(model))["scores"]
         clip = replace(rough, tree=Branching(preset="lowest", smoothness=1.2 * plain["mean_step"])).run(model)
         assert len(clip) == 40
-        assert record(clip)["scores"]["largest_step"] <= 1.2 * plain["mean_step"] < plain["largest_step"]
+        # What decides is rounded to three digits.
+        assert record(clip)["scores"]["largest_step"] <= 1.2 * plain["mean_step"] + 5e-4 < plain["largest_step"]
         assert "is reached" in record(clip)["plan"]["ended"]
 
 
@@ -647,8 +663,9 @@ def test_keys_are_as_alike_as_the_curve_says_at_their_time(model: LatentDiffusio
 
 
 def test_a_crossfeed_acts_where_its_curve_is_above_zero(model: LatentDiffusion) -> None:
-    fed = pixels(replace(SMALL, tree=Branching(crossfeed=("step 0s:0, 0.6s:0.9", 1.0, 1.0))).run(model))
-    plain = pixels(SMALL.run(model))
+    film = replace(SMALL, likeness=Likeness(words="line"))
+    fed = pixels(replace(film, tree=Branching(crossfeed=("step 0s:0, 0.6s:0.9", 1.0, 1.0))).run(model))
+    plain = pixels(film.run(model))
     same = [torch.equal(a, b) for a, b in zip(fed, plain, strict=True)]
     assert not all(same) and sum(same) >= 5
 

@@ -196,11 +196,10 @@ def test_a_plan_of_other_weights_is_refused(model: LatentDiffusion) -> None:
 
 
 def test_tokens_are_mixed_by_the_same_rules_along_a_path(model: LatentDiffusion) -> None:
-    """A point of two halves is told what a branch in the middle is told; and one prompt alone what it always is."""
-    turned = replace(WAY, likeness=Likeness(words="tokens"))
-    film, line = pixels(turned.run(model)), pixels(WAY.run(model))
+    """Points that are one prompt alone are told what they always are; others what the words say."""
+    film, line = pixels(WAY.run(model)), pixels(replace(WAY, likeness=Likeness(words="line")).run(model))
     assert torch.equal(film[0], line[0])
     assert not torch.equal(film, line)
-    plain = replace(PLAIN, likeness=Likeness(words="tokens"))
+    plain = replace(PLAIN, likeness=Likeness(words="line"))
     by_points = replace(plain, weights="1,0,0; 0,1,0; 0,0,1")
     assert torch.equal(pixels(by_points.run(model)), pixels(plain.run(model)))

@@ -39,8 +39,7 @@ class Likeness:
         fusion: outer mixes the answers to the two keys, inner their keys and values.
         mix: how latents are mixed where a branch forks: whole (one angle), channels (an angle for each) or linear
             (a line, brought back to length).
-        words: how texts are mixed between keys: line, or tokens (an angle for each), where one picture jumps into the
-            other.
+        words: how texts are mixed between keys: tokens (an angle for each) or line.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -52,7 +51,7 @@ class Likeness:
     interpolation: Value = 0.0
     fusion: Literal["outer", "inner"] = "outer"
     mix: Literal["whole", "channels", "linear"] = "whole"
-    words: Literal["line", "tokens"] = "line"
+    words: Literal["line", "tokens"] = "tokens"
 
     def __post_init__(self) -> None:
         for name in ("structure", "shared_noise", "shared_attention", "shared_statistics", "interpolation"):
@@ -67,7 +66,7 @@ class Likeness:
         if self.mix not in ("whole", "channels", "linear"):
             raise TaskError(f"mix must be whole, channels or linear, got {self.mix!r}")
         if self.words not in ("line", "tokens"):
-            raise TaskError(f"words must be line or tokens, got {self.words!r}")
+            raise TaskError(f"words must be tokens or line, got {self.words!r}")
 
     @property
     def curves(self) -> tuple[Value, ...]:
