@@ -21,7 +21,8 @@ fifth is one of the combinations of thing and colour that no training picture sh
 eight pairs were for choosing the settings of ours; the others are measured.
 
 Fidelity is the Fréchet distance of all in-betweens of a method to the corpus' upright 3D renders on white, in
-efficientnet-lite0 stage statistics, each standardised over these renders. Its interval is a jackknife over pairs.
+efficientnet-lite0 stage statistics, each in units of its deviation over the whole corpus. Its interval is a jackknife
+over pairs.
 Means have Student's 95 % intervals over pairs, and so have the paired differences that the verdict is made of.
 """
 
@@ -81,6 +82,8 @@ PAIRS = (
     ("a globe", "a penguin"),
 )  # fmt: skip
 TABLES = ("rows", "time")
+SAMPLE = 1000
+"""Pictures of the corpus that tell how much its features vary."""
 ALWAYS_ALIKE = ("cross-fade", "walk", "ours")
 """Methods that make the same film for all budgets that it fits into."""
 
@@ -128,7 +131,8 @@ class Bench:
         name = f"{number:02d}-{method}-{table}"
         save_sheet(self.out / "films" / f"{name}.png", made.frames, FRAMES)
         if self.features is not None:
-            found = extract(self.features, made.frames[1:-1])
+            # In 8 bits, as the corpus is.
+            found = extract(self.features, TensorFrames.rounded(made.frames)[1:-1])
             save_file({"found": found}, self.out / "features" / f"{name}.safetensors")
         about = {"number": number, "pair": list(pair), "method": method, "table": table, "film": name}
         settings = {"model": self.model.fingerprint, "steps": self.steps, "distance": self.placing, "budget": budget}
@@ -147,8 +151,12 @@ class Bench:
         return {**found, "ghosting": float(ghosts.mean()), "worst_ghosting": float(ghosts.max())}
 
 
-def corpus_features(folder: Path, features: EfficientNetFeatures, out: Path) -> Tensor:
-    """Of the upright 3D renders on white of a corpus; kept beside the rows, as they take a while."""
+def corpus_features(folder: Path, features: EfficientNetFeatures, out: Path) -> dict[str, Tensor]:
+    """Of a corpus: "renders", the upright 3D ones on white, and "spread", how features vary over all that it shows.
+
+    On white alone some features hardly vary, and what is nearly white would be worlds away from white. Kept beside the
+    rows, as it takes a while.
+    """
     shelf = Shelf.open(folder)
     sources = json.loads((folder / "sources.json").read_text("utf-8"))
     path = out / f"corpus-{sources['pictures_sha256'][:12]}.safetensors"
@@ -158,8 +166,10 @@ def corpus_features(folder: Path, features: EfficientNetFeatures, out: Path) -> 
             for row, line in enumerate(shelf.lines)
             if line.get("style", "3d") == "3d" and line["background"] == "white" and shelf.canonical(row)
         ]
-        save_file({"found": extract(features, shelf.bytes(rows))}, path)
-    return load_file(path)["found"]
+        every = extract(features, shelf.bytes(shelf.some(range(len(shelf.lines)), SAMPLE)))
+        spread = every.std(0).clamp(min=1e-3)
+        save_file({"renders": extract(features, shelf.bytes(rows)) / spread, "spread": spread}, path)
+    return load_file(path)
 
 
 def read(path: Path, bench: Bench) -> list[dict[str, Any]]:
@@ -248,7 +258,7 @@ def main() -> None:
         bench = prepare(given)
         rows = measure(bench, given.pairs)
         wanted = [row for row in rows if row["number"] < given.pairs]
-        corpus = None
+        corpus: dict[str, Tensor] | None = None
         if given.corpus is not None and bench.features is not None:
             corpus = corpus_features(given.corpus, bench.features, given.out)
     except SegueError as error:

@@ -69,7 +69,7 @@ class Table:
 
 
 def tabled(rows: Sequence[Row], name: str, features: Mapping[str, Tensor], corpus: Tensor | None) -> Table:
-    """One table; features are those of the in-betweens of each film."""
+    """One table; features are those of the in-betweens of each film, and of the corpus, on one scale."""
     films: dict[str, dict[int, Row]] = {}
     for row in rows:
         if row["table"] == name:
@@ -77,12 +77,8 @@ def tabled(rows: Sequence[Row], name: str, features: Mapping[str, Tensor], corpu
     table = Table(name, films, {})
     if corpus is None or len(table.pairs) < 2:
         return table
-    mean, scale = corpus.mean(0), corpus.std(0).clamp(min=1e-3)
-    groups = {
-        method: [(features[by[pair]["film"]] - mean) / scale for pair in table.pairs] for method, by in films.items()
-    }
-    renders = (corpus - mean) / scale
-    return Table(name, films, {method: frechet_by_group(found, renders) for method, found in groups.items()})
+    groups = {method: [features[by[pair]["film"]] for pair in table.pairs] for method, by in films.items()}
+    return Table(name, films, {method: frechet_by_group(found, corpus) for method, found in groups.items()})
 
 
 def lines(table: Table) -> list[str]:
