@@ -263,11 +263,12 @@ def main() -> None:
             corpus = corpus_features(given.corpus, bench.features, given.out)
     except SegueError as error:
         raise SystemExit(str(error)) from None
-    films = given.out / "features"
-    found = (
-        {} if corpus is None else {r["film"]: load_file(films / f"{r['film']}.safetensors")["found"] for r in wanted}
-    )
-    print(report(wanted, found, corpus))
+    if corpus is None:
+        print(report(wanted, {}, None))
+        return
+    files = {row["film"]: given.out / "features" / f"{row['film']}.safetensors" for row in wanted}
+    found = {film: load_file(file)["found"] / corpus["spread"] for film, file in files.items()}
+    print(report(wanted, found, corpus["renders"]))
 
 
 if __name__ == "__main__":
