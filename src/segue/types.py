@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -185,16 +185,14 @@ class Conditioning:
         merged: dict[str, Any] = {}
         for item in fields(self):
             a, b = getattr(self, item.name), getattr(other, item.name)
-            if isinstance(a, Mapping) and isinstance(b, Mapping):
-                mine: Mapping[str, Tensor] = a
-                theirs: Mapping[str, Tensor] = b
-                if mine.keys() != theirs.keys():
-                    raise ValueError(f"conditionings differ in {item.name}: {sorted(mine)} and {sorted(theirs)}")
-                merged[item.name] = {name: f(mine[name], theirs[name]) for name in mine}
+            if item.name in ("residual_inputs", "extra"):
+                if a.keys() != b.keys():
+                    raise ValueError(f"conditionings differ in {item.name}: {sorted(a)} and {sorted(b)}")
+                merged[item.name] = {name: f(a[name], b[name]) for name in a}
             elif (a is None) != (b is None):
                 raise ValueError(f"one of two conditionings has no {item.name}")
             else:
-                merged[item.name] = None if a is None else f(cast("Tensor", a), cast("Tensor", b))
+                merged[item.name] = None if a is None else f(a, b)
         return Conditioning(**merged)
 
 
@@ -208,8 +206,7 @@ class Guided:
     Args:
         rescale: share of the standard-deviation correction of Lin et al. 2023 (arXiv:2305.08891, eq. 15-16),
             applied to the network's own output; the last term is the one whose deviation is kept. 0 is off.
-        start: share of the run, in [0, 1), in which the last term stands alone. What is decided in so much noise is
-            then left to the seed (Kynkäänniemi et al. 2024, arXiv:2404.07724, who also end guidance early).
+        start: share of the run, in [0, 1), that the last term has alone (Kynkäänniemi et al. 2024, arXiv:2404.07724).
     """
 
     terms: tuple[Conditioning, ...]
@@ -222,16 +219,6 @@ class Guided:
             raise ValueError(f"{len(self.terms)} terms but {len(self.weights)} rows of weights")
         if not bool(((self.weights.sum(0) - 1).abs() < 1e-5).all()):
             raise ValueError("guidance weights must add up to 1 for every row")
-
-    def weights_at(self, progress: Float[Tensor, " b"]) -> Float[Tensor, "k b"]:
-        """The weights of rows that have so much of the run behind them."""
-        import torch
-
-        if not self.start:
-            return self.weights
-        alone = torch.zeros_like(self.weights)
-        alone[-1] = 1
-        return torch.where(progress.to(alone.device) < self.start, alone, self.weights)
 
     def __len__(self) -> int:
         return len(self.terms[0])

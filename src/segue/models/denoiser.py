@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.errors import TaskError
-from segue.types import Call, Condition, Conditioning, Network, Point, Prediction, over_rows
+from segue.types import Call, Condition, Conditioning, Guided, Network, Point, Prediction, over_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -47,6 +47,15 @@ def rescaled(
     axes = tuple(range(1, guided.ndim))
     factor = kept.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
     return guided * (share * factor + (1 - share))
+
+
+def weights_at(cond: Guided, at: Point) -> Float[Tensor, "k b"]:
+    """The weights of the terms for rows that stand there: the last term alone, where guidance has not set in."""
+    if not cond.start:
+        return cond.weights
+    alone = torch.zeros_like(cond.weights)
+    alone[-1] = 1
+    return torch.where(at.progress.to(alone.device) < cond.start, alone, cond.weights)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class NetworkDenoiser:
         if isinstance(cond, Conditioning):
             (raw,) = self._evaluate(x, at, {0: cond})
             return x0_from(raw, x.float(), at, self.prediction)
-        weights = cond.weights_at(at.progress)
+        weights = weights_at(cond, at)
         active = {k: term for k, term in enumerate(cond.terms) if bool(weights[k].any())}
         raws = self._evaluate(x, at, active)
         raw = _weighted_sum(raws, weights[list(active)])
