@@ -353,18 +353,6 @@ def test_a_rerun_is_the_same_film_bit_for_bit(model: LatentDiffusion, tree: Bran
     assert (tmp_path / "again.json").read_text() == (tmp_path / "film.json").read_text()
 
 
-def test_a_record_from_before_words_were_chosen_is_made_again_as_it_was(model: LatentDiffusion, tmp_path: Path) -> None:
-    line = replace(SMALL, likeness=Likeness(words="line")).run(model)
-    line.save(tmp_path / "film")
-    path = tmp_path / "film.json"
-    known = json.loads(path.read_text("utf-8"))
-    del known["fields"]["likeness"]["words"]
-    path.write_text(json.dumps(known), "utf-8")
-    again = Rerun.read(path).run(model)
-    assert torch.equal(pixels(again), pixels(line))
-    assert not torch.equal(pixels(SMALL.run(model)), pixels(line))
-
-
 def test_a_budget_in_seconds_repeats_because_its_plan_is_stored(tmp_path: Path) -> None:
     class Slow(ToyNetwork):
         def __call__(self, x: torch.Tensor, time: torch.Tensor, cond: Conditioning, call: Call) -> torch.Tensor:

@@ -51,8 +51,7 @@ class Rerun:
                 f"{path} records a run that was interrupted; it cannot be repeated, make it anew with the same settings"
             )
         kind = TASKS[record.task]
-        task = _validated(kind, _as_it_was(kind, record.fields), path)
-        return Rerun(path, record, task, _validated(kind.plan_type, record.plan, path))
+        return Rerun(path, record, _validated(kind, record.fields, path), _validated(kind.plan_type, record.plan, path))
 
     def differences(self, model: LatentDiffusion) -> list[str]:
         """What is not as it was and may change the result.
@@ -71,13 +70,6 @@ class Rerun:
         """
         self.differences(model)
         return self.task.run(model, self.record.execution, progress, self.plan)
-
-
-def _as_it_was(kind: type[Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a record, with what came later as it was before: texts were mixed in a line."""
-    if kind is not Transition:
-        return fields
-    return {**fields, "likeness": {"words": "line", **fields.get("likeness", {})}}
 
 
 def _validated(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
