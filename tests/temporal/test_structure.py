@@ -209,8 +209,9 @@ def test_statistics_act_in_their_range_on_their_rows() -> None:
 @pytest.mark.parametrize("name", ["noise", "attention", "statistics", "range"])
 def test_a_structure_is_made_of_shares(name: str) -> None:
     for value in (-0.1, 1.5):
+        shares: dict[str, Any] = {name: value}
         with pytest.raises(TaskError, match=f"the {name} of a structure must be in"):
-            Structure(**{name: value})
+            Structure(**shares)
 
 
 def test_an_interpolation_is_refused_that_is_none() -> None:
