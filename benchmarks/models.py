@@ -5,7 +5,7 @@
 
 Two corpora are needed, and `segue train corpus` builds both:
 
-    segue train corpus out=runs/judge seed=99 moved=40 styled=16     another seed than the one that was trained on
+    segue train corpus out=runs/judge seed=99 poses=any moved=40 styled=16     none of what was trained on
     segue train corpus out=runs/unseen which=unseen                  emoji none of whose pictures were trained on
 
 The judge learns from the moved and turned pictures of the first, and what it is worth is measured on those that stand

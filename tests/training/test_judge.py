@@ -31,6 +31,14 @@ def other_seed(sources: Sources, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def taught(sources: Sources, tmp_path: Path) -> Path:
+    """What the judge learns from."""
+    folder = tmp_path / "judge"
+    build(folder, sources.folder, replace(SMALL, poses="any"), sources.concepts, sources.packages)
+    return folder
+
+
 def looks(shelf: Any, rows: list[int]) -> Iterator[str]:
     for row in rows:
         line = shelf.lines[row]
@@ -38,9 +46,9 @@ def looks(shelf: Any, rows: list[int]) -> Iterator[str]:
 
 
 def test_the_judge_learns_nothing_that_a_corpus_of_another_seed_shows(
-    corpus: Path, other_seed: Path, judge: Any
+    taught: Path, other_seed: Path, judge: Any
 ) -> None:
-    own, other = judge.Shelf.open(corpus), judge.Shelf.open(other_seed)
+    own, other = judge.Shelf.open(taught), judge.Shelf.open(other_seed)
     everything = range(len(own.lines)), range(len(other.lines))
     shown = set(looks(other, list(everything[1])))
     assert shown & set(looks(own, list(everything[0]))), "pictures in the middle are alike in both"

@@ -74,6 +74,8 @@ class CorpusConfig:
 
     which: "listed" shows the frozen list; "published" every emoji that may be used, for runs on a GPU and for the
     codec; "unseen" the few that are kept back from both, so that a codec can be judged on what it never saw.
+    poses: "few" shows things in the same places, sizes and turns again and again, "any" in ever others: so that the
+    pictures of a judge, which has another seed, are none of those that a generator learns from.
     """
 
     which: Literal["listed", "published", "unseen"] = "listed"
@@ -82,6 +84,7 @@ class CorpusConfig:
     moved: Count = 64  # shifted, scaled, turned, perhaps mirrored variants of a concept in its own colour
     moved_colours: Natural = 4  # the same for each recolour
     wild: Share = 0.35  # the share of those that are moved so far that captions say it
+    poses: Literal["few", "any"] = "few"
     styled: Annotated[int, Field(ge=4)] = 8  # pictures of a concept in each drawn style
     captions: Count = 24  # kept for each picture
     weight_listed: Rate = 1.0  # how much oftener listed concepts are drawn than others, where there are others
@@ -185,7 +188,7 @@ def variants(
     shown = [own] * config.moved + [c for c in colours for _ in range(each)]
     for i, colour in enumerate(shown):
         word = "white" if i % 5 < 2 else _ground(rng)
-        placement = moved(rng, concept, wild=i % 12 < 12 * config.wild)
+        placement = moved(rng, concept, config.poses, wild=i % 12 < 12 * config.wild)
         yield Look(colour, word, placement=placement), config.weight_moved / len(shown)
     for style in styles:
         weight = config.weight_styled / len(styles)
@@ -193,7 +196,7 @@ def variants(
         for i in range(config.styled - 1):
             colour = str(rng.choice([own, *colours])) if style != "line art" and i % 3 == 1 else own
             word = _ground(rng) if i % 3 != 2 or i % 2 else "white"
-            placement = faced(rng, concept) if i % 3 == 0 else moved(rng, concept, wild=False)
+            placement = faced(rng, concept) if i % 3 == 0 else moved(rng, concept, config.poses, wild=False)
             yield Look(colour, word, style, placement), weight * 0.6 / (config.styled - 1)
 
 
@@ -210,17 +213,33 @@ def _ground(rng: np.random.Generator) -> str:
     return str(rng.choice(COLOURED))
 
 
-def moved(rng: np.random.Generator, concept: Concept, *, wild: bool) -> Placement:
+def moved(rng: np.random.Generator, concept: Concept, poses: str, *, wild: bool) -> Placement:
     """A change of place, size and turn that keeps the object whole inside the picture.
 
     A wild one has a name (small, in a corner, upside down ...); a mild one has none, so that the seed chooses.
     """
+    side, angle, offsets = (_one_of_few if poses == "few" else _any)(rng, concept, wild)
+    scale = side / turned_side(angle)
+    return Placement(round(scale, 3), *(round(float(v), 4) for v in offsets), angle, _mirrored(rng, concept))
+
+
+def _one_of_few(rng: np.random.Generator, concept: Concept, wild: bool) -> tuple[float, float, NDArray[np.floating]]:
+    """The side of the square around an object, its turn, and how far it is shifted to the right and down."""
     poses = [pose for pose in (WILD if wild else MILD) if concept.turn or not pose[1]]
     side, turn = poses[rng.integers(len(poses))]
     angle = turn * float(rng.choice([-1, 1])) + 0.0  # the sum has no negative zero
     cells = math.floor((1 - side) / 2 / GRID)
-    dx, dy = (float(GRID * cell) for cell in rng.integers(-cells, cells + 1, 2))
-    return Placement(round(side / turned_side(angle), 3), dx, dy, angle, _mirrored(rng, concept))
+    return side, angle, rng.integers(-cells, cells + 1, 2) * GRID
+
+
+def _any(rng: np.random.Generator, concept: Concept, wild: bool) -> tuple[float, float, NDArray[np.floating]]:
+    """The same, of which no two are alike."""
+    angle = 0.0
+    if concept.turn and (chance := rng.random()) < 0.6:
+        angle = round(float(rng.uniform(20, 35) * rng.choice([-1, 1]) if wild else rng.uniform(-20, 20)), 1)
+        angle = 180.0 if wild and chance < 0.06 else angle
+    side = float(rng.uniform(0.5, 1.0) if wild else rng.uniform(0.72, 1.0))
+    return side, angle, rng.uniform(side / 2 - 0.5, 0.5 - side / 2, 2)
 
 
 def draw(picture: Picture, concept: Concept, look: Look, size: int) -> Picture:
