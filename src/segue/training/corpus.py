@@ -219,11 +219,13 @@ def moved(rng: np.random.Generator, concept: Concept, poses: str, *, wild: bool)
     A wild one has a name (small, in a corner, upside down ...); a mild one has none, so that the seed chooses.
     """
     side, angle, offsets = (_one_of_few if poses == "few" else _any)(rng, concept, wild)
-    scale = side / turned_side(angle)
-    return Placement(round(scale, 3), *(round(float(v), 4) for v in offsets), angle, _mirrored(rng, concept))
+    dx, dy = (round(float(offset), 4) for offset in offsets)
+    return Placement(round(side / turned_side(angle), 3), dx, dy, angle, _mirrored(rng, concept))
 
 
-def _one_of_few(rng: np.random.Generator, concept: Concept, wild: bool) -> tuple[float, float, NDArray[np.floating]]:
+def _one_of_few(
+    rng: np.random.Generator, concept: Concept, wild: bool
+) -> tuple[float, float, NDArray[np.floating[Any]]]:
     """The side of the square around an object, its turn, and how far it is shifted to the right and down."""
     poses = [pose for pose in (WILD if wild else MILD) if concept.turn or not pose[1]]
     side, turn = poses[rng.integers(len(poses))]
@@ -232,7 +234,7 @@ def _one_of_few(rng: np.random.Generator, concept: Concept, wild: bool) -> tuple
     return side, angle, rng.integers(-cells, cells + 1, 2) * GRID
 
 
-def _any(rng: np.random.Generator, concept: Concept, wild: bool) -> tuple[float, float, NDArray[np.floating]]:
+def _any(rng: np.random.Generator, concept: Concept, wild: bool) -> tuple[float, float, NDArray[np.floating[Any]]]:
     """The same, of which no two are alike."""
     angle = 0.0
     if concept.turn and (chance := rng.random()) < 0.6:
