@@ -259,3 +259,17 @@ def test_listed_concepts_can_be_drawn_oftener(sources: Sources, tmp_path: Path) 
     for entry in manifest(tmp_path):
         weights[entry["concept"]] = weights.get(entry["concept"], 0.0) + entry["weight"]
     assert weights["🍎"] == pytest.approx(4 * weights["⭐"]) == pytest.approx(4.0)
+
+
+def test_few_poses_are_on_a_grid_and_any_are_not(sources: Sources, corpus: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, poses="any")
+    build(tmp_path, sources.folder, config, sources.concepts, sources.packages)
+
+    def shifts(folder: Path) -> list[float]:
+        return [16 * entry["placement"][axis] for entry in manifest(folder) for axis in ("dx", "dy")]
+
+    assert all(shift.is_integer() for shift in shifts(corpus))
+    assert len(set(shifts(corpus))) > 4
+    assert not all(shift.is_integer() for shift in shifts(tmp_path))
+    sizes = {entry["placement"]["scale"] for entry in manifest(corpus)}
+    assert len(sizes) < 10 < len({entry["placement"]["scale"] for entry in manifest(tmp_path)})
