@@ -193,9 +193,10 @@ def test_depth_is_swept_where_it_stopped_and_drawn(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert (tmp_path / "rows.jsonl").read_text("utf-8") == first
     assert len(first.splitlines()) == 2 * (10 + 1), "ten depths, and the one that previews choose"
-    means = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["depth"] for row in means] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
-    assert means[0]["novelty"] > means[-1]["novelty"]
+    means = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"depth"')]
+    assert [row["depth"] for row in means] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, "auto"]
+    assert means[0]["novelty"] > means[-2]["novelty"]
+    assert "ghosting: auto - 0.4 =" in done.stdout
     assert (tmp_path / "depth.svg").read_text("utf-8").count("<polyline") == 3
 
 
