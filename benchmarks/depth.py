@@ -125,10 +125,9 @@ def plot(rows: Sequence[dict[str, object]], path: Path) -> None:
         parts.append(f'<text x="{x:.0f}" y="{y + 18:.0f}" text-anchor="middle">{depth:g}</text>')
     parts.append(f'<text x="{wide / 2}" y="{high - 10}" text-anchor="middle">depth</text>')
     for number, (name, colour) in enumerate(CURVES.items()):
-        table = [np.array([float(str(row[name])) for row in rows if row["depth"] == depth]) for depth in depths]
-        spread = [1.96 * values.std(ddof=1) / len(values) ** 0.5 for values in table]
-        top = max(values.mean() + half for values, half in zip(table, spread, strict=True))
-        centre, half = [values.mean() / top for values in table], [value / top for value in spread]
+        found = [mean_interval([float(str(row[name])) for row in rows if row["depth"] == depth]) for depth in depths]
+        top = max(one.value + one.half for one in found)
+        centre, half = [one.value / top for one in found], [one.half / top for one in found]
         line = " ".join("{:.1f},{:.1f}".format(*at(d, c)) for d, c in zip(depths, centre, strict=True))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for d, c, h in zip(depths, centre, half, strict=True):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, pvariance, stdev
+from statistics import fmean, pvariance
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 import segue
 from segue.diffusion.solvers import find_solver
 from segue.evaluation.ghosting import exposures
+from segue.evaluation.intervals import mean_interval
 from segue.evaluation.smoothness import steps_of
 from segue.media.clip import TensorFrames
 from segue.models.attention import attached, sites
@@ -191,8 +192,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     for name in [name for name in VARIANTS if name in by]:
         found = by[name]
         means = [fmean(row[column] for row in found.values()) for column in COLUMNS]
-        spread = stdev(row["largest"] for row in found.values()) if len(found) > 1 else float("nan")
-        means.append(1.96 * spread / len(found) ** 0.5)
+        means.append(mean_interval([row["largest"] for row in found.values()]).half)
         lines.append(f"{name:28}{len(found):6d}" + "".join(f"{value:12.3f}" for value in means))
     return "\n".join(lines)
 

@@ -92,22 +92,15 @@ def test_transitions_are_drawn_a_row_each(tiny: Path, tmp_path: Path) -> None:
         assert sheet.size == (12 * 64, 2 * 64)
 
 
-def test_ways_of_aligning_keys_are_drawn_a_row_each(tiny: Path, tmp_path: Path) -> None:
-    asked = ["--model", str(tiny), "--pairs", "1", "--sheet", "whole", "one-early-all", "-o", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("bench", "ways"), [("structure", ["whole", "one-early-all"]), ("texts", ["early-lengths", "film-tokens"])]
+)
+def test_ways_of_aligning_keys_and_mixing_texts_are_drawn_a_row_each(
+    bench: str, ways: list[str], tiny: Path, tmp_path: Path
+) -> None:
+    asked = ["--model", str(tiny), "--pairs", "1", "--sheet", *ways, "-o", str(tmp_path)]
     subprocess.run(
-        [sys.executable, str(BENCHMARK.with_name("structure.py")), *asked],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        check=True,
-    )
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (17 * 64, 2 * 64)
-
-
-def test_ways_of_mixing_texts_are_drawn_a_row_each(tiny: Path, tmp_path: Path) -> None:
-    asked = ["--model", str(tiny), "--pairs", "1", "--sheet", "early-lengths", "film-tokens", "-o", str(tmp_path)]
-    subprocess.run(
-        [sys.executable, str(BENCHMARK.with_name("texts.py")), *asked],
+        [sys.executable, str(BENCHMARK.with_name(f"{bench}.py")), *asked],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         check=True,

@@ -21,6 +21,7 @@ from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan
 from segue.types import Call, Conditioning
 from segue.zoo import load
+from shown import pixels, record
 from toy import ToyNetwork, toy_model
 
 SMALL = Transition(("one", "two", "three"), seconds=1.0, fps=12, seeds=(1, 2, 3))
@@ -34,15 +35,6 @@ def grey(path: Path, row: torch.Tensor) -> str:
 @pytest.fixture
 def half(tmp_path: Path) -> str:
     return grey(tmp_path / "half.png", (torch.arange(16) >= 8).float())
-
-
-def record(clip: Clip) -> dict[str, Any]:
-    assert clip.provenance is not None
-    return dict(clip.provenance.record)
-
-
-def pixels(clip: Clip) -> torch.Tensor:
-    return clip.frames[0 : len(clip)]
 
 
 @pytest.mark.parametrize(

@@ -22,19 +22,11 @@ from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
 from segue.tasks.transition import Transition
 from segue.zoo.load import load
+from shown import pixels
 from toy import toy_model
 
 TOY = Transition(("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3))
 FILM = Transition(("a red apple", "a cat"), seconds=0.5, fps=12, seeds=(1, 2), sampling=Sampling(3, size=(32, 32)))
-
-
-def pixels(clip: Clip) -> torch.Tensor:
-    return clip.frames[0 : len(clip)]
-
-
-def record(clip: Clip) -> dict[str, Any]:
-    assert clip.provenance is not None
-    return dict(clip.provenance.record)
 
 
 def test_words_weigh_at_a_key_what_their_curve_says_there() -> None:

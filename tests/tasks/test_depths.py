@@ -21,20 +21,12 @@ from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan
 from segue.temporal.preview import stride_of
+from shown import pixels, record
 from toy import toy_model
 
 AUTO = Transition(
     ("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3), tree=Branching(depth="auto"), sampling=Sampling(20)
 )
-
-
-def pixels(clip: Clip) -> torch.Tensor:
-    return clip.frames[0 : len(clip)]
-
-
-def record(clip: Clip) -> dict[str, Any]:
-    assert clip.provenance is not None
-    return dict(clip.provenance.record)
 
 
 def test_least_ghosting_within_the_limit_and_else_least_motion() -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from segue.errors import ModelNotFoundError, TaskError
-from segue.media.clip import Clip
 from segue.models.bundle import LatentDiffusion
 from segue.tasks.branching import Branching
 from segue.tasks.image import Image
@@ -19,6 +18,7 @@ from segue.tasks.pace import Pace
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
 from segue.tasks.transition import Transition
+from shown import pixels
 from toy import toy_model
 
 FILM = Transition(("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3))
@@ -27,10 +27,6 @@ FILM = Transition(("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3))
 @pytest.fixture(scope="module")
 def model() -> LatentDiffusion:
     return toy_model()
-
-
-def pixels(clip: Clip) -> torch.Tensor:
-    return clip.frames[0 : len(clip)]
 
 
 def recorded(model: LatentDiffusion, folder: Path, prompt: str = "two", seed: int = 2, **sampling: Any) -> Path:

@@ -29,18 +29,10 @@ from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan
 from segue.types import Call, Conditioning
+from shown import pixels, record
 from toy import PatchCodec, ToyNetwork, toy_model
 
 SMALL = Transition(("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3))
-
-
-def pixels(clip: Clip) -> torch.Tensor:
-    return clip.frames[0 : len(clip)]
-
-
-def record(clip: Clip) -> dict[str, Any]:
-    assert clip.provenance is not None
-    return dict(clip.provenance.record)
 
 
 @pytest.fixture

@@ -24,14 +24,11 @@ from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.tasks.transition_plan import TransitionPlan
+from shown import pixels
 from toy import toy_model
 
 PLAIN = Transition(("one", "two", "three"), seconds=1.0, fps=20, seeds=(1, 2, 3))
 WAY = replace(PLAIN, weights="1,0,0; 1,1,1; 0,0,1")
-
-
-def pixels(clip: Clip) -> torch.Tensor:
-    return clip.frames[0 : len(clip)]
 
 
 def plan(clip: Clip) -> dict[str, Any]:

@@ -75,7 +75,11 @@ class Schedule:
         return Schedule(up[: len(up) - 1], up[1:], start_scale=1.0)
 
     def every(self, stride: int) -> Schedule:
-        """The coarser schedule of every `stride`-th step from the first on; each lands where the next one begins."""
+        """The coarser schedule of every `stride`-th step from the first on; each lands where the next one begins.
+
+        Raises:
+            ValueError: the stride is below 1.
+        """
         if stride < 1:
             raise ValueError(f"a stride must be 1 or more, got {stride}")
         now = self.now[::stride]
