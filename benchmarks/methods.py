@@ -7,6 +7,7 @@ is mixed from the pixels of the pictures beside it, as the reference does it, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,7 +22,7 @@ from segue.diffusion.noise import InheritedNoise
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import from_seeds
 from segue.models.attention import attached, sites
-from segue.models.bundle import LatentDiffusion
+from segue.models.bundle import Defaults, LatentDiffusion
 from segue.tasks.branching import Branching
 from segue.tasks.sampling import Sampling
 from segue.temporal.alignment import Alignment
@@ -83,7 +84,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         texts, scale = self.model.text([*self.case.prompts, "", ""]), self.model.defaults.guidance_scale
-        self.keys = Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), self.case.seeds)
+        began = self.model.defaults.guidance_start
+        self.keys = Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), self.case.seeds, guidance_start=began)
         self.size = self.model.defaults.size
         self.schedule = self.model.schedule(self.case.steps, self.size)
         self.solver = find_solver(self.model.defaults.solver).solver
@@ -91,15 +93,14 @@ class Stage:
         self.shape = (self.model.codec.channels, self.size[1] // scale, self.size[0] // scale)
         self.ruler = Ruler(self.distance, self.develop, BATCH)
 
-    @property
-    def terms(self) -> int:
-        """Network rows of one picture at one step."""
-        return 1 if self.model.defaults.guidance_scale == 1 else 2
+    def rows_between(self, first: int, last: int | None = None) -> int:
+        """Network rows of one picture from a step to another, or to the end."""
+        return rows_of(self.model.defaults, self.case.steps, first, last)
 
     @property
     def picture_rows(self) -> int:
         """Network rows of one picture that is drawn from noise."""
-        return self.terms * self.case.steps
+        return self.rows_between(0)
 
     def grower(self, alignment: Alignment | None = None) -> Grower:
         """The library's own, which runs nodes of a tree in the one denoising loop."""
@@ -124,6 +125,12 @@ class Stage:
             self.develop(torch.stack([grower.final(name) for name in part]), part, [0.0] * len(part))
         frames = [self.pictures[shot.left].lerp(self.pictures[shot.right], shot.share) for shot in film]
         return Drawn(torch.stack(frames), sum(shot.is_native for shot in film))
+
+
+def rows_of(defaults: Defaults, steps: int, first: int = 0, last: int | None = None) -> int:
+    """Network rows of one picture from a step of a run to another: two a step where there is guidance, else one."""
+    guided = steps if defaults.guidance_scale == 1 else math.ceil(steps * defaults.guidance_start)
+    return sum(1 if step < guided else 2 for step in range(first, steps if last is None else last))
 
 
 def even(count: int) -> list[float]:
@@ -211,8 +218,8 @@ def stems(stage: Stage, levels: Sequence[int], rows: int) -> list[int]:
     """How many branches fork at each level: while there is room, one more where there are not more than at the next."""
 
     def cost(counts: Sequence[int]) -> int:
-        run = sum(count * (stage.case.steps - level) for level, count in zip(levels, counts, strict=True))
-        return stage.terms * run + 2 * stage.picture_rows
+        run = sum(count * stage.rows_between(level) for level, count in zip(levels, counts, strict=True))
+        return run + 2 * stage.picture_rows
 
     counts = [0] * len(levels)
     for level in range(len(levels)):
@@ -244,7 +251,7 @@ def diffmorpher(stage: Stage, rows: int) -> Drawn:
     sharing = SharedAttention()
     interpolation = Interpolation(1.0, ATTENDED, "inner")
     decoder = [site for site in sites(stage.model.parts["unet"]) if site.name.startswith("up_blocks")]
-    riding = 2 * stage.terms * round(ATTENDED * stage.case.steps)
+    riding = 2 * stage.rows_between(0, round(ATTENDED * stage.case.steps))
     with attached(decoder, sharing):
         grower, tree = stage.grower(Alignment(interpolation=interpolation, sharing=sharing)), Tree.of_keys(2)
         grower.batch = FRAMES
@@ -287,8 +294,9 @@ def drawn_at(grower: Grower, tree: Tree, places: Sequence[float]) -> Tree:
     return tree
 
 
-PROBES, DEPTH = 23, 0.5
-"""Branches that measured gaps place, and where the first forks: chosen on other pairs than those that are measured."""
+PROBES, DEPTH, DAMPER, SMOOTHNESS = 21, 0.5, 1.5, 0.02
+"""Branches that measured gaps place at most, where the first forks, what guidance is multiplied with in the middle, and
+a smoothness that asks for the most even film there is: chosen on other pairs than those that are measured."""
 
 
 def ours(stage: Stage, rows: int) -> Drawn:
@@ -302,7 +310,7 @@ def ours(stage: Stage, rows: int) -> Drawn:
         seconds=FRAMES,
         fps=1,
         sampling=Sampling(stage.case.steps),
-        tree=Branching(max_branches=probes, depth=DEPTH, distance=stage.placing),
+        tree=Branching(depth=DEPTH, damper=DAMPER, max_branches=probes, smoothness=SMOOTHNESS, distance=stage.placing),
     )
     clip = task.run(stage.model)
     native = clip.provenance.record["scores"]["native_frames"] if clip.provenance else 0
@@ -315,10 +323,10 @@ def most_rows(stage: Stage, probes: int) -> int:
     left, run, wave = probes, 0, 0
     while left > 0:
         count = min(2**wave, left)
-        run += count * (stage.case.steps - levels[min(wave, len(levels) - 1)])
+        run += count * stage.rows_between(levels[min(wave, len(levels) - 1)])
         left, wave = left - count, wave + 1
-    run += (FRAMES - 2) * (stage.case.steps - levels[min(wave, len(levels) - 1)])
-    return stage.terms * run + 2 * stage.picture_rows
+    run += (FRAMES - 2) * stage.rows_between(levels[min(wave, len(levels) - 1)])
+    return run + 2 * stage.picture_rows
 
 
 METHODS: dict[str, Callable[[Stage, int], Drawn]] = {

@@ -6,9 +6,9 @@
 The methods are in `methods.py`. All draw the same keys: 40 pairs of prompts, seeds of their own for each, the model's
 own steps, guidance and solver. All show 17 frames.
 
-Equal rows: each method may spend the network rows of 17 pictures that are drawn alone (17 x steps x 2 with guidance),
-which the walk takes to the row. Methods whose pictures cost less draw more, and choose; the cross-fade has no use for
-more than two pictures. So no method has to do with fewer steps than another, or to leave frames out.
+Equal rows: each method may spend the network rows of 17 pictures that are drawn alone (two a step where there is
+guidance), which the walk takes to the row. Methods whose pictures cost less draw more, and choose; the cross-fade has
+no use for more than two pictures. So no method has to do with fewer steps than another, or to leave frames out.
 
 Equal time: each may take as long as the walk. Seconds for a row, with all that a method does beside the network (it
 decodes, it measures), are means over the films of the first table; the budget of the second is the first, in rows,
@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 from judge import SIDE, Shelf
-from methods import FRAMES, METHODS, Case, Stage
+from methods import FRAMES, METHODS, Case, Stage, rows_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -115,7 +115,7 @@ class Bench:
     @property
     def budget(self) -> int:
         """The network rows of 17 pictures that are drawn alone."""
-        return FRAMES * self.steps * (1 if self.model.defaults.guidance_scale == 1 else 2)
+        return FRAMES * rows_of(self.model.defaults, self.steps)
 
     def clock(self) -> float:
         """Seconds; see above."""

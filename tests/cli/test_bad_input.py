@@ -37,7 +37,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "depth": (["a", "b", "--depth", "1.5"], "depth must be in [0, 1), or auto; got 1.5"),
     "crossfeed": (["a", "b", "--crossfeed", "1.5", "0.5", "0.5"], "in [0, 1]"),
     "crossfeed of two": (["a", "b", "--crossfeed", "1", "0.5"], "requires 3"),
-    "damper": (["a", "b", "--damper", "0"], "damper must be in (0, 1]"),
+    "damper": (["a", "b", "--damper", "0"], "damper must be above 0"),
     "seed": (["a", "b", "--seed", "-1"], "whole number from 0"),
     "seed of letters": (["a", "b", "--seed", "x"], "unable to convert"),
     "three seeds": (["a", "b", "--seed", "1", "--seed", "2", "--seed", "3"], "once per key picture (2)"),

@@ -295,6 +295,14 @@ def test_flow_match_euler(steps: int, shift: float, noise: Tensor) -> None:
     agree(run_ours(schedule, solver, "flow_prediction", noise), run_diffusers(scheduler, steps, noise, False))
 
 
+@pytest.mark.parametrize("steps", STEPS)
+def test_flow_match_in_equal_steps_to_the_data(steps: int, noise: Tensor) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    schedule = Schedule.from_config({**saved(scheduler), "timestep_spacing": "trailing"}, steps)
+    ours = run_ours(schedule, SOLVERS["euler"].solver, "flow_prediction", noise)
+    agree(ours, run_diffusers(scheduler, steps, noise, False, sigmas=[1 - i / steps for i in range(steps)]))
+
+
 @pytest.mark.parametrize("kind", ["exponential", "linear"])
 def test_flow_match_with_resolution_dependent_shift(kind: Any, noise: Tensor) -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type=kind, shift_terminal=0.02)

@@ -213,6 +213,8 @@ def test_guidance_is_damped_by_the_factor_that_was_asked_for() -> None:
     text = HashedText()
     keys = Keys(text(["a", "b", "c"]), text(["", "", ""]), (4.0, 6.0, 6.0), (0, 0, 0), damper=0.5)
     assert keys.guidance_at([0.0, 0.5, 1.0, 1.5, 2.0]).tolist() == [4.0, 2.5, 6.0, 3.0, 6.0]
+    raised = Keys(text(["a", "b"]), text(["", ""]), (4.0, 4.0), (0, 0), damper=1.5)
+    assert raised.guidance_at([0.0, 0.25, 0.5, 1.0]).tolist() == [4.0, 5.0, 6.0, 4.0]
     constant = Keys(text(["a", "b"]), text(["", ""]), (4.0, 4.0), (0, 0))
     assert constant.guidance_at([0.0, 0.3, 0.5]).tolist() == pytest.approx([4.0] * 3)
     with pytest.raises(TaskError, match="damper"):

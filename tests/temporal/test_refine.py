@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from segue.temporal.grow import Grower
 from segue.temporal.plan import Adaptive
-from segue.temporal.refine import Refinement, Target
+from segue.temporal.refine import IN_VAIN, Refinement, Target
 from segue.temporal.ruler import Ruler
 from segue.temporal.timeline import even_positions
 from segue.temporal.trajectory import Trajectory
@@ -43,6 +44,14 @@ def shown(node: Node) -> Trajectory:
 def bend(position: float) -> float:
     """Nearly all of the way is gone in a tenth of the line, which a first placement does not know of."""
     return position + 8 / (1 + math.exp(-60 * (position - 0.5)))
+
+
+class Cut(RmsDistance):
+    """Pictures of either half are alike, and those of different halves worlds apart."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        middle = bend(0.5)
+        return 9.0 * ((a.mean((1, 2, 3)) < middle) != (b.mean((1, 2, 3)) < middle)).float()
 
 
 def film(frames: int, **target: Any) -> tuple[Refinement, Line]:
@@ -98,6 +107,22 @@ def test_a_target_beyond_so_many_frames_is_told_with_the_number_it_would_take() 
     assert len(work.order) == 25
     assert "is not reached" in work.ended and "needs about 9" in work.ended  # 9 units in steps of .1: 91 frames
     assert max(steps(work)) < 0.5 * before
+
+
+def test_what_was_set_aside_is_not_shown_again() -> None:
+    work, _ = film(25, smoothness=0.6)
+    gone = work.order.pop(12)
+    work.aside = frozenset([gone])
+    run(work)
+    assert gone not in work.order
+
+
+def test_what_no_branch_can_lower_ends_it() -> None:
+    work, line = film(25, smoothness=0.6)
+    work.ruler = Ruler(Cut())
+    run(work)
+    assert "as even as they get" in work.ended
+    assert len(line.runs) <= IN_VAIN + 1
 
 
 @pytest.mark.parametrize("limit", [{"branches": 2}, {"deadline": 0.0}])

@@ -94,7 +94,8 @@ class Schedule:
         """The schedule that a diffusers scheduler of this config visits.
 
         Parity with diffusers 0.42 is tested, step by step: DDIM ("ddim"), Euler and Euler ancestral ("sigmas"),
-        DPM++ 2M ("multistep"), LCM ("lcm"), and flow matching, whose config decides by itself.
+        DPM++ 2M ("multistep"), LCM ("lcm"), and flow matching, whose config decides by itself: from the noise to the
+        least trained level or, where its `timestep_spacing` is "trailing", in equal steps to the data.
         The times are those of diffusers for every number of steps (1 to 200 are tested), but where its list is of no
         use: a last time of -1 beyond the steps that were asked for is left out, and a single step of "linspace" starts
         in the noise, not at time 0. `clip_sample` is a setting of pixel models and is not applied to latents, as in
@@ -233,7 +234,11 @@ def _flow(config: Mapping[str, Any], steps: int, mu: float | None) -> Schedule:
     if not dynamic:
         # The trained range is itself shifted before the visited levels are shifted once more.
         ends = shift * ends / (1 + (shift - 1) * ends)
-    sigma = _linspace(float(ends[0]), float(ends[1]), steps)
+    if config.get("timestep_spacing") == "trailing":
+        # As pipelines hand it over that spare the last evaluation so near the data that it changes nothing.
+        sigma = ends[0] * torch.arange(steps, 0, -1, dtype=torch.float64) / steps
+    else:
+        sigma = _linspace(float(ends[0]), float(ends[1]), steps)
     if mu is not None:
         push = math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
         sigma = push / (push + (1 / sigma - 1))

@@ -38,8 +38,8 @@ class Branching:
             fork, falling to power * decay at the end of the range, which is a share of the branch's own steps. The
             power may be a curve over the film.
         first_crossfeed: pull of each key towards the key before it, likewise over its whole run.
-        damper: share of the guidance that is left half-way between two keys, in (0, 1]; 1 is constant. May be a
-            curve over the film.
+        damper: what the guidance is multiplied with half-way between two keys, above 0: less than 1 lets go there, more
+            holds on to what neither text says alone. 1 is constant. May be a curve over the film.
         branches: for a fixed tree, how many branches there are at each level, keys included: 2 3 7 10.
         at: where those levels begin: steps (0 3 6 9), or shares of the run (0 0.25 0.5 0.75).
         preset: a fixed tree by name: lowest, low, medium, high or ultra.
@@ -47,9 +47,9 @@ class Branching:
             than half of the frames (but one for every two keys at least).
         budget: seconds for placing branches by measured gaps. Frames that are filled in come on top: they are what
             `fill` says. What was done is stored, and repeats exactly.
-        smoothness: the largest perceptual step allowed between neighbouring frames, in units of `distance`. Frames are
-            added where the film steps too far, and left out where they are hardly missed, until it holds, or
-            max_branches or the budget end it; either way the result says so. Left out, frames are placed once.
+        smoothness: the largest perceptual step allowed between neighbouring frames, in units of `distance`. Branches
+            are added where the film steps too far, and of all pictures those are shown that make it even, until it
+            holds, or max_branches or the budget end it; the result says which. Left out, frames are placed once.
         ghosting: how much of a double exposure a frame may be, from 0 to 1 (a cross-fade's middle has about 0.6 to 1).
             Frames that are more fork again, earlier, just where they are found. Left out, they stay.
         distance: what steps are measured with: pixels, latents (quicker, and a worse judge), lpips-alex, lpips-vgg or
@@ -78,8 +78,8 @@ class Branching:
             object.__setattr__(self, name, _feed_of(getattr(self, name), name))
         object.__setattr__(self, "depth", _depth_of(self.depth))
         object.__setattr__(self, "damper", value_of(self.damper, "damper"))
-        if not 0 < Curve.of(self.damper).low <= Curve.of(self.damper).high <= 1:
-            raise TaskError(f"damper must be in (0, 1], got {self.damper}")
+        if not Curve.of(self.damper).low > 0:
+            raise TaskError(f"damper must be above 0, got {self.damper}")
         if self.max_branches is not None and self.max_branches < 0:
             raise TaskError(f"max_branches must be 0 or more, got {self.max_branches}")
         if self.budget is not None and not self.budget > 0:

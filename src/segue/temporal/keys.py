@@ -38,7 +38,7 @@ class Keys:
         guidance_scale: of each key, with a line between them; or at every position. 1 is unguided.
         seeds: of each key; or any number of them, of which `shares` says how much of each is in a key's noise.
         shares: of the seeds, adding up to 1 in every key; () if each key has its own.
-        damper: share of the guidance that is left in the middle between two keys, in (0, 1]; 1 is constant. Or the same
+        damper: what the guidance is multiplied with in the middle between two keys, above 0; 1 is constant. Or the same
             at every position.
         words: how texts are mixed.
         told: what changes at every position besides the mix of texts; None if nothing does.
@@ -61,8 +61,8 @@ class Keys:
             counts.add(len(self.guidance_scale))
         if len(counts) > 1:
             raise ValueError(f"keys disagree in number: {sorted(counts)}")
-        if not callable(self.damper) and not 0 < self.damper <= 1:
-            raise TaskError(f"damper must be in (0, 1], got {self.damper}")
+        if not callable(self.damper) and not self.damper > 0:
+            raise TaskError(f"damper must be above 0, got {self.damper}")
 
     def __len__(self) -> int:
         return len(self.positive)

@@ -13,8 +13,8 @@ from segue.temporal.feed import Feed
 from segue.temporal.keys import Along
 from segue.temporal.tree import Node, Tree, spread
 
-LATEST_FORK = 0.8
-"""Share of the run after which a fork can only cross-fade."""
+LATEST_FORK = 0.6
+"""Share of the run after which no round forks: later ones come nearer to a cross-fade (docs/transitions.md)."""
 
 
 @dataclass(frozen=True)

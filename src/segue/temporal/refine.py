@@ -1,7 +1,8 @@
-"""Reaching a smoothness: a frame is put where two are too far apart, and one that is hardly missed goes.
+"""Reaching a smoothness: branches go where the film steps too far, and of all pictures it shows those that are even.
 
-The number of frames stays, since the film's length is given. So does every frame that was not touched, and with it what
-it cost. Only when no frame is left that could go, all are placed anew, by what has been measured in the meantime.
+The number of frames stays, since the film's length is given. Where two frames are too far apart, a branch forks between
+them; then the film is chosen anew from all pictures that were drawn, so that elsewhere some are passed over. Where that
+did not help, all frames are placed anew by what has been measured in the meantime, and those that are lacking drawn.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, pairwise
 
+from segue.temporal.choose import POWER, chosen
 from segue.temporal.grow import Grower
 from segue.temporal.plan import Planner
 from segue.temporal.ruler import Ruler
-from segue.temporal.timeline import missing, shots
-from segue.temporal.tree import DISTANCE_DIGITS, Tree, neighbours
+from segue.temporal.timeline import missing
+from segue.temporal.tree import DISTANCE_DIGITS, Tree
 
 EVEN = 1.1
 """How much more than an even share of the way the largest step may be, where the number of frames is the limit."""
-ROUNDS, SLIDES = 16, 3
-"""After so many, what is left is no matter of places."""
+ROUNDS, IN_VAIN, WORTH = 16, 3, 0.98
+"""Rounds after which it is no matter of places: in all, and in a row that left so much of what is made least."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Refinement:
         order: the node that each frame shows, from left to right; the first and the last stay, and so do keys.
         target: what is wanted.
         place: as many positions as there are frames, evenly spread, given those of pictures and the gaps between.
+        aside: pictures that are not to be shown, whatever they would do for the steps.
     """
 
     grower: Grower
@@ -60,28 +64,31 @@ class Refinement:
     order: list[int]
     target: Target
     place: Callable[[Sequence[float], Sequence[float]], Sequence[float]]
+    aside: frozenset[int] = frozenset()
     spent: int = 0
     ended: str = field(default="", init=False)
 
     def run(self) -> Iterator[int]:
         """Rounds until it holds or nothing more can be done; yields the row-steps that were just done."""
-        slides = 0
+        self.order, least, vain = self._best(), math.inf, 0
         for rounds in count():
             steps = self._steps()
+            made = sum(step**POWER for step in steps)
+            least, vain = made, vain + 1 if made > WORTH * least else 0
             aim = self._aim(steps)
             wide = sorted((i for i, step in enumerate(steps) if step > aim), key=lambda i: (-steps[i], i))
-            if not wide or rounds == ROUNDS:
+            if not wide or rounds == ROUNDS or vain == IN_VAIN:
                 self.ended = self._said(steps, "the frames are as even as they get")
                 return
-            able = min(len(wide), len(self._spare(aim, wide)), self._affordable())
-            if able > 0:
-                yield from self._round(wide[:able], self._spare(aim, wide)[:able])
-            elif slides < SLIDES and self._affordable() >= len(self.order):
-                slides += 1
-                yield from self._slide()
-            else:
+            able = min(len(wide), self._affordable())
+            if able <= 0:
                 self.ended = self._said(steps, "the budget was used")
                 return
+            anew = vain > 0 and self._affordable() >= len(self.order)
+            places = self._lacking() if anew else []
+            names = self._with(places or self._between(sorted(wide[:able])))
+            yield from self.grower.run(self.tree, names, self.planner.forks(self.tree))
+            self.order = self._best()
 
     def _steps(self) -> list[float]:
         pairs = list(pairwise(self.order))
@@ -90,18 +97,6 @@ class Refinement:
     def _aim(self, steps: Sequence[float]) -> float:
         """The target, or what so many frames can reach at most."""
         return max(self.target.smoothness, EVEN * sum(steps) / len(steps))
-
-    def _spare(self, aim: float, wide: Sequence[int]) -> list[int]:
-        """Places whose frames can go, the least missed first: no two are neighbours, none is beside a wide gap."""
-        kept = {place for i in wide for place in (i, i + 1)} | {0, len(self.order) - 1}
-        inner = [i for i, name in enumerate(self.order) if i not in kept and not self.tree.nodes[name].is_key]
-        around = self.ruler.measure(self.grower, self.tree, [(self.order[i - 1], self.order[i + 1]) for i in inner])
-        fine = sorted((round(step, DISTANCE_DIGITS), i) for step, i in zip(around, inner, strict=True) if step <= aim)
-        chosen: list[int] = []
-        for _, i in fine:
-            if not {i - 1, i + 1} & set(chosen):
-                chosen.append(i)
-        return chosen
 
     def _affordable(self) -> int:
         if self.target.deadline is not None:
@@ -116,29 +111,32 @@ class Refinement:
         (node,) = self.planner.fill(self.tree, [self.tree.nodes[self.order[0]].position + 0.5])
         return node.step
 
-    def _round(self, wide: Sequence[int], spare: Sequence[int]) -> Iterator[int]:
-        """One branch in the middle of each wide gap, and as many frames away; all in few batches."""
-        places = [self.tree.nodes[name].position for name in self.order]
-        gaps = sorted(wide)
-        names = self._with([(places[i] + places[i + 1]) / 2 for i in gaps])
-        yield from self.grower.run(self.tree, names, self.planner.forks(self.tree))
-        between = dict(zip(gaps, names, strict=True))
-        gone = set(spare)
-        order: list[int] = []
-        for i, name in enumerate(self.order):
-            order += [] if i in gone else [name]
-            order += [between[i]] if i in between else []
-        self.order = order
+    def _between(self, wide: Sequence[int]) -> list[float]:
+        """A place in each of these gaps of the film: the middle of the widest there is between pictures in it."""
+        names = self._pictures()
+        found: list[float] = []
+        for i in wide:
+            first, last = names.index(self.order[i]), names.index(self.order[i + 1])
+            inner = list(pairwise(names[first : last + 1]))
+            apart = self.ruler.measure(self.grower, self.tree, inner)
+            _, left, right = max((round(gap, DISTANCE_DIGITS), *pair) for gap, pair in zip(apart, inner, strict=True))
+            found.append((self.tree.nodes[left].position + self.tree.nodes[right].position) / 2)
+        return found
 
-    def _slide(self) -> Iterator[int]:
-        """All frames placed anew, by all that was ever run; what is near enough to a place serves it."""
-        places = [self.tree.nodes[name].position for name in self.tree.frames()]
-        wanted = self.place(places, self.ruler.measure(self.grower, self.tree, neighbours(self.tree)))
-        lacking = missing(self.tree, wanted)
-        if lacking:
-            names = self._with(lacking)
-            yield from self.grower.run(self.tree, names, self.planner.forks(self.tree))
-        self.order = [shot.left for shot in shots(self.tree, wanted)]
+    def _lacking(self) -> list[float]:
+        """Where frames would be if all were placed anew by what has been measured, and no picture is near."""
+        names = self._pictures()
+        apart = self.ruler.measure(self.grower, self.tree, list(pairwise(names)))
+        return missing(self.tree, self.place([self.tree.nodes[name].position for name in names], apart))
+
+    def _pictures(self) -> list[int]:
+        """Those that may be shown, from left to right."""
+        return [name for name in self.tree.frames() if name not in self.aside]
+
+    def _best(self) -> list[int]:
+        """As many pictures as the film shows: those between which it steps most evenly."""
+        kept = {name for name in self.order if self.tree.nodes[name].is_key}
+        return chosen(self._pictures(), len(self.order), kept, partial(self.ruler.measure, self.grower, self.tree))
 
     def _with(self, positions: Sequence[float]) -> range:
         """Branches at positions, added to the tree; returns their names."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pair = tuple[int, int]
+REMEMBERED = 16
+"""Pictures that stay at hand: what is compared with its neighbours need not be made anew for each of them."""
 
 
 class Develop(Protocol):
@@ -51,13 +53,14 @@ class Ruler:
     develop: Develop | None = None
     batch: int = 8
     known: dict[Pair, float] = field(default_factory=dict[Pair, float])
+    _recent: dict[int, Tensor] = field(default_factory=dict[int, "Tensor"], init=False)
 
     def __post_init__(self) -> None:
         if self.distance.domain == "frames" and self.develop is None:
             raise ValueError(f"{self.distance.name} compares pictures, so it needs to be told how these are made")
 
     def measure(self, finals: Finals, tree: Tree, pairs: Sequence[Pair]) -> list[float]:
-        """The distance of each pair. Pairs that share a node should follow each other: a picture is made once."""
+        """The distance of each pair. Pairs that share a node should follow each other: a picture is then made once."""
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self.known]
         for first in range(0, len(new), self.batch):
             part = new[first : first + self.batch]
@@ -69,11 +72,14 @@ class Ruler:
     def _shown(self, finals: Finals, tree: Tree, names: Sequence[int]) -> dict[int, Tensor]:
         if self.develop is None or self.distance.domain == "latents":
             return {name: finals.final(name).float() for name in names}
-        shown: dict[int, Tensor] = {}
-        for first in range(0, len(names), self.batch):
-            part = names[first : first + self.batch]
+        shown = {name: self._recent[name] for name in names if name in self._recent}
+        new = [name for name in names if name not in shown]
+        for first in range(0, len(new), self.batch):
+            part = new[first : first + self.batch]
             latents = torch.stack([finals.final(name) for name in part])
-            shown.update(
-                zip(part, self.develop(latents, part, [tree.nodes[name].position for name in part]), strict=True)
-            )
+            made = self.develop(latents, part, [tree.nodes[name].position for name in part])
+            shown.update(zip(part, made, strict=True))
+        self._recent.update({name: shown[name] for name in new})
+        for name in list(self._recent)[:-REMEMBERED]:
+            del self._recent[name]
         return shown

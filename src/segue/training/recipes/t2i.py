@@ -67,7 +67,12 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": True,
     "steps_offset": 1,  # not read with trailing times, but diffusers warns of anything else
 }
-FLOW: dict[str, Any] = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+FLOW: dict[str, Any] = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "num_train_timesteps": 1000,
+    "shift": 1.0,
+    "timestep_spacing": "trailing",  # of few steps, none is spent where nothing is left to do
+}
 SCHEDULERS: dict[TrainedPrediction, dict[str, Any]] = {"v_prediction": SCHEDULER, "flow_prediction": FLOW}
 TEXT_HEADS = 4
 Widths = Annotated[tuple[Annotated[int, Field(gt=0, multiple_of=32)], ...], Field(min_length=2)]
