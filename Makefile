@@ -46,7 +46,7 @@ $(DEV): $(BASE)
 	touch $@
 
 demo: $(BASE)
-	$(BIN)/segue transition $(DEMO) --seed 1 -o demo.mp4 --seconds 10 --fps 24
+	$(BIN)/segue transition $(DEMO) --seed 8 -o demo.mp4 --seconds 10 --fps 24
 
 test: lint types tests
 
