@@ -170,7 +170,7 @@ def test_an_inpainting_model_makes_a_film(half: str, tmp_path: Path) -> None:
 
 
 def real(prompts: tuple[str, str], area: Area) -> torch.Tensor:
-    task = Transition(prompts, seconds=0.5, fps=10, seeds=(2, 2), sampling=Sampling(steps=8), area=area)
+    task = Transition(prompts, seconds=0.5, fps=10, seeds=(8, 8), sampling=Sampling(steps=8), area=area)
     return pixels(task.run(load("emoji", device="cpu")))
 
 
