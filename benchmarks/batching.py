@@ -95,7 +95,7 @@ def run(model: LatentDiffusion, planner: Planner, steps: int, batch: int, size: 
         denoiser,
         model.schedule(steps, size),
         solver.solver,
-        Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), (1, 2)),
+        Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), (1, 2), guidance_start=model.defaults.guidance_start),
         shape,
         model.device,
         batch=batch,

@@ -67,7 +67,8 @@ def film(model: LatentDiffusion, pair: tuple[str, str], depth: float | str, step
     texts = model.text([*pair, "", ""])
     scale, size = model.defaults.guidance_scale, model.defaults.size
     shape = (model.codec.channels, size[1] // model.codec.scale, size[0] // model.codec.scale)
-    keys = Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), (1, 2))
+    began = model.defaults.guidance_start
+    keys = Keys(texts[[0, 1]], texts[[2, 3]], (scale, scale), (1, 2), guidance_start=began)
     solver = find_solver(model.defaults.solver).solver
     tally = Tally(timed=False)
     denoiser = tally.watching(model.denoiser)

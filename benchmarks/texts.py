@@ -63,7 +63,7 @@ class Line(Keys):
             )
             for part in (self.positive, self.negative)
         )
-        return classifier_free(positive, negative, self.guidance_at(positions))
+        return classifier_free(positive, negative, self.guidance_at(positions), start=self.guidance_start)
 
     def one(self, a: Tensor, b: Tensor, share: Tensor) -> Tensor:
         """The tokens of one row, (n, d)."""
@@ -108,7 +108,8 @@ def made(model: LatentDiffusion, pair: tuple[str, str], name: str) -> Film:
         return film(model, pair, Variant(fork, (1, 1)), kind)
 
     def at(keys: Keys, positions: Sequence[float]) -> Guided:
-        return kind(keys.positive, keys.negative, keys.guidance_scale, keys.seeds, keys.damper).at(positions)
+        told = (keys.positive, keys.negative, keys.guidance_scale, keys.seeds, keys.damper)
+        return kind(*told, guidance_start=keys.guidance_start).at(positions)
 
     began = time.perf_counter()
     with patch.object(Keys, "at", at):

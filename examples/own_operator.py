@@ -31,7 +31,8 @@ schedule = model.schedule(STEPS, model.defaults.size, solver="ddim")
 
 with torch.no_grad():
     texts = model.text(["an owl", ""])
-    cond = classifier_free(texts[[0]], texts[[1]], model.defaults.guidance_scale)
+    scale, began = model.defaults.guidance_scale, model.defaults.guidance_start
+    cond = classifier_free(texts[[0]], texts[[1]], scale, start=began)
     start = from_seeds([1], [RowId("owl")], schedule, shape, model.device)
     states = denoise(model.denoiser, start, schedule, cond, operators=[Mirror()])
     picture = model.codec.decode(collect(states, schedule))

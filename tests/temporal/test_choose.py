@@ -19,7 +19,7 @@ def at_random(pairs: Pairs) -> list[float]:
 
 
 def cost(film: Sequence[int]) -> float:
-    return sum(round(step, 3) ** POWER for step in at_random(list(pairwise(film))))
+    return sum(step**POWER for step in at_random(list(pairwise(film))))
 
 
 @pytest.mark.parametrize("first", range(8))

@@ -96,8 +96,10 @@ def test_a_target_that_can_be_reached_is_reached_with_the_same_number_of_frames(
 
 def test_what_holds_from_the_start_costs_nothing() -> None:
     work, line = film(25, smoothness=6.0)
+    before = list(work.order)
     run(work)
     assert line.runs == [] and "is reached" in work.ended
+    assert work.order == before
 
 
 def test_a_target_beyond_so_many_frames_is_told_with_the_number_it_would_take() -> None:

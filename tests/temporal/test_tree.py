@@ -11,6 +11,7 @@ from segue.errors import TaskError
 from segue.temporal.drawing import draw
 from segue.temporal.feed import Feed
 from segue.temporal.plan import (
+    CLIFF,
     PRESETS,
     Adaptive,
     Fixed,
@@ -132,6 +133,22 @@ def test_rounds_double_and_fork_later_and_later() -> None:
     assert all(len(step) == 1 for step in steps)
     assert all(min(b) > min(a) for a, b in pairwise(steps[:3]))
     assert steps[3] == steps[2], "the last round forks no later than at 0.6 of the run"
+
+
+def test_where_branches_crowd_they_fork_later_from_the_two_beside_them() -> None:
+    planner, tree = Adaptive(30, 0.4, 99), Tree.of_keys(2)
+    step = 0
+    for _ in range(12):  # ever into the gap left of the last one
+        right = min(node.position for node in tree.nodes[1:])
+        (node,) = planner.fill(tree, [right / 2])
+        if right <= CLIFF:
+            assert node.step == min(step + 3, 27), "a level later with each halving, up to 0.9 of the run"
+            assert step == 27 or node.parents == (0, len(tree.nodes) - 1)
+        else:
+            assert node.step <= 18
+        assert node.step in planner.forks(tree)
+        tree, step = tree.with_nodes([node]), node.step
+    assert step == 27
 
 
 def test_a_replayed_tree_is_the_same_tree() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate, pairwise
 
-from segue.temporal.tree import DISTANCE_DIGITS
+import numpy as np
 
 Pair = tuple[int, int]
 REACH = 3
-"""How many times further apart, in pictures, neighbours in a film may lie than if they were spread evenly."""
+"""How many times an even share of the way a step may pass over; what is passed where pictures crowd counts little."""
 POWER = 4
 """Of the steps, in what is made least: nearly the largest alone count, and of two equally large the others decide."""
+SHARE_DIGITS = 3
+"""Steps are told in even shares of the way, and rounded, so that no machine's last bit decides."""
+LEVEL = 1e-6
+"""Beside equal steps those count that pass over equally many pictures, by so much of the square of their number."""
 
 
 def chosen(
@@ -19,7 +24,7 @@ def chosen(
 ) -> list[int]:
     """`count` of the pictures, from left to right, that make the least sum of the fourth powers of the steps.
 
-    Found exactly among the films whose neighbours lie within reach, with distances rounded like all that decides.
+    Found exactly among the films whose steps are within reach.
 
     Args:
         order: all pictures from left to right.
@@ -34,40 +39,52 @@ def chosen(
     must = [place for place, name in enumerate(order) if name in kept or place in (0, last)]
     if not len(must) <= count <= len(order):
         raise ValueError(f"expected between {len(must)} and {len(order)} pictures to be chosen, got {count}")
-    reach = math.ceil(REACH * last / (count - 1))
+    along = [0.0, *accumulate(measure(list(pairwise(order))))]
+    share, reach = along[-1] / (count - 1), float(REACH)
     while True:
-        steps = _steps(order, must, reach, measure)
-        places = _least(steps, count - 1, last)
+        pairs = _within(along, must, reach * share)
+        steps = measure([(order[left], order[right]) for left, right in pairs])
+        costs = [
+            round(step / share if share else 0.0, SHARE_DIGITS) ** POWER + LEVEL * (right - left) ** 2
+            for step, (left, right) in zip(steps, pairs, strict=True)
+        ]
+        places = _least(pairs, costs, count - 1, last)
         if places:
             return [order[place] for place in places]
         reach *= 2  # so many must be shown that the others are few, and lie far apart
 
 
-def _steps(
-    order: Sequence[int], must: Sequence[int], reach: int, measure: Callable[[Sequence[Pair]], Sequence[float]]
-) -> dict[Pair, float]:
-    """What each step costs that passes over nothing that must be shown, by its places."""
-    pairs = [
-        (left, right)
-        for right in range(1, len(order))
-        for left in range(max([0, right - reach, *(place for place in must if place < right)]), right)
-    ]
-    found = measure([(order[left], order[right]) for left, right in pairs])
-    return {pair: round(step, DISTANCE_DIGITS) ** POWER for pair, step in zip(pairs, found, strict=True)}
+def _within(along: Sequence[float], must: Sequence[int], most: float) -> list[Pair]:
+    """The steps, by their places, that pass over nothing that must be shown and no more than so much of the way; to
+    the next picture there is always one. Those that end at one place follow each other."""
+    pairs: list[Pair] = []
+    barrier = {right: left for left, end in pairwise(must) for right in range(left + 1, end + 1)}
+    for right in range(1, len(along)):
+        left = right - 1
+        pairs.append((left, right))
+        while left > barrier[right] and along[right] - along[left - 1] <= most:
+            left -= 1
+            pairs.append((left, right))
+    return pairs
 
 
-def _least(steps: Mapping[Pair, float], count: int, last: int) -> list[int]:
+def _least(pairs: Sequence[Pair], costs: Sequence[float], count: int, last: int) -> list[int]:
     """The places of the cheapest way of so many steps from the first to the last (Bellman); none if there is none."""
-    ways: list[dict[int, tuple[float, int]]] = [{0: (0.0, 0)}]
-    for _ in range(count):
-        reached: dict[int, tuple[float, int]] = {}
-        for (left, right), more in steps.items():
-            if left in ways[-1]:
-                reached[right] = min(reached.get(right, (math.inf, 0)), (ways[-1][left][0] + more, left))
-        ways.append(reached)
-    if last not in ways[-1]:
+    lefts, rights = np.array(pairs, dtype=np.int64).T
+    starts = np.searchsorted(rights, np.arange(1, last + 1))
+    each, price = np.arange(len(pairs)), np.array(costs)
+    spent = np.full(last + 1, math.inf)
+    spent[0] = 0.0
+    came = np.zeros((count, last + 1), dtype=np.int64)
+    for step in range(count):
+        ways = spent[lefts] + price
+        least = np.minimum.reduceat(ways, starts)
+        first = np.minimum.reduceat(np.where(ways == least[rights - 1], each, len(pairs)), starts)
+        came[step, 1:] = lefts[first]
+        spent = np.concatenate([[math.inf], least])
+    if math.isinf(spent[last]):
         return []
     places = [last]
-    for reached in reversed(ways[1:]):
-        places.append(reached[places[-1]][1])
+    for step in reversed(range(count)):
+        places.append(int(came[step, places[-1]]))
     return places[::-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -11,10 +12,13 @@ from typing import Protocol
 from segue.errors import TaskError
 from segue.temporal.feed import Feed
 from segue.temporal.keys import Along
-from segue.temporal.tree import Node, Tree, spread
+from segue.temporal.tree import SAME_PLACE, Node, Tree, spread
 
 LATEST_FORK = 0.6
 """Share of the run after which no round forks: later ones come nearer to a cross-fade (docs/transitions.md)."""
+CLIFF, CLIFF_FORK = 1 / 64, 0.9
+"""Where branches had to come so near each other, in distances of keys, the network answers with one picture or another,
+and nothing between. What forks there later is between them: a level later with each halving, up to this share."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +170,23 @@ class Adaptive:
         # Depths that were chosen are shares of whole steps, which a last digit must not lower by one.
         first = min(max(1, math.floor(self.steps * depth + 1e-9)), self.steps - 1)
         last = max(first, min(self.steps - 1, math.floor(self.steps * LATEST_FORK)))
-        return list(range(first, last + 1, max(1, math.ceil(self.steps / 10))))
+        return list(range(first, last + 1, self._stride))
+
+    @property
+    def _stride(self) -> int:
+        """Steps from a level to the next."""
+        return max(1, math.ceil(self.steps / 10))
+
+    def _latest(self, last: int) -> int:
+        """The step after which nothing forks even at a cliff, where the last round forks at a step."""
+        return max(last, min(self.steps - 1, math.floor(self.steps * CLIFF_FORK)))
 
     def forks(self, tree: Tree) -> frozenset[int]:
-        """The steps of all rounds; any step may be one where the depth varies."""
-        return frozenset(range(1, self.steps)) if callable(self.depth) else frozenset(self.levels())
+        """The steps of all rounds, and of those at cliffs; any step may be one where the depth varies."""
+        if callable(self.depth):
+            return frozenset(range(1, self.steps))
+        levels = self.levels()
+        return frozenset([*levels, *range(levels[-1], self._latest(levels[-1]) + 1, self._stride)])
 
     def fill(self, tree: Tree, positions: Sequence[float]) -> list[Node]:
         """Where another round would fork."""
@@ -199,7 +215,12 @@ class Adaptive:
 
     def _step(self, tree: Tree, position: float) -> int:
         levels = self.levels(position)
-        return levels[min(max(node.wave for node in tree.nodes), len(levels) - 1)]
+        step = levels[min(max(node.wave for node in tree.nodes), len(levels) - 1)]
+        places = [tree.nodes[name].position for name in tree.frames()]
+        right = min(max(bisect_right(places, position), 1), len(places) - 1)
+        width = places[right] - places[right - 1]
+        later = 0 if width > CLIFF else 1 + math.floor(math.log2(CLIFF / max(width, SAME_PLACE)))
+        return min(step + later * self._stride, self._latest(step))
 
 
 @dataclass(frozen=True)

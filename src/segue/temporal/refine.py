@@ -70,10 +70,12 @@ class Refinement:
 
     def run(self) -> Iterator[int]:
         """Rounds until it holds or nothing more can be done; yields the row-steps that were just done."""
-        self.order, least, vain = self._best(), math.inf, 0
+        if max(self._steps()) > self.target.smoothness:
+            self._choose()
+        least, vain = math.inf, 0
         for rounds in count():
             steps = self._steps()
-            made = sum(step**POWER for step in steps)
+            made = _cost(steps)
             least, vain = made, vain + 1 if made > WORTH * least else 0
             aim = self._aim(steps)
             wide = sorted((i for i, step in enumerate(steps) if step > aim), key=lambda i: (-steps[i], i))
@@ -88,7 +90,7 @@ class Refinement:
             places = self._lacking() if anew else []
             names = self._with(places or self._between(sorted(wide[:able])))
             yield from self.grower.run(self.tree, names, self.planner.forks(self.tree))
-            self.order = self._best()
+            self._choose()
 
     def _steps(self) -> list[float]:
         pairs = list(pairwise(self.order))
@@ -133,10 +135,13 @@ class Refinement:
         """Those that may be shown, from left to right."""
         return [name for name in self.tree.frames() if name not in self.aside]
 
-    def _best(self) -> list[int]:
-        """As many pictures as the film shows: those between which it steps most evenly."""
+    def _choose(self) -> None:
+        """As many pictures as the film shows: those between which it steps most evenly, if that is better than now."""
         kept = {name for name in self.order if self.tree.nodes[name].is_key}
-        return chosen(self._pictures(), len(self.order), kept, partial(self.ruler.measure, self.grower, self.tree))
+        before, order = _cost(self._steps()), self.order
+        self.order = chosen(self._pictures(), len(order), kept, partial(self.ruler.measure, self.grower, self.tree))
+        if _cost(self._steps()) > before:
+            self.order = order
 
     def _with(self, positions: Sequence[float]) -> range:
         """Branches at positions, added to the tree; returns their names."""
@@ -155,3 +160,8 @@ class Refinement:
         else:
             limit = why
         return f"smoothness {wanted:g} is not reached: the largest step is {largest:.3f} ({name}); {limit}"
+
+
+def _cost(steps: Sequence[float]) -> float:
+    """What is to be least."""
+    return sum(step**POWER for step in steps)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pair = tuple[int, int]
-REMEMBERED = 16
-"""Pictures that stay at hand: what is compared with its neighbours need not be made anew for each of them."""
+REMEMBERED = 256 * 2**20
+"""Bytes of pictures that stay at hand: what is compared with its neighbours need not be made anew for each of them."""
 
 
 class Develop(Protocol):
@@ -72,14 +72,19 @@ class Ruler:
     def _shown(self, finals: Finals, tree: Tree, names: Sequence[int]) -> dict[int, Tensor]:
         if self.develop is None or self.distance.domain == "latents":
             return {name: finals.final(name).float() for name in names}
+        # Those that were asked for last are last, and go last.
         shown = {name: self._recent[name] for name in names if name in self._recent}
+        for name in shown:
+            self._recent[name] = self._recent.pop(name)
         new = [name for name in names if name not in shown]
         for first in range(0, len(new), self.batch):
             part = new[first : first + self.batch]
             latents = torch.stack([finals.final(name) for name in part])
             made = self.develop(latents, part, [tree.nodes[name].position for name in part])
-            shown.update(zip(part, made, strict=True))
+            # Of its own each, lest one that stays keeps the whole batch.
+            shown.update(zip(part, (picture.clone() for picture in made), strict=True))
         self._recent.update({name: shown[name] for name in new})
-        for name in list(self._recent)[:-REMEMBERED]:
+        room = max(self.batch, REMEMBERED // max(1, shown[names[0]].nbytes))
+        for name in list(self._recent)[:-room]:
             del self._recent[name]
         return shown

@@ -1,13 +1,13 @@
 """Train text to picture: a small UNet and its text encoder together, on latents of a trained codec.
 
 A latent diffusion model (Rombach et al. 2022, arXiv:2112.10752) in the layout of Stable Diffusion, that predicts v
-(Salimans & Ho 2022, arXiv:2202.00512). The betas are DDPM's linear ones, whose last level keeps almost no signal
-(alpha = .006): with Stable Diffusion's own (alpha = .068), the ground's colour would leak into what training calls
-pure noise, and plain grounds would come out mottled.
+(Salimans & Ho 2022, arXiv:2202.00512) unless it is told otherwise. The betas are DDPM's linear ones, whose last level
+keeps almost no signal (alpha = .006): with Stable Diffusion's own (alpha = .068), the ground's colour would leak into
+what training calls pure noise, and plain grounds would come out mottled.
 
-With `prediction = "flow_prediction"` it learns the velocity of straight paths instead (Lipman et al. 2023,
-arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003). Segue reads such a model like any other. The stock
-StableDiffusionPipeline does not run it: it asks its scheduler for init_noise_sigma and scale_model_input, which the
+With `prediction = "flow_prediction"`, as the shipped model has it, it learns the velocity of straight paths instead
+(Lipman et al. 2023, arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003). Segue reads such a model like any other. The
+stock StableDiffusionPipeline does not run it: it asks its scheduler for init_noise_sigma and scale_model_input, which the
 flow-matching schedulers of diffusers do not have.
 """
 
