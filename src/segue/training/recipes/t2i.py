@@ -7,8 +7,8 @@ what training calls pure noise, and plain grounds would come out mottled.
 
 With `prediction = "flow_prediction"`, as the shipped model has it, it learns the velocity of straight paths instead
 (Lipman et al. 2023, arXiv:2210.02747; Liu et al. 2022, arXiv:2209.03003). Segue reads such a model like any other. The
-stock StableDiffusionPipeline does not run it: it asks its scheduler for init_noise_sigma and scale_model_input, which the
-flow-matching schedulers of diffusers do not have.
+stock StableDiffusionPipeline does not run it: it asks its scheduler for init_noise_sigma and scale_model_input, which
+the flow-matching schedulers of diffusers do not have.
 """
 
 from __future__ import annotations
