@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from itertools import accumulate, pairwise
 
-import numpy as np
+import torch
 
 Pair = tuple[int, int]
 REACH = 3
 """How many times an even share of the way a step may pass over; what is passed where pictures crowd counts little."""
+CROWD = 16
+"""How many pictures it may pass over for each of those shares, so that work is bounded where all are alike."""
 POWER = 4
 """Of the steps, in what is made least: nearly the largest alone count, and of two equally large the others decide."""
 SHARE_DIGITS = 3
@@ -42,7 +44,7 @@ def chosen(
     along = [0.0, *accumulate(measure(list(pairwise(order))))]
     share, reach = along[-1] / (count - 1), float(REACH)
     while True:
-        pairs = _within(along, must, reach * share)
+        pairs = _within(along, must, reach * share, math.ceil(CROWD * reach))
         steps = measure([(order[left], order[right]) for left, right in pairs])
         costs = [
             round(step / share if share else 0.0, SHARE_DIGITS) ** POWER + LEVEL * (right - left) ** 2
@@ -54,15 +56,15 @@ def chosen(
         reach *= 2  # so many must be shown that the others are few, and lie far apart
 
 
-def _within(along: Sequence[float], must: Sequence[int], most: float) -> list[Pair]:
-    """The steps, by their places, that pass over nothing that must be shown and no more than so much of the way; to
-    the next picture there is always one. Those that end at one place follow each other."""
+def _within(along: Sequence[float], must: Sequence[int], most: float, crowd: int) -> list[Pair]:
+    """The steps, by their places, that pass over nothing that must be shown, no more than so much of the way, and no
+    more than so many pictures; to the next one there always is one. Those that end at one place follow each other."""
     pairs: list[Pair] = []
     barrier = {right: left for left, end in pairwise(must) for right in range(left + 1, end + 1)}
     for right in range(1, len(along)):
         left = right - 1
         pairs.append((left, right))
-        while left > barrier[right] and along[right] - along[left - 1] <= most:
+        while left > max(barrier[right], right - crowd) and along[right] - along[left - 1] <= most:
             left -= 1
             pairs.append((left, right))
     return pairs
@@ -70,21 +72,26 @@ def _within(along: Sequence[float], must: Sequence[int], most: float) -> list[Pa
 
 def _least(pairs: Sequence[Pair], costs: Sequence[float], count: int, last: int) -> list[int]:
     """The places of the cheapest way of so many steps from the first to the last (Bellman); none if there is none."""
-    lefts, rights = np.array(pairs, dtype=np.int64).T
-    starts = np.searchsorted(rights, np.arange(1, last + 1))
-    each, price = np.arange(len(pairs)), np.array(costs)
-    spent = np.full(last + 1, math.inf)
+    ways: list[list[tuple[int, float]]] = [[] for _ in range(last + 1)]
+    for (left, right), cost in zip(pairs, costs, strict=True):
+        ways[right].append((left, cost))
+    most = max(map(len, ways))
+    filled = [row + [(0, math.inf)] * (most - len(row)) for row in ways]
+    lefts = torch.tensor([[left for left, _ in row] for row in filled])
+    price = torch.tensor([[cost for _, cost in row] for row in filled], dtype=torch.float64)
+    each = torch.arange(most)
+    spent = torch.full((last + 1,), math.inf, dtype=torch.float64)
     spent[0] = 0.0
-    came = np.zeros((count, last + 1), dtype=np.int64)
-    for step in range(count):
-        ways = spent[lefts] + price
-        least = np.minimum.reduceat(ways, starts)
-        first = np.minimum.reduceat(np.where(ways == least[rights - 1], each, len(pairs)), starts)
-        came[step, 1:] = lefts[first]
-        spent = np.concatenate([[math.inf], least])
-    if math.isinf(spent[last]):
+    came: list[torch.Tensor] = []
+    for _ in range(count):
+        reached = spent[lefts] + price
+        spent = reached.amin(1)
+        # Of equal ways the first, which argmin does not promise.
+        first = torch.where(reached == spent[:, None], each, most).amin(1, keepdim=True)
+        came.append(lefts.gather(1, first)[:, 0])
+    if torch.isinf(spent[last]):
         return []
     places = [last]
-    for step in reversed(range(count)):
-        places.append(int(came[step, places[-1]]))
+    for taken in reversed(came):
+        places.append(int(taken[places[-1]]))
     return places[::-1]
