@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segue.temporal.grow import Grower
 from segue.temporal.plan import Adaptive
-from segue.temporal.refine import IN_VAIN, Refinement, Target
+from segue.temporal.refine import FILMS, IN_VAIN, Refinement, Target
 from segue.temporal.ruler import Ruler
 from segue.temporal.timeline import even_positions
 from segue.temporal.trajectory import Trajectory
@@ -111,12 +111,18 @@ def test_a_target_beyond_so_many_frames_is_told_with_the_number_it_would_take() 
     assert max(steps(work)) < 0.5 * before
 
 
-def test_what_was_set_aside_is_not_shown_again() -> None:
-    work, _ = film(25, smoothness=0.6)
-    gone = work.order.pop(12)
-    work.aside = frozenset([gone])
+def test_without_a_limit_it_costs_no_more_than_a_few_films() -> None:
+    work, line = film(25, smoothness=1e-3)
     run(work)
-    assert gone not in work.order
+    assert work.spent == sum(line.runs) <= FILMS * 25
+
+
+def test_what_it_says_is_of_the_film_as_it_is() -> None:
+    work, _ = film(25, smoothness=0.6)
+    run(work)
+    assert "is reached" in work.ended
+    del work.order[12]
+    assert "is not reached" in work.ended
 
 
 def test_what_no_branch_can_lower_ends_it() -> None:

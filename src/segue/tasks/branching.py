@@ -49,7 +49,7 @@ class Branching:
             `fill` says. What was done is stored, and repeats exactly.
         smoothness: the largest perceptual step allowed between neighbouring frames, in units of `distance`. Branches
             are added where the film steps too far, and of all pictures those are shown that make it even, until it
-            holds, or max_branches or the budget end it; the result says which. Left out, frames are placed once.
+            holds, or max_branches (without it, 3 for every frame) or the budget end it; the result says which.
         ghosting: how much of a double exposure a frame may be, from 0 to 1 (a cross-fade's middle has about 0.6 to 1).
             Frames that are more fork again, earlier, just where they are found. Left out, they stay.
         distance: what steps are measured with: pixels, latents (quicker, and a worse judge), lpips-alex, lpips-vgg or

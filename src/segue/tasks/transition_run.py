@@ -176,7 +176,16 @@ class TransitionRun:
         if self.task.pace.loop == "loop":
             order.append(len(self.task.route) - 1)
         place = {name: number for number, name in enumerate(order)}
-        wanted, said, aside = self.task.tree, list[str](), frozenset[int]()
+        wanted, said, work = self.task.tree, list[str](), None
+        if wanted.smoothness is not None:
+            until = None if wanted.budget is None else self.started + wanted.budget
+            target = Target(wanted.smoothness, self._branches_left(), until)
+            work = Refinement(grower, planner, self.ruler, self.tree, order, target, self._once)
+            for _ in work.run():
+                self.tree = work.tree
+                self.progress("smoothing", work.spent, work.spent + len(order))
+            self.tree, order = work.tree, work.order
+        # After that, as it looks at each frame of the film and at no other.
         if wanted.ghosting is not None:
             scores = partial(self._ghosts, grower)
             spirits = Rebranching(grower, self.tree, order, scores, wanted.ghosting, self._branches_left())
@@ -185,16 +194,8 @@ class TransitionRun:
                 self.progress("branching deeper", spirits.spent, spirits.spent + 1)
             self.tree, order = spirits.tree, spirits.order
             said.append(spirits.ended)
-            # What is not in the film now either was a ghost, or was never looked at.
-            aside = frozenset(range(len(self.tree.nodes))) - {*order}
-        if wanted.smoothness is not None:
-            until = None if wanted.budget is None else self.started + wanted.budget
-            target = Target(wanted.smoothness, self._branches_left(), until)
-            work = Refinement(grower, planner, self.ruler, self.tree, order, target, self._once, aside)
-            for _ in work.run():
-                self.tree = work.tree
-                self.progress("smoothing", work.spent, work.spent + len(order))
-            self.tree, order = work.tree, work.order
+        if work is not None:
+            work.tree, work.order = self.tree, order
             said.append(work.ended)
         return [Shot(order[place[shot.left]], order[place[shot.left]]) for shot in shown], said
 

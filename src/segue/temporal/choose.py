@@ -8,7 +8,8 @@ from itertools import accumulate, pairwise
 
 import torch
 
-Pair = tuple[int, int]
+from segue.temporal.ruler import Pair
+
 REACH = 3
 """How many times an even share of the way a step may pass over; what is passed where pictures crowd counts little."""
 CROWD = 16

@@ -25,6 +25,8 @@ EVEN = 1.1
 """How much more than an even share of the way the largest step may be, where the number of frames is the limit."""
 ROUNDS, IN_VAIN, WORTH = 16, 3, 0.98
 """Rounds after which it is no matter of places: in all, and in a row that left so much of what is made least."""
+FILMS = 3
+"""How many branches may be run where no limit was given, in numbers of the film's frames."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Target:
 
     Args:
         smoothness: the largest step between neighbouring frames, in units of the ruler's distance.
-        branches: how many may be run for it; None is no limit.
+        branches: how many may be run for it; None is three times as many as frames.
         deadline: `time.monotonic()` after which no round is begun; None is no limit.
     """
 
@@ -54,7 +56,6 @@ class Refinement:
         order: the node that each frame shows, from left to right; the first and the last stay, and so do keys.
         target: what is wanted.
         place: as many positions as there are frames, evenly spread, given those of pictures and the gaps between.
-        aside: pictures that are not to be shown, whatever they would do for the steps.
     """
 
     grower: Grower
@@ -64,9 +65,9 @@ class Refinement:
     order: list[int]
     target: Target
     place: Callable[[Sequence[float], Sequence[float]], Sequence[float]]
-    aside: frozenset[int] = frozenset()
     spent: int = 0
-    ended: str = field(default="", init=False)
+    _why: str = field(default="", init=False)
+    """What ended it, where nothing else did."""
 
     def run(self) -> Iterator[int]:
         """Rounds until it holds or nothing more can be done; yields the row-steps that were just done."""
@@ -80,11 +81,11 @@ class Refinement:
             aim = self._aim(steps)
             wide = sorted((i for i, step in enumerate(steps) if step > aim), key=lambda i: (-steps[i], i))
             if not wide or rounds == ROUNDS or vain == IN_VAIN:
-                self.ended = self._said(steps, "the frames are as even as they get")
+                self._why = "the frames are as even as they get"
                 return
             able = min(len(wide), self._affordable())
             if able <= 0:
-                self.ended = self._said(steps, "the budget was used")
+                self._why = "the budget was used"
                 return
             anew = vain > 0 and self._affordable() >= len(self.order)
             places = self._lacking() if anew else []
@@ -106,7 +107,8 @@ class Refinement:
             by_time = math.floor((self.target.deadline - time.monotonic()) / max(cost, 1e-9))
         else:
             by_time = len(self.order)
-        by_count = len(self.order) if self.target.branches is None else self.target.branches - self.spent
+        most = FILMS * len(self.order) if self.target.branches is None else self.target.branches
+        by_count = most - self.spent
         return min(by_time, by_count)
 
     def _fork_step(self) -> int:
@@ -115,7 +117,7 @@ class Refinement:
 
     def _between(self, wide: Sequence[int]) -> list[float]:
         """A place in each of these gaps of the film: the middle of the widest there is between pictures in it."""
-        names = self._pictures()
+        names = self.tree.frames()
         found: list[float] = []
         for i in wide:
             first, last = names.index(self.order[i]), names.index(self.order[i + 1])
@@ -127,19 +129,15 @@ class Refinement:
 
     def _lacking(self) -> list[float]:
         """Where frames would be if all were placed anew by what has been measured, and no picture is near."""
-        names = self._pictures()
+        names = self.tree.frames()
         apart = self.ruler.measure(self.grower, self.tree, list(pairwise(names)))
         return missing(self.tree, self.place([self.tree.nodes[name].position for name in names], apart))
-
-    def _pictures(self) -> list[int]:
-        """Those that may be shown, from left to right."""
-        return [name for name in self.tree.frames() if name not in self.aside]
 
     def _choose(self) -> None:
         """As many pictures as the film shows: those between which it steps most evenly, if that is better than now."""
         kept = {name for name in self.order if self.tree.nodes[name].is_key}
         before, order = _cost(self._steps()), self.order
-        self.order = chosen(self._pictures(), len(order), kept, partial(self.ruler.measure, self.grower, self.tree))
+        self.order = chosen(self.tree.frames(), len(order), kept, partial(self.ruler.measure, self.grower, self.tree))
         if _cost(self._steps()) > before:
             self.order = order
 
@@ -150,7 +148,10 @@ class Refinement:
         self.spent += len(positions)
         return range(first, len(self.tree.nodes))
 
-    def _said(self, steps: Sequence[float], why: str) -> str:
+    @property
+    def ended(self) -> str:
+        """What the film that `order` is has reached, and if it is not what was wanted, why."""
+        steps = self._steps()
         name, wanted, largest = self.ruler.distance.name, self.target.smoothness, max(steps)
         if largest <= wanted:
             return f"smoothness {wanted:g} is reached: the largest step is {largest:.3f} ({name})"
@@ -158,7 +159,7 @@ class Refinement:
         if needed > len(self.order):
             limit = f"so long a way needs about {needed} frames, and the film has {len(self.order)}"
         else:
-            limit = why
+            limit = self._why
         return f"smoothness {wanted:g} is not reached: the largest step is {largest:.3f} ({name}); {limit}"
 
 
