@@ -209,8 +209,8 @@ def test_other_folders_are_refused(copy, tmp_path):
     (copy / "model_index.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read as JSON"):
         load_model(copy)
-    (copy / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
-    with pytest.raises(CheckpointError, match="is made for FluxPipeline; Segue reads StableDiffusionPipeline"):
+    (copy / "model_index.json").write_text('{"_class_name": "SanaPipeline"}')
+    with pytest.raises(CheckpointError, match="is made for SanaPipeline; Segue reads Stable Diffusion"):
         load_model(copy)
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from segue.errors import ModelError
+from segue.models.families import family_of
 from segue.models.hub import needed_files
 
 INDEX = "model_index.json"
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
-"""The kinds of folders that Segue reads, by what their index says."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def installed() -> Iterator[Installed]:
 
 
 def _problem(folder: Path, kind: str, files: Iterable[str]) -> str:
-    if kind not in PIPELINES:
+    if family_of(kind) is None:
         return "which Segue does not read"
     try:
         needed_files(folder.name, files)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError
+from segue.models.families import FAMILIES, family_of
 from segue.models.hub import download, parse_repository
-from segue.models.installed import PIPELINES
 from segue.models.weights import read_json, refuse_pickle
 
 if TYPE_CHECKING:
@@ -93,13 +94,13 @@ def _from_folder(
     if not (folder / "model_index.json").is_file():
         raise ModelNotFoundError(_no_index(folder))
     kind = str(read_json(folder / "model_index.json").get("_class_name"))
-    if kind not in PIPELINES:
+    family = family_of(kind)
+    if family is None:
         raise CheckpointError(
-            f"{folder} is made for {kind}; Segue reads {', '.join(PIPELINES)} (Stable Diffusion 1.x and 2.x layout)"
+            f"{folder} is made for {kind}; Segue reads {', '.join(family.name for family in FAMILIES)}"
         )
-    from segue.models.families import sd
-
-    return sd.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction)
+    reader = import_module(f"segue.models.families.{family.module}")
+    return reader.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction)
 
 
 def _no_index(folder: Path) -> str:

@@ -1,1 +1,37 @@
-"""One file per family of models; each returns a `LatentDiffusion`."""
+"""One file per family of models; each returns a `LatentDiffusion`. This face only lists them, and imports none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models, as far as it can be told without reading one.
+
+    Args:
+        name: what people call it.
+        module: the file of this package that reads it, by `from_folder`.
+        pipelines: what the index of its folders says that they are made for.
+        parts: the folders that hold weights.
+    """
+
+    name: str
+    module: str
+    pipelines: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+FAMILIES = (
+    Family(
+        "Stable Diffusion",
+        "sd",
+        ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+        ("unet", "text_encoder", "vae"),
+    ),
+)
+
+
+def family_of(pipeline: str) -> Family | None:
+    """The family whose folders are made for this pipeline; None if Segue reads none of them."""
+    return next((family for family in FAMILIES if pipeline in family.pipelines), None)
