@@ -10,12 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segue.errors import TaskError
 from segue.models.denoiser import NetworkDenoiser
+from segue.models.placement import Placement
 from segue.types import Codec, Prediction, TextEncoder
 
 if TYPE_CHECKING:
     import torch
+    from jaxtyping import Float
+    from torch import Tensor
 
+    from segue.diffusion.levels import Levels
     from segue.diffusion.schedule import Schedule
 
 
@@ -39,6 +44,48 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class Upscaling:
+    """How an upscaler is shown the small picture that it enlarges.
+
+    Args:
+        factor: pixels of the result to one of the picture, along a side.
+        noising: the scheduler configuration whose trained levels noise the picture.
+        max_noise_level: the highest of these that the network was trained on.
+        noise_level: the usual one.
+        grid: sides of the picture are multiples of it.
+    """
+
+    factor: int
+    noising: Mapping[str, Any]
+    max_noise_level: int = 350
+    noise_level: int = 20
+    grid: int = 1
+
+    def levels(self) -> Levels:
+        """All levels of noise.
+
+        Raises:
+            ScheduleError: the configuration makes none.
+        """
+        from segue.diffusion.betas import training_levels
+
+        return training_levels(self.noising)
+
+    def shown(
+        self, pictures: Float[Tensor, "t 3 h w"], noise: Float[Tensor, "3 h w"], level: int
+    ) -> Float[Tensor, "t 3 h w"]:
+        """Pictures in [0, 1] as the network is shown them: in [-1, 1], noised by one field for all.
+
+        Raises:
+            TaskError: the network does not know this level.
+        """
+        if not 0 <= level <= self.max_noise_level:
+            raise TaskError(f"noise_level must be between 0 and {self.max_noise_level} for this upscaler, got {level}")
+        levels = self.levels()
+        return float(levels.alpha[level]) * (2 * pictures - 1) + float(levels.sigma[level]) * noise
+
+
+@dataclass(frozen=True)
 class LatentDiffusion:
     """A latent diffusion model: text in, a denoiser of latents, pictures out.
 
@@ -59,6 +106,8 @@ class LatentDiffusion:
         prediction: what the network was said to predict when the model was loaded; None if its files decided.
         config: the folder that a single file was read with; None if it came with Segue.
         inpaints: whether it must be shown a picture and a mask; see `segue.models.inpainting`.
+        upscaling: how it is shown what it enlarges; None for a model that makes pictures from words.
+        placement: how its networks are kept and run.
         vocabulary: the things that it can draw; empty if nobody knows.
         words: what else it understands, by kind: colours, styles, places.
     """
@@ -78,6 +127,8 @@ class LatentDiffusion:
     prediction: Prediction | None = None
     config: Path | None = None
     inpaints: bool = False
+    upscaling: Upscaling | None = None
+    placement: Placement = field(default_factory=Placement)
     vocabulary: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
@@ -106,7 +157,8 @@ class LatentDiffusion:
         """sha256 over all that its answers depend on; computed when first asked for.
 
         That is, in this order: the contents and scales of the weight files, what the network predicts, the scheduler's
-        configuration, and those of the networks. Where these lie, and which version wrote them, is no part of it.
+        configuration, those of the networks, and what weights are stored as, if in fewer bits. Where these lie, and
+        which version wrote them, is no part of it.
         """
         digest = hashlib.sha256()
         for path, scale in self.weights:
@@ -117,6 +169,7 @@ class LatentDiffusion:
         for config in (self.scheduler, *self.settings):
             kept = {key: value for key, value in config.items() if key == "_class_name" or not _is_note(key)}
             digest.update(json.dumps(kept, sort_keys=True).encode())
+        digest.update((self.placement.storage or "").encode())
         return digest.hexdigest()
 
     @property

@@ -62,14 +62,20 @@ class Sampling:
                 raise TaskError(f"size must be width and height in pixels, up to {MAX_SIDE} each; got {self.size}")
 
     def resolve(self, model: LatentDiffusion, keys: int) -> Resolved:
-        """Every value as it will be used with a model.
+        """Every value as it will be used with a model that makes pictures from words.
 
         Raises:
-            TaskError: if the size does not fit the model's grid, or the guidance scales the number of keys.
+            TaskError: if it makes none; if the size does not fit the model's grid, or the guidance scales the number of
+                keys.
             ScheduleError: for an unknown solver.
         """
         from segue.diffusion.solvers import find_solver
 
+        if model.upscaling is not None:
+            raise TaskError(
+                f"{model.name} is an upscaler: it enlarges pictures (segue upscale PICTURE) and makes none from words; "
+                "take another model"
+            )
         defaults = model.defaults
         width, height = self.size or defaults.size
         grid = model.codec.scale

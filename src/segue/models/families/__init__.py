@@ -29,6 +29,13 @@ FAMILIES = (
         ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
         ("unet", "text_encoder", "vae"),
     ),
+    Family(
+        "Stable Diffusion XL",
+        "sdxl",
+        ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
+        ("unet", "text_encoder", "text_encoder_2", "vae"),
+    ),
+    Family("x4 upscaler", "upscaler", ("StableDiffusionUpscalePipeline",), ("unet", "text_encoder", "vae")),
 )
 
 
