@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segue.errors import TaskError
 from segue.temporal.curve import Value, value_of
@@ -29,6 +29,8 @@ class ModelChoice:
             a curve over the film, FILE="0s:0, 2s:1".
         prediction: epsilon, v_prediction, sample or flow_prediction, where the model's files cannot tell.
         model_config: a folder of the diffusers layout whose configurations a single file is read with.
+        storage: float8 or int8, what weights are stored as; left out, the dtype. It changes pictures a little.
+        offload: model or sequential, to keep on the graphics card only the network, or the layer, that works.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -39,6 +41,8 @@ class ModelChoice:
     lora: tuple[str, ...] = ()
     prediction: Prediction | None = None
     model_config: Path | None = None
+    storage: Literal["float8", "int8"] | None = None
+    offload: Literal["model", "sequential"] | None = None
 
     def otherwise(self, made: ModelRecord) -> ModelChoice:
         """With what was left out filled in from a record."""
@@ -50,6 +54,8 @@ class ModelChoice:
             self.lora or loras,
             self.prediction or made.prediction,
             self.model_config or (Path(made.config) if made.config else None),
+            self.storage or made.storage,
+            self.offload or (made.offload if self.device is None else None),
         )
 
     def load(self, progress: Progress) -> LatentDiffusion:
@@ -59,6 +65,7 @@ class ModelChoice:
             ModelError: see `segue.zoo.load`.
             TaskError: a LoRA is not FILE or FILE=SCALE, or given twice.
         """
+        from segue.models.placement import Placement
         from segue.zoo.load import load
 
         progress("loading the model", 0, 1)
@@ -69,6 +76,7 @@ class ModelChoice:
             prediction=self.prediction,
             config=self.model_config,
             loras=self._loras() or None,
+            placement=Placement(storage=self.storage, offload=self.offload),
         )
         progress("loading the model", 1, 1)
         return model

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segue.errors import RecordError
 from segue.tasks.sampling import Execution
@@ -35,6 +35,8 @@ class ModelRecord:
         loras: files that were added to its weights, each with its scale, or the curve of it.
         prediction: what its network was said to predict; None if its files decided.
         config: the folder that a single file was read with, if one was given.
+        storage: what its weights were stored as, if in fewer bits.
+        offload: which networks waited off the device.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -46,6 +48,8 @@ class ModelRecord:
     loras: list[tuple[str, float | str]] = field(default_factory=list[tuple[str, float | str]])
     prediction: Prediction | None = None
     config: str | None = None
+    storage: Literal["float8", "int8"] | None = None
+    offload: Literal["model", "sequential"] | None = None
 
     @staticmethod
     def of(model: LatentDiffusion) -> ModelRecord:
@@ -58,6 +62,8 @@ class ModelRecord:
             loras=[(str(path.expanduser().absolute()), scale) for path, scale in model.loras],
             prediction=model.prediction,
             config=None if model.config is None else str(model.config.absolute()),
+            storage=model.placement.storage,
+            offload=model.placement.offload,
         )
 
 
@@ -185,7 +191,7 @@ def differences(record: Record, model: LatentDiffusion) -> list[str]:
     if now.sha256 != record.model.sha256:
         raise RecordError(
             f"the record was made with {_told(record.model)}, but this model is {_told(now)}; pass the original with "
-            "--model (and --lora, --prediction and --model-config, where they differ)"
+            "--model (and --lora, --prediction, --model-config and --storage, where they differ)"
         )
     found = [
         f"{name} was {before}, is {versions().get(name, 'missing')}"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from segue.models.bundle import LatentDiffusion
+    from segue.models.placement import Placement
     from segue.types import Prediction
 
 DEFAULT = "emoji"
@@ -30,6 +31,7 @@ def load(
     prediction: Prediction | None = None,
     config: str | Path | None = None,
     loras: Mapping[str | Path, float | str] | None = None,
+    placement: Placement | None = None,
 ) -> LatentDiffusion:
     """A model, ready to use.
 
@@ -42,18 +44,22 @@ def load(
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
         loras: LoRA files and their scales, merged into the weights. A scale may be a curve over the film that the
             model makes, "0s:0, 2s:1"; it then acts beside the weights, on each row as strongly as its time says.
+        placement: what weights are stored as, and which networks wait off the device; None keeps all of them there.
 
     Raises:
         ModelError: with the reason, and what to do; see `segue.models.loading.load_model` and `segue.zoo.cards`.
     """
     wanted = source if source is not None else default()
     card = find_card(wanted)
-    from segue.models.loading import load_model
+    from segue.models.loading import find_device, find_dtype, load_model
+    from segue.models.placement import Placement, placed
 
+    place, placement = find_device(device), placement or Placement()
+    placement.check(place)
     model = load_model(
         card.weights if card else wanted,
-        device=device,
-        dtype=dtype,
+        device="cpu" if placement.begins_at_home else place,
+        dtype=find_dtype(dtype, place),
         prediction=prediction,
         config=config,
         loras={card.folder / card.lora: 1.0} if card and card.lora else None,
@@ -61,7 +67,9 @@ def load(
     )
     if card is not None:
         model = with_card(model, card)
-    return with_loras(model, loras) if loras else model
+    if loras:
+        model = with_loras(model, loras)
+    return placed(model, placement, place)
 
 
 def default() -> str:
