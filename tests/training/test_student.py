@@ -21,7 +21,6 @@ from segue.diffusion.noise import NamedNoise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import ddim
 from segue.errors import TrainingError
-from segue.models.denoiser import weights_at
 from segue.training.journal import Journal
 from segue.training.ranks import Ranks
 from segue.training.recipes import student
@@ -52,7 +51,7 @@ class Told:
             return sum(
                 (
                     w.float()[:, None, None, None] * self(x, at, term)
-                    for term, w in zip(cond.terms, weights_at(cond, at), strict=True)
+                    for term, w in zip(cond.terms, cond.weights_at(at), strict=True)
                 ),
                 torch.zeros_like(x),
             )

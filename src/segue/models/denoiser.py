@@ -49,13 +49,21 @@ def rescaled(
     return guided * (share * factor + (1 - share))
 
 
-def weights_at(cond: Guided, at: Point) -> Float[Tensor, "k b"]:
-    """The weights of the terms for rows that stand there: the last term alone, where guidance has not set in."""
-    if not cond.start:
-        return cond.weights
-    alone = torch.zeros_like(cond.weights)
-    alone[-1] = 1
-    return torch.where(at.progress.to(alone.device) < cond.start, alone, cond.weights)
+def embedded(cond: Condition, at: Point) -> Conditioning:
+    """The last term, told its guidance scale.
+
+    Raises:
+        TaskError: there are more than two terms, or a rescale.
+    """
+    if isinstance(cond, Conditioning):
+        term, scale = cond, torch.ones(len(cond), dtype=torch.float64)
+    else:
+        if len(cond.terms) != 2 or cond.rescale:
+            raise TaskError(
+                "this model is told its guidance scale as a number: it can be guided towards one text, without rescale"
+            )
+        term, scale = cond.terms[-1], cond.weights_at(at)[-1]
+    return replace(term, extra={**term.extra, "guidance": scale})
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,9 @@ class NetworkDenoiser:
             companions: max_batch, or the multiple of 4 below it. Rows that fill up repeat the last group and carry
             the term PADDING.
         group: consecutive rows that must share a call (the frames of a video model).
+        embeds_guidance: whether the network takes the guidance scale as a number, having learned what guidance does
+            (Meng et al. 2023, arXiv:2210.03142). The last of two terms is then evaluated alone, and its weight, which
+            is the scale, is handed over as `extra["guidance"]`, one number per row; unguided rows are told 1.
     """
 
     network: Network
@@ -79,6 +90,7 @@ class NetworkDenoiser:
     max_batch: int = 16
     deterministic_batch: bool = False
     group: int = 1
+    embeds_guidance: bool = False
 
     def __post_init__(self) -> None:
         if self.max_batch < self.group:
@@ -92,15 +104,20 @@ class NetworkDenoiser:
 
         A term whose weight is 0 for every row is not evaluated. Terms are summed, and rescaled, in the network's own
         output space.
+
+        Raises:
+            TaskError: the network embeds guidance, and this has more than two terms, or a rescale.
         """
         if not len(x) == len(at) == len(cond):
             raise ValueError(f"rows disagree: {len(x)} latents, {len(at)} points, {len(cond)} conditionings")
         if len(x) % self.group:
             raise ValueError(f"rows must come in groups of {self.group}; got {len(x)}")
+        if self.embeds_guidance:
+            cond = embedded(cond, at)
         if isinstance(cond, Conditioning):
             (raw,) = self._evaluate(x, at, {0: cond})
             return x0_from(raw, x.float(), at, self.prediction)
-        weights = weights_at(cond, at)
+        weights = cond.weights_at(at)
         active = {k: term for k, term in enumerate(cond.terms) if bool(weights[k].any())}
         raws = self._evaluate(x, at, active)
         raw = _weighted_sum(raws, weights[list(active)])

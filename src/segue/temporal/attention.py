@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from segue.diffusion.envelope import Envelope
+from segue.errors import TaskError
 from segue.temporal.crossfeed import Guide
 from segue.temporal.structure import Fusion
 from segue.types import Call, Condition, Conditioning, Denoiser, Guided, Point, RowId, over_rows
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NOTHING = 1e-9
-_SELF = frozenset({"self"})
+_ALMOST_NOTHING = 1e-12
+_SELF = frozenset({"self", "joint"})
 Moment = tuple[RowId, int]
 """A row, and the step that it is at."""
 
@@ -131,8 +133,15 @@ class SharedAttention:
             if term < 0:  # fills the batch up
                 continue
             if (row, step) in self._seen:
-                self._bank[site.name, term, (row, step)] = source[place]
+                # Where text and picture are one sequence, the picture is what others see.
+                first = call.text_tokens if site.kind == "joint" else 0
+                self._bank[site.name, term, (row, step)] = source[place, first:]
             own = [look for look in self._looks.get((row, step), ()) if site.kind in look.kinds]
+            if site.kind == "joint" and any("cross" in look.kinds for look in own):
+                raise TaskError(
+                    "this family attends to text and picture at once: rows can look at the pictures of others, "
+                    "not at their texts; leave cross out"
+                )
             if own:
                 looks[place] = own
         return looks
@@ -172,7 +181,7 @@ class Attending:
         """
         index = torch.tensor([step])
         lean, blend = (float(envelope.weight(index, count)) for envelope in (self.lean, self.blend))
-        kinds = frozenset({"self", "cross"}) if self.cross else _SELF
+        kinds = _SELF | {"cross"} if self.cross else _SELF
         sides = tuple((row, share) for row, share in self.sides if share > 0)
         fused = [((row, 1.0),) for row, _ in sides] if self.fusion == "outer" else [sides]
         shares = [share for _, share in sides] if self.fusion == "outer" else [1.0]
@@ -232,7 +241,7 @@ class WithPassengers:
         steps = at.index.tolist()
         levels = at[[steps.index(step) for _, step in riding]]
         latents = [self.passengers[row].latents.at(step).to(x) for row, step in riding]
-        told = _alike([self.passengers[row].cond for row, _ in riding], cond)
+        told = _alike([self.passengers[row].cond for row, _ in riding], levels, cond, at)
         self.denoiser(torch.stack(latents), replace(levels, rows=tuple(row for row, _ in riding)), told)
 
 
@@ -242,14 +251,15 @@ def seen_by(looks: Mapping[Moment, tuple[Look, ...]]) -> list[Moment]:
     return list(dict.fromkeys(found))
 
 
-def _alike(told: Sequence[Condition], cond: Condition) -> Condition:
-    """One batch of what passengers are told, which evaluates the guidance terms that the rows have evaluated."""
+def _alike(told: Sequence[Condition], levels: Point, cond: Condition, at: Point) -> Condition:
+    """One batch of what passengers are told at their levels; of the guidance terms, those that the rows evaluate."""
     if isinstance(cond, Conditioning):
         return Conditioning.cat([one.terms[-1] if isinstance(one, Guided) else one for one in told])
     guided = [one for one in told if isinstance(one, Guided)]
     if len(guided) < len(told):
         raise ValueError("rows are guided, but passengers are not; they must be told the same terms")
-    active = cond.weights.any(1).double()
-    terms = Guided.cat(guided).terms
-    # The answers are dropped: the weights say only which terms are evaluated.
-    return Guided(terms, (active / active.sum())[:, None].expand(-1, len(told)))
+    active, every = cond.weights_at(at).any(1), Guided.cat(guided)
+    weights = every.weights_at(levels).double()
+    # Answers are dropped, but a term of weight 0 would not be evaluated, and a network may be told the scale.
+    weights = torch.where((weights == 0) & active[:, None].to(weights.device), _ALMOST_NOTHING, weights)
+    return Guided(every.terms, weights)

@@ -226,6 +226,16 @@ class Guided:
     def __getitem__(self, rows: Sequence[int]) -> Guided:
         return Guided(tuple(term[rows] for term in self.terms), self.weights[:, list(rows)], self.rescale, self.start)
 
+    def weights_at(self, at: Point) -> Float[Tensor, "k b"]:
+        """The weights for rows that stand there: the last term alone, where guidance has not set in."""
+        if not self.start:
+            return self.weights
+        import torch
+
+        alone = torch.zeros_like(self.weights)
+        alone[-1] = 1
+        return torch.where(at.progress.to(alone.device) < self.start, alone, self.weights)
+
     @staticmethod
     def cat(parts: Sequence[Guided]) -> Guided:
         """One batch of several that have the same number of terms, and the same rescale and start."""
@@ -249,9 +259,11 @@ class Call:
         rows: who each network row is; a row appears once per guidance term.
         term: the guidance term of each network row; -1 marks a row that only fills a batch up, whose answer is dropped.
         phase: "all" unless a step is run in several calls ("anchors" first, then "rest").
+        text_tokens: of each row, where a network attends to text and picture as one sequence; the text goes first.
     """
 
     at: Point
     rows: tuple[RowId, ...]
     term: tuple[int, ...]
     phase: Literal["all", "anchors", "rest"] = "all"
+    text_tokens: int = 0
