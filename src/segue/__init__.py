@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from segue.media import Clip, read
     from segue.tasks.branching import Branching
     from segue.tasks.image import Image
+    from segue.tasks.live import Live
     from segue.tasks.rerun import Rerun
     from segue.tasks.sampling import Execution, Sampling
     from segue.tasks.transition import Transition
+    from segue.tasks.upscale import Upscale
     from segue.zoo import ModelCard, load
 
 __version__ = "0.1.0"
-_HOME = {name: f"segue.tasks.{name.lower()}" for name in ("Branching", "Image", "Rerun", "Sampling", "Transition")}
+_TASKS = ("Branching", "Image", "Live", "Rerun", "Sampling", "Transition", "Upscale")
+_HOME = {name: f"segue.tasks.{name.lower()}" for name in _TASKS}
 _HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
 _HOME.update(ModelCard="segue.zoo", load="segue.zoo")
 
-__all__ = ["Branching", "Clip", "Execution", "Image", "ModelCard", "Rerun", "Sampling", "Transition"]
+__all__ = ["Branching", "Clip", "Execution", "Image", "Live", "ModelCard", "Rerun", "Sampling", "Transition", "Upscale"]
 __all__ += ["__version__", "errors", "load", "read"]
 
 

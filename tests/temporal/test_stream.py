@@ -114,7 +114,7 @@ def test_a_key_that_is_asked_for_changes_the_picture_that_leaves_after_one_run(w
     assert not any(turned[said + STEPS + FRAMES - 1 :])
 
 
-def test_rows_are_one_for_each_step_after_the_fork_and_a_key() -> None:
+def test_rows_are_one_for_each_step_after_the_fork_and_keys() -> None:
     drift = stream(idle=lambda: place("three"))
     drift.ask(place("one"))
     seen: list[int] = []
@@ -122,7 +122,12 @@ def test_rows_are_one_for_each_step_after_the_fork_and_a_key() -> None:
         drift.tick()
         seen.append(drift.rows)
     assert max(seen) <= STEPS - FORK + 1
-    assert set(seen[2 * STEPS :]) == {STEPS - FORK - 1, STEPS - FORK}
+    drift.ask(place("two"))
+    for _ in range(40):
+        drift.tick()
+        seen.append(drift.rows)
+    assert max(seen) <= STEPS - FORK + 2
+    assert set(seen[2 * STEPS : 80]) == {STEPS - FORK - 1, STEPS - FORK}
 
 
 def test_who_asks_again_too_soon_is_answered_with_what_was_asked_last() -> None:
@@ -165,16 +170,18 @@ def test_a_queue_is_reached_one_by_one() -> None:
     assert places[2] == places[1] + FRAMES
 
 
-def test_idling_has_no_gap_and_gives_way() -> None:
-    walk = stream(idle=lambda: place("two"))
-    left = walked(walk, 80, {0: "one", 50: "three"})
+@pytest.mark.parametrize("queue", [False, True])
+@pytest.mark.parametrize("said", range(50, 50 + FRAMES))
+def test_idling_has_no_gap_and_gives_way(said: int, queue: bool) -> None:
+    """Nor has it one where it was about to arrive when somebody asked: the answer is neither later nor earlier."""
+    left = walked(stream(idle=lambda: place("two"), queue=queue), 80, {0: "one", said: "three"})
     names = [None if found is None else found[0] for found in left]
     begun = STEPS - 1 + FORK
     assert all(name is not None for name in names[begun:])
     assert sum(name is not None and name.trajectory == "drift" for name in names) >= 3
-    assert names[50 + STEPS + FRAMES - 2] == RowId("key", 1)
+    assert names[said + STEPS + FRAMES - 2] == RowId("key", 1)
     other = walked(stream(idle=lambda: place("two")), 80, {0: "one"})
-    assert next(tick for tick in range(80) if not same(left[tick], other[tick])) == 50 + STEPS - 1
+    assert next(tick for tick in range(80) if not same(left[tick], other[tick])) == said + STEPS - 1
 
 
 def test_without_a_wish_it_stands_still_and_asks_the_network_nothing() -> None:

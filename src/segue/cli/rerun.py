@@ -11,6 +11,7 @@ from segue.cli.options import Drawing, ModelChoice, Output
 from segue.cli.produce import Job, produce
 from segue.cli.progress import Meter
 from segue.errors import TaskError
+from segue.tasks.image import Image
 from segue.tasks.record import WrittenAs
 from segue.tasks.rerun import Rerun
 from segue.tasks.transition import Transition
@@ -47,6 +48,6 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
     default = Path(f"{file.record.stem}-rerun{was.suffix}").name
     # In another format, the factor would mean another quality, or nothing.
     alike = output.output is None or output.output.suffix.lower() == was.suffix.lower()
-    frames, fps = (task.frames, task.fps) if isinstance(task, Transition) else (1, 1)
+    frames, fps = (1, 1) if isinstance(task, Image) else (task.frames or 1, task.fps)
     crf = was.crf if output.crf is None and alike else output.crf
     return produce(Job(make, default, frames, fps, drawing.tree), replace(output, crf=crf))

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from segue.errors import RecordError
 from segue.tasks.image import Image
+from segue.tasks.live import Live
 from segue.tasks.record import Record, differences, first_fault, read_record
 from segue.tasks.transition import Transition
+from segue.tasks.upscale import Upscale
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
     from segue.media.clip import Clip
     from segue.models.bundle import LatentDiffusion
 
-TASKS: dict[str, type[Image] | type[Transition]] = {task.name: task for task in (Image, Transition)}
+Task = Image | Live | Transition | Upscale
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Image, Live, Transition, Upscale)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Rerun:
 
     path: Path
     record: Record
-    task: Image | Transition
+    task: Task
     plan: Any
 
     @staticmethod

@@ -117,7 +117,6 @@ class _Key:
 
     place: Place
     row: _Row
-    drifts: bool
 
 
 @dataclass
@@ -142,8 +141,8 @@ class Stream:
         device: where they live.
         queue: whether each key is reached before the stream turns to the next. Otherwise it turns as soon as it can,
             and of several keys that wait, only the last is ever run.
-        idle: asked for a key when none waits and the stream is about to arrive; None lets it stand still. Such a key
-            gives way to one that is asked for.
+        idle: asked for a key when none waits and the stream is about to arrive; None lets it stand still. On the way
+            to such a key the stream turns to one that is asked for, queue or not.
         guidance_start: share of the run, in [0, 1), before guidance sets in.
         mix: how latents are mixed.
         words: how texts are mixed.
@@ -168,6 +167,7 @@ class Stream:
     asked: int = field(default=0, init=False)
     _waiting: deque[tuple[Place, RowId]] = field(default_factory=deque[tuple[Place, RowId]], init=False)
     _ahead: _Key | None = field(default=None, init=False)
+    _spare: _Key | None = field(default=None, init=False)
     _goal: _Key | None = field(default=None, init=False)
     _here: tuple[Place, Tensor] | None = field(default=None, init=False)
     _leg: Leg | None = field(default=None, init=False)
@@ -183,7 +183,7 @@ class Stream:
 
     @property
     def rows(self) -> int:
-        """How many are on their way: at most one for each step after the fork, and a key."""
+        """How many are on their way: at most one for each step after the fork, and two keys."""
         return len(self._running())
 
     def ask(self, place: Place) -> RowId:
@@ -208,27 +208,29 @@ class Stream:
         return ended
 
     def _turn(self) -> None:
-        """Set out for the key ahead if it is ready, and nothing has to be reached before."""
-        ahead = self._ahead
-        if ahead is None or self._runs(ahead):
+        """Set out for a key that is ready, and nothing has to be reached before."""
+        arrived = self._goal is None
+        if self._ahead and not self._runs(self._ahead) and (arrived or self._idles or not self.queue):
+            self._goal, self._ahead, self._spare = self._ahead, None, None
+        elif self._spare and not self._runs(self._spare) and arrived:
+            self._goal, self._spare = self._spare, None
+        else:
             return
-        if self._goal is not None and (self.queue or ahead.drifts):
-            return
-        self._goal, self._ahead, self._done, self._leg = ahead, None, 0, None
+        self._done, self._leg = 0, None
         if self._here is not None:
             start, latents = self._here
-            self._leg = Leg(start.forgetful(), ahead.place, latents, ahead.row.state.x[0], self.mix, self.words)
+            goal, there = self._goal.place, self._goal.row.state.x[0]
+            self._leg = Leg(start.forgetful(), goal, latents, there, self.mix, self.words)
 
     def _prepare(self) -> None:
-        """Let the next key begin, where there is room for one: keys that were asked for come before those of idling."""
-        if self._ahead is not None and not (self._ahead.drifts and self._waiting):
-            return
-        if self._waiting:
-            place, name = self._waiting.popleft()
-            self._ahead = self._begun(place, name, drifts=False)
-        elif self._left <= self.fork and (place := self.idle()) is not None:
-            self._ahead = self._begun(place, RowId("drift", self._drifted), drifts=True)
-            self._drifted += 1
+        """Let the next key begin, in time for the stream to go on without a stop."""
+        if self._ahead is None and self._waiting:
+            self._ahead = self._begun(*self._waiting.popleft())
+        elif self._ahead is None and self._spare is None and self._left <= self.fork:
+            place = self.idle()
+            if place is not None:
+                self._spare = self._begun(place, RowId("drift", self._drifted))
+                self._drifted += 1
 
     def _admit(self) -> None:
         """Let the next branch begin, or the key itself go on where it is the last of them."""
@@ -264,12 +266,11 @@ class Stream:
         return ended.ids[0], ended.x[0]
 
     def _running(self) -> list[_Row]:
-        ahead = self._ahead
-        return [*self._line] if ahead is None or not self._runs(ahead) else [*self._line, ahead.row]
+        return [*self._line, *(key.row for key in (self._ahead, self._spare) if key and self._runs(key))]
 
-    def _begun(self, place: Place, name: RowId, drifts: bool) -> _Key:
+    def _begun(self, place: Place, name: RowId) -> _Key:
         (seed,) = place.seeds
-        return _Key(place, self._row(place, from_seeds([seed], [name], self.schedule, self.shape, self.device)), drifts)
+        return _Key(place, self._row(place, from_seeds([seed], [name], self.schedule, self.shape, self.device)))
 
     def _row(self, place: Place, state: State) -> _Row:
         told = classifier_free(place.positive, place.negative, [place.guidance_scale], start=self.guidance_start)
@@ -278,6 +279,11 @@ class Stream:
     def _runs(self, key: _Key) -> bool:
         """Whether it is still on its way to the fork."""
         return int(key.row.state.step) < self.fork
+
+    @property
+    def _idles(self) -> bool:
+        """Whether it is on its way to a key that nobody asked for."""
+        return self._goal is not None and self._goal.row.state.ids[0].trajectory == "drift"
 
     @property
     def _left(self) -> int:
