@@ -1,4 +1,4 @@
-"""Prompts to conditioning, with a CLIP text encoder: weights in parentheses, and prompts longer than its context."""
+"""Prompts to conditioning, with CLIP text encoders: weights in parentheses, and prompts longer than their context."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segue.types import Conditioning
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 EMPHASIS = 1.1
 LARGEST = 1000
@@ -108,12 +108,14 @@ class ClipText:
     Args:
         encoder: in eval mode.
         tokenizer: with a padding token.
-        clip_skip: how many of the last layers to leave out; the final norm is kept.
+        clip_skip: how many of the last layers to leave out.
+        normed: whether the final norm comes after the last layer that is kept.
     """
 
-    encoder: CLIPTextModel
+    encoder: CLIPTextModel | CLIPTextModelWithProjection
     tokenizer: CLIPTokenizer
     clip_skip: int = 0
+    normed: bool = True
 
     def __post_init__(self) -> None:
         layers = self.encoder.config.num_hidden_layers
@@ -131,19 +133,35 @@ class ClipText:
         Raises:
             TaskError: no prompts.
         """
+        return Conditioning(self.read(prompts).tokens)
+
+    def count(self, prompts: Sequence[str]) -> int:
+        """How many chunks the longest of these prompts makes; 0 for none."""
+        return max((len(self._chunks(prompt)) for prompt in prompts), default=0)
+
+    def read(self, prompts: Sequence[str], least: int = 1) -> Read:
+        """What the encoder makes of prompts, one row each.
+
+        Args:
+            prompts: with their weights.
+            least: how many chunks each row has at the least, to go beside what another encoder makes of the same.
+
+        Raises:
+            TaskError: no prompts.
+        """
         if not prompts:
             raise TaskError("expected at least one prompt to encode; got none")
         chunked = [self._chunks(prompt) for prompt in prompts]
-        longest = max(len(chunks) for chunks in chunked)
-        known: dict[_Chunk, Tensor] = {}
+        longest = max(least, *(len(chunks) for chunks in chunked))
+        known: dict[_Chunk, Read] = {}
         rows: list[Tensor] = []
         for chunks in chunked:
             filled = chunks + [_Chunk((), ())] * (longest - len(chunks))
             for chunk in filled:
                 if chunk not in known:
                     known[chunk] = self._encode(chunk)
-            rows.append(torch.cat([known[chunk] for chunk in filled], dim=1))
-        return Conditioning(torch.cat(rows))
+            rows.append(torch.cat([known[chunk].tokens for chunk in filled], dim=1))
+        return Read(torch.cat(rows), torch.cat([known[chunks[0]].pooled for chunks in chunked]))
 
     def _chunks(self, prompt: str) -> list[_Chunk]:
         words = list(self._words(prompt))
@@ -173,24 +191,79 @@ class ClipText:
             if word:
                 yield word, weight
 
-    def _encode(self, chunk: _Chunk) -> Float[Tensor, "1 n d"]:
+    def _encode(self, chunk: _Chunk) -> Read:
         padding = self.context - 2 - len(chunk.ids)
         begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         ids = torch.tensor([[begin, *chunk.ids, end, *[pad] * padding]], device=self.encoder.device)
-        z = self._hidden(ids).float()
+        read = self._seen(ids)
+        z = read.tokens
         if all(weight == 1 for weight in chunk.weights):
-            return z
+            return read
         weights = z.new_tensor([1.0, *chunk.weights, *[1.0] * (padding + 1)])
         weighted = z * weights[:, None]
-        return weighted * (z.abs().mean() / weighted.abs().mean())
+        return Read(weighted * (z.abs().mean() / weighted.abs().mean()), read.pooled)
 
-    def _hidden(self, ids: Tensor) -> Tensor:
-        if self.clip_skip == 0:
-            return self.encoder(ids).last_hidden_state
-        states = self.encoder(ids, output_hidden_states=True).hidden_states
-        # transformers 5 has the final norm on the model itself, 4 on its inner text_model.
-        inner: Any = getattr(self.encoder, "text_model", self.encoder)
-        return inner.final_layer_norm(states[-1 - self.clip_skip])
+    def _seen(self, ids: Tensor) -> Read:
+        if self.clip_skip == 0 and self.normed:
+            answer: Any = self.encoder(ids)
+            tokens = answer.last_hidden_state
+        else:
+            answer = self.encoder(ids, output_hidden_states=True)
+            tokens = answer.hidden_states[-1 - self.clip_skip]
+            if self.normed:
+                # transformers 5 has the final norm on the model itself, 4 on its inner text_model.
+                inner: Any = getattr(self.encoder, "text_model", self.encoder)
+                tokens = inner.final_layer_norm(tokens)
+        # With a projection into the space that CLIP shares with pictures, that is the summary.
+        pooled = getattr(answer, "text_embeds", None)
+        return Read(tokens.float(), (answer.pooler_output if pooled is None else pooled).float())
+
+
+@dataclass(frozen=True)
+class Read:
+    """What an encoder makes of prompts, float32.
+
+    Args:
+        tokens: an embedding for each token.
+        pooled: one vector for each prompt: that of the end token of its first chunk, which no weight changes.
+    """
+
+    tokens: Float[Tensor, "b n d"]
+    pooled: Float[Tensor, "b p"]
+
+
+@dataclass(frozen=True)
+class ClipPair:
+    """A TextEncoder of two CLIP text models: their tokens side by side, and the pooled vector of the second.
+
+    As Stable Diffusion XL is told (Podell et al. 2023, arXiv:2307.01952, section 2.1). Both cut a prompt with their own
+    tokenizers, and fill up to the same number of chunks.
+
+    Args:
+        first: usually CLIP ViT-L.
+        second: with a projection; usually OpenCLIP ViT-bigG.
+        empty_is_zero: whether a prompt without words is all zeros, as some models learned it. (diffusers does this only
+            to a negative prompt that was left out, and encodes one that is "".)
+    """
+
+    first: ClipText
+    second: ClipText
+    empty_is_zero: bool = False
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """One row per prompt, float32.
+
+        Raises:
+            TaskError: no prompts.
+        """
+        count = max(encoder.count(prompts) for encoder in (self.first, self.second))
+        first, second = (encoder.read(prompts, count) for encoder in (self.first, self.second))
+        tokens = torch.cat([first.tokens, second.tokens.to(first.tokens.device)], dim=-1)
+        pooled = second.pooled.to(tokens.device)
+        for row, prompt in enumerate(prompts):
+            if self.empty_is_zero and not prompt.strip():
+                tokens[row], pooled[row] = 0, 0
+        return Conditioning(tokens, pooled=pooled)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,16 @@ class Family:
         module: the file of this package that reads it, by `from_folder`.
         pipelines: what the index of its folders says that they are made for.
         parts: the folders that hold weights.
+        optional: those that may be missing.
+        half: what it computes in on a graphics card.
     """
 
     name: str
     module: str
     pipelines: tuple[str, ...]
     parts: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    half: str = "float16"
 
 
 FAMILIES = (
@@ -36,6 +40,21 @@ FAMILIES = (
         ("unet", "text_encoder", "text_encoder_2", "vae"),
     ),
     Family("x4 upscaler", "upscaler", ("StableDiffusionUpscalePipeline",), ("unet", "text_encoder", "vae")),
+    Family(
+        "Stable Diffusion 3",
+        "sd3",
+        ("StableDiffusion3Pipeline", "StableDiffusion3Img2ImgPipeline", "StableDiffusion3InpaintPipeline"),
+        ("transformer", "text_encoder", "text_encoder_2", "vae", "text_encoder_3"),
+        optional=("text_encoder_3",),
+        half="bfloat16",
+    ),
+    Family(
+        "FLUX",
+        "flux",
+        ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+        ("transformer", "text_encoder", "text_encoder_2", "vae"),
+        half="bfloat16",
+    ),
 )
 
 

@@ -28,6 +28,7 @@ from segue.types import Call, Conditioning, Prediction
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+    from transformers import CLIPTextModelWithProjection
 
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 _PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample", "flow_prediction")
@@ -54,7 +55,7 @@ class UNetNetwork:
             raise ValueError(f"this network takes text, concat and label; the conditioning also has {ignored[0]}")
         device, dtype = self.unet.device, self.unet.dtype
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
-        self._check_channels(latents.shape[1], cond.concat is not None)
+        check_channels(self.unet, latents.shape[1], cond.concat is not None)
         with announced(call):
             return self.unet(
                 latents.to(device, dtype),
@@ -65,19 +66,21 @@ class UNetNetwork:
                 return_dict=False,
             )[0]
 
-    def _check_channels(self, channels: int, appended: bool) -> None:
-        taken = self.unet.config["in_channels"]
-        if channels == taken:
-            return
-        if not appended:
-            raise TaskError(
-                f"this is an inpainting model: it takes {taken} channels, {channels} of them latents, and needs to be "
-                "shown a picture and a mask; give both, or take the model that it was made from"
-            )
+
+def check_channels(unet: UNet2DConditionModel, channels: int, appended: bool) -> None:
+    """Raise TaskError if a UNet does not take so many channels, some of them `appended` to the latents."""
+    taken = unet.config["in_channels"]
+    if channels == taken:
+        return
+    if not appended:
         raise TaskError(
-            f"this model takes {taken} channels, and the latents with a picture and a mask are {channels}: it is no "
-            "inpainting model; masks work with it all the same, as long as these are not appended"
+            f"this is an inpainting model: it takes {taken} channels, {channels} of them latents, and needs to be "
+            "shown a picture and a mask; give both, or take the model that it was made from"
         )
+    raise TaskError(
+        f"this model takes {taken} channels, and the latents with a picture and a mask are {channels}: it is no "
+        "inpainting model; masks work with it all the same, as long as these are not appended"
+    )
 
 
 def from_folder(
@@ -97,16 +100,10 @@ def from_folder(
         UnsafeFileError: a part comes as a pickle only.
         CheckpointError: a file is damaged, or the weights are of another architecture.
     """
-    index = read_json(folder / "model_index.json")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    kind = str(index.get("vae", [None, "AutoencoderKL"])[1])
-    if kind not in AUTOENCODERS:
-        raise CheckpointError(f"{folder}: expected one of {', '.join(AUTOENCODERS)} as its autoencoder; got {kind}")
-    stem = "diffusion_pytorch_model"
-    unet, unet_files = read_network(UNet2DConditionModel, folder / "unet", stem, device, dtype)
+    unet, unet_files = read_network(UNet2DConditionModel, folder / "unet", "diffusion_pytorch_model", device, dtype)
     encoder, text_files = read_network(CLIPTextModel, folder / "text_encoder", "model", device, dtype)
-    vae_dtype = codec_dtype(read_json(folder / "vae" / "config.json"), dtype)
-    vae, vae_files = read_network(AUTOENCODERS[kind], folder / "vae", stem, device, vae_dtype)
+    vae, vae_files = read_autoencoder(folder, device, dtype)
     return assemble(
         unet,
         ClipText(encoder, read_tokenizer(folder / "tokenizer", encoder)),
@@ -119,12 +116,29 @@ def from_folder(
     )
 
 
-def settings_of(folder: Path) -> tuple[Mapping[str, Any], ...]:
+def settings_of(
+    folder: Path, parts: tuple[str, ...] = ("unet", "text_encoder", "vae")
+) -> tuple[Mapping[str, Any], ...]:
     """The configurations of the networks in a folder of the diffusers layout."""
-    return tuple(read_json(folder / part / "config.json") for part in ("unet", "text_encoder", "vae"))
+    return tuple(read_json(folder / part / "config.json") for part in parts)
 
 
-def read_tokenizer(folder: Path, encoder: CLIPTextModel) -> CLIPTokenizer:
+def read_autoencoder(
+    folder: Path, device: torch.device, dtype: torch.dtype
+) -> tuple[AutoencoderKL | AutoencoderTiny, tuple[Path, ...]]:
+    """The autoencoder of a model folder, and its files.
+
+    Raises:
+        CheckpointError: of another kind than AutoencoderKL and AutoencoderTiny.
+    """
+    kind = str(read_json(folder / "model_index.json").get("vae", [None, "AutoencoderKL"])[1])
+    if kind not in AUTOENCODERS:
+        raise CheckpointError(f"{folder}: expected one of {', '.join(AUTOENCODERS)} as its autoencoder; got {kind}")
+    vae_dtype = codec_dtype(read_json(folder / "vae" / "config.json"), dtype)
+    return read_network(AUTOENCODERS[kind], folder / "vae", "diffusion_pytorch_model", device, vae_dtype)
+
+
+def read_tokenizer(folder: Path, encoder: CLIPTextModel | CLIPTextModelWithProjection) -> CLIPTokenizer:
     """The tokenizer of a folder, which must fit its text encoder.
 
     Raises:
@@ -159,21 +173,14 @@ def assemble(
         CheckpointError: they do not.
         ModelError: `prediction` is none that there is.
     """
-    if prediction is not None:
-        if prediction not in _PREDICTIONS:
-            raise ModelError(f"prediction must be one of {', '.join(_PREDICTIONS)}; got {prediction!r}")
-        # Schedules are made from the scheduler's configuration, and refuse what cannot be predicted on them.
-        scheduler = {**scheduler, "prediction_type": prediction}
+    scheduler = predicting(scheduler, prediction)
     codec = AutoencoderCodec(vae)
+    if unet.config.get("addition_embed_type") is not None:
+        raise CheckpointError(f"{name} has the UNet of Stable Diffusion XL, and the rest of 1.x or 2.x")
     width, expected = text.encoder.config.hidden_size, unet.config["cross_attention_dim"]
     if width != expected:
         raise CheckpointError(f"{name}: the UNet expects text of width {expected}, the text encoder gives {width}")
-    channels, inpainted = unet.config["in_channels"], codec.channels + concat_channels(codec.channels)
-    if channels not in (codec.channels, inpainted):
-        raise CheckpointError(
-            f"{name}: the UNet takes {channels} channels, the autoencoder gives {codec.channels}: expected "
-            f"{codec.channels} (text to image) or {inpainted} (inpainting); Segue does not read instruction models"
-        )
+    inpaints = is_inpainting(unet, codec, name)
     side = int(unet.config["sample_size"]) * codec.scale
     return LatentDiffusion(
         name=name,
@@ -186,10 +193,39 @@ def assemble(
         weights=tuple((file, 1.0) for file in weights),
         settings=settings,
         prediction=prediction,
-        inpaints=channels == inpainted,
+        inpaints=inpaints,
         device=unet.device,
         dtype=unet.dtype,
     )
+
+
+def predicting(scheduler: Mapping[str, Any], prediction: Prediction | None) -> Mapping[str, Any]:
+    """A scheduler configuration that says what a model was said to predict; as it was, if nobody said it.
+
+    Raises:
+        ModelError: `prediction` is none that there is.
+    """
+    if prediction is None:
+        return scheduler
+    if prediction not in _PREDICTIONS:
+        raise ModelError(f"prediction must be one of {', '.join(_PREDICTIONS)}; got {prediction!r}")
+    # Schedules are made from the scheduler's configuration, and refuse what cannot be predicted on them.
+    return {**scheduler, "prediction_type": prediction}
+
+
+def is_inpainting(unet: UNet2DConditionModel, codec: AutoencoderCodec, name: str) -> bool:
+    """Whether a UNet must be shown a picture and a mask beside the latents.
+
+    Raises:
+        CheckpointError: it takes neither as many channels as that, nor those of the latents alone.
+    """
+    channels, inpainted = unet.config["in_channels"], codec.channels + concat_channels(codec.channels)
+    if channels not in (codec.channels, inpainted):
+        raise CheckpointError(
+            f"{name}: the UNet takes {channels} channels, the autoencoder gives {codec.channels}: expected "
+            f"{codec.channels} (text to image) or {inpainted} (inpainting); Segue does not read instruction models"
+        )
+    return channels == inpainted
 
 
 def prediction_of(scheduler: Mapping[str, Any], name: str) -> Prediction:
