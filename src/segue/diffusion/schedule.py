@@ -135,6 +135,17 @@ def is_flow(config: Mapping[str, Any]) -> bool:
     return str(config.get("_class_name", "")).startswith("FlowMatch")
 
 
+def resolution_shift(config: Mapping[str, Any], tokens: int) -> float:
+    """mu of a picture of so many tokens: a line through the two that the config names, not bounded by them.
+
+    As the pipelines of diffusers for FLUX and Stable Diffusion 3 count it (Esser et al. 2024, arXiv:2403.03206,
+    section 5.3.2, says why larger pictures need more noise).
+    """
+    least, most = int(config.get("base_image_seq_len", 256)), int(config.get("max_image_seq_len", 4096))
+    low, high = float(config.get("base_shift", 0.5)), float(config.get("max_shift", 1.15))
+    return low + (tokens - least) * (high - low) / (most - least)
+
+
 def _ddim(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
     count = len(trained)
     spacing = config.get("timestep_spacing", "leading")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +108,8 @@ class LatentDiffusion:
         inpaints: whether it must be shown a picture and a mask; see `segue.models.inpainting`.
         upscaling: how it is shown what it enlarges; None for a model that makes pictures from words.
         placement: how its networks are kept and run.
+        patch: latents per token along one side, where a transformer reads them as tokens; else 1.
+        waiting: the parts that stay in main memory, and come to the device by themselves while they work.
         vocabulary: the things that it can draw; empty if nobody knows.
         words: what else it understands, by kind: colours, styles, places.
     """
@@ -129,6 +131,8 @@ class LatentDiffusion:
     inpaints: bool = False
     upscaling: Upscaling | None = None
     placement: Placement = field(default_factory=Placement)
+    patch: int = 1
+    waiting: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
@@ -141,16 +145,37 @@ class LatentDiffusion:
             steps: network evaluations.
             size: (width, height) in pixels; families whose noise depends on the size use it.
             solver: a name of `segue.diffusion.solvers`, which decides the times that are visited.
-            mu: the resolution-dependent shift of flow models that ask for one.
+            mu: the shift of flow models that ask for one; None computes it from the size.
 
         Raises:
             ScheduleError: the settings make no schedule.
         """
-        from segue.diffusion.schedule import Schedule
+        from segue.diffusion.schedule import Schedule, is_flow, resolution_shift
         from segue.diffusion.solvers import find_solver
 
         grid = find_solver(solver or self.defaults.solver).grid
+        if mu is None and is_flow(self.scheduler) and self.scheduler.get("use_dynamic_shifting"):
+            mu = resolution_shift(self.scheduler, (size[0] // self.grid) * (size[1] // self.grid))
         return Schedule.from_config(self.scheduler, steps, grid=grid, mu=mu)
+
+    @property
+    def grid(self) -> int:
+        """Width and height of a picture are multiples of it."""
+        return self.codec.scale * self.patch
+
+    @property
+    def backbone(self) -> torch.nn.Module | None:
+        """The network that denoises, whatever its kind."""
+        return self.parts.get("unet") or self.parts.get("transformer")
+
+    def refuse_negative(self, prompts: Sequence[str]) -> None:
+        """Raise TaskError if there are negative prompts, and nothing that could hear them."""
+        said = next((prompt for prompt in prompts if prompt.strip()), None)
+        if said is not None and self.denoiser.embeds_guidance:
+            raise TaskError(
+                f"{self.name} is told its guidance scale as a number, and never what is not wanted: negative prompts "
+                f"have no effect on such a model. Leave {said!r} out"
+            )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.errors import TaskError
-from segue.types import Call, Condition, Conditioning, Guided, Network, Point, Prediction, over_rows
+from segue.types import Call, Condition, Conditioning, Network, Point, Prediction, over_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segue.errors import CheckpointError, ModelError, ModelNotFoundError
-from segue.models.families import FAMILIES, family_of
+from segue.errors import ModelError, ModelNotFoundError
+from segue.models.families import family_of, find_family
 from segue.models.hub import download, parse_repository
 from segue.models.weights import read_json, refuse_pickle
 
@@ -28,6 +28,7 @@ def load_model(
     config: str | Path | None = None,
     loras: Mapping[str | Path, float] | None = None,
     name: str | None = None,
+    at_home: bool = False,
 ) -> LatentDiffusion:
     """A frozen model, ready to use.
 
@@ -37,12 +38,15 @@ def load_model(
         source: a folder of the diffusers layout; a single .safetensors file of the original layout; a hub repository
             "owner/name", "owner/name@revision", or "owner/name/path/file.safetensors" for a single file in it.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that this machine has.
-        dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU and float16 elsewhere.
+        dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU, elsewhere what the family computes in:
+            bfloat16 for Stable Diffusion 3 and FLUX, float16 for others.
         prediction: what the network predicts, where the files cannot tell: a single file of Stable Diffusion 2.x does
             not say whether it is a 768 px v-model (assumed) or a 512 px epsilon-model.
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
         loras: LoRA files and their scales, merged into the weights.
         name: what to call the model; by default, the source.
+        at_home: leave its networks in main memory, though `device` is where they will work: see
+            `segue.models.placement`.
 
     Raises:
         ModelNotFoundError: nothing is there.
@@ -53,8 +57,9 @@ def load_model(
             a folder, which has its own.
     """
     place = find_device(device)
-    precision = find_dtype(dtype, place)
     path = locate(source)
+    precision = find_dtype(dtype or usual_dtype(path, place), place)
+    place = torch.device("cpu") if at_home else place
     title = name or str(source)
     if path.is_dir():
         if config is not None:
@@ -93,12 +98,7 @@ def _from_folder(
 ) -> LatentDiffusion:
     if not (folder / "model_index.json").is_file():
         raise ModelNotFoundError(_no_index(folder))
-    kind = str(read_json(folder / "model_index.json").get("_class_name"))
-    family = family_of(kind)
-    if family is None:
-        raise CheckpointError(
-            f"{folder} is made for {kind}; Segue reads {', '.join(family.name for family in FAMILIES)}"
-        )
+    family = find_family(read_json(folder / "model_index.json"), str(folder))
     reader = import_module(f"segue.models.families.{family.module}")
     return reader.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction)
 
@@ -126,6 +126,15 @@ def find_device(device: str | torch.device | None) -> torch.device:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f'device "{device}" cannot be used here ({why}); "cpu" always can') from None
     return chosen
+
+
+def usual_dtype(path: Path, device: torch.device) -> str | None:
+    """What a model there computes in unless somebody says otherwise; None if only the device decides."""
+    index = path / "model_index.json"
+    if device.type == "cpu" or not index.is_file():
+        return None
+    family = family_of(str(read_json(index).get("_class_name")))
+    return family.half if family else None
 
 
 def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

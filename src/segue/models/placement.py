@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 
 from segue.errors import MissingExtraError, ModelError
+from segue.models.capacity import memory_of
+from segue.models.codec import AutoencoderCodec
+from segue.models.decoding import tiled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,17 +29,20 @@ _EXACT = ("norm", "pos_embed", "patch_embed", "embed")
 
 @dataclass(frozen=True)
 class Placement:
-    """How networks are kept and run. All but `storage` leaves the numbers as they are.
+    """How networks are kept and run. Storage and tiles change pictures a little, the rest leaves them as they are.
 
     Args:
         storage: what the weights of the denoiser and of the text encoders are stored as between uses, each layer being
             brought to the model's dtype when it works: "float8" (e4m3) or "int8"; None stores them in that dtype.
         offload: which networks leave the device when they do not work: "model" has one whole network there at a time,
             "sequential" one layer, which is slow and needs the least; None keeps all of them there.
+        tile: side in pixels of the largest picture that is decoded in one piece; larger ones are cut into overlapping
+            tiles. None chooses it by prediction: decoding takes a quarter of the device's memory at most.
     """
 
     storage: Storage | None = None
     offload: Offload | None = None
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("storage", Storage), ("offload", Offload)):
@@ -84,14 +90,19 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
             if not is_codec(name):
                 store(network, placement.storage, model.dtype)
     if placement.offload is None:
-        for network in model.parts.values():
-            _move(network, device)
+        for name, network in model.parts.items():
+            if name not in model.waiting:
+                _move(network, device)
     elif placement.offload == "model":
         Residence(dict(model.parts), device).guard()
     else:
         for network in model.parts.values():
             _offload_layers(network, device)
-    return replace(model, placement=placement, device=device)
+    codec = model.codec
+    if isinstance(codec, AutoencoderCodec):
+        codec = tiled(codec, placement.tile, memory_of(device).total)
+        placement = replace(placement, tile=codec.tile * codec.scale)
+    return replace(model, placement=placement, codec=codec, device=device)
 
 
 def is_codec(part: str) -> bool:

@@ -98,6 +98,7 @@ class Image:
         settings = self.sampling.resolve(model, 1)
         with execution.applied(model) as ready:
             schedule = ready.schedule(settings.steps, settings.size, solver=settings.solver)
+            ready.refuse_negative([self.negative])
             texts = ready.text([self.prompt, self.negative])
             scale, began = float(settings.guidance_scale[0]), settings.guidance_start
             cond = classifier_free(texts[[0]], texts[[1]], scale, start=began)

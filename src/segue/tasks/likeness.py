@@ -96,9 +96,9 @@ class Likeness:
         varying = along(blend) if isinstance(blend, str) else None
         interpolation = Interpolation(Curve.of(blend).high, fusion=self.fusion, along=varying)
         sharing = SharedAttention() if structure.attention > 0 or interpolation.acts else None
-        if sharing is not None and "unet" not in model.parts:
-            raise TaskError(f"structure and interpolation act in the attention of a UNet, and {model.name} has none")
-        with attached(sites(model.parts["unet"]), sharing) if sharing else nullcontext():
+        if sharing is not None and model.backbone is None:
+            raise TaskError(f"structure and interpolation act in the attention of a network, and {model.name} has none")
+        with attached(sites(model.backbone), sharing) if sharing and model.backbone else nullcontext():
             yield Alignment(structure, interpolation, self.mix, sharing)
 
     def _structure(self, along: Callable[[Value], Along]) -> Structure:

@@ -144,6 +144,7 @@ class Live:
 
     def resolved(self, model: LatentDiffusion) -> Live:
         """The same task with a model's defaults written out."""
+        model.refuse_negative([self.negative])
         return replace(self, sampling=self.sampling.resolve(model, 1).pinned())
 
     def notes(self, model: LatentDiffusion) -> tuple[str, ...]:

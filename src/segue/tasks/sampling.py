@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_SIDE = 8192
+DECODED = 4
+"""Pictures that an accelerator decodes together at most."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Sampling:
             )
         defaults = model.defaults
         width, height = self.size or defaults.size
-        grid = model.codec.scale
+        grid = model.grid
         if width % grid or height % grid:
             low, high = (
                 (width // grid * grid, height // grid * grid),
@@ -161,9 +163,11 @@ class Execution:
         with with_threads(self.threads), torch.no_grad():
             yield model.batched(self.max_batch, deterministic=self.deterministic_batch)
 
-    def decoded_at_once(self) -> int:
-        """How many pictures are decoded together."""
-        return 1 if self.deterministic_batch else max(1, self.max_batch // 2)
+    def decoded_at_once(self, model: LatentDiffusion) -> int:
+        """How many pictures are decoded together: on a CPU one by one is as fast, or faster (docs/speed.md)."""
+        if self.deterministic_batch or model.device.type == "cpu":
+            return 1
+        return max(1, min(DECODED, self.max_batch // 2))
 
     def pinned(self) -> Execution:
         """With the number of threads that is in force, for a record."""

@@ -135,6 +135,8 @@ class Setting:
 
     def _rows_at_once(self) -> int:
         """Pictures whose network rows fit into one call: each takes two where there is guidance."""
+        if self.model.denoiser.embeds_guidance:
+            return self.execution.max_batch
         unguided = set(self.task.sampling.guidance_scale) == {1.0} and self.task.tree.damper == 1.0
         return max(1, self.execution.max_batch // (1 if unguided else 2))
 
@@ -153,6 +155,7 @@ class Setting:
     def _keys(self, size: tuple[int, int], changes: Tensor | None) -> Keys:
         """What the model is told at each prompt alone."""
         model, count, route = self.model, len(self.task.prompts), self.task.route
+        model.refuse_negative(self.task.negative)
         # All texts are encoded together: rows can be mixed only if they have one length.
         texts = model.text([Wording.of(prompt).at_first for prompt in (*self.task.prompts, *self.task.negative)])
         first = self.pictures().get(0) if route.corner(0) == 0 else None

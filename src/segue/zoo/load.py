@@ -39,7 +39,8 @@ def load(
         source: the name of an embedded model (`segue.zoo.models()` lists them); a folder of the diffusers layout; a
             single .safetensors file; a hub repository. None is what SEGUE_MODEL names, or else the embedded "emoji".
         device: "cpu", "cuda", "mps"; None takes the fastest that this machine has.
-        dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU and float16 elsewhere.
+        dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU, elsewhere what the model's family
+            computes in: see `segue.models.loading.load_model`.
         prediction: what the network predicts, where the files cannot tell.
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
         loras: LoRA files and their scales, merged into the weights. A scale may be a curve over the film that the
@@ -51,15 +52,16 @@ def load(
     """
     wanted = source if source is not None else default()
     card = find_card(wanted)
-    from segue.models.loading import find_device, find_dtype, load_model
+    from segue.models.loading import find_device, load_model
     from segue.models.placement import Placement, placed
 
     place, placement = find_device(device), placement or Placement()
     placement.check(place)
     model = load_model(
         card.weights if card else wanted,
-        device="cpu" if placement.begins_at_home else place,
-        dtype=find_dtype(dtype, place),
+        device=place,
+        dtype=dtype,
+        at_home=placement.begins_at_home,
         prediction=prediction,
         config=config,
         loras={card.folder / card.lora: 1.0} if card and card.lora else None,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from segue.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,16 @@ FAMILIES = (
 def family_of(pipeline: str) -> Family | None:
     """The family whose folders are made for this pipeline; None if Segue reads none of them."""
     return next((family for family in FAMILIES if pipeline in family.pipelines), None)
+
+
+def find_family(index: Mapping[str, Any], name: str) -> Family:
+    """The family of a model whose model_index.json says this.
+
+    Raises:
+        CheckpointError: with those that there are, if Segue reads none such.
+    """
+    kind = str(index.get("_class_name"))
+    family = family_of(kind)
+    if family is None:
+        raise CheckpointError(f"{name} is made for {kind}; Segue reads {', '.join(one.name for one in FAMILIES)}")
+    return family
