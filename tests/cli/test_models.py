@@ -112,13 +112,13 @@ def test_models_of_the_hub_are_listed(run: Run, zoo: Path, checkpoint: Path, tmp
     (full / "README.md").write_text("---\ntags: [x]\nlicense: mit\n---\nlicense: none\n", encoding="utf-8")
     part = cached(tmp_path / "hub", "some/part", checkpoint)
     (part / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    other = cached(tmp_path / "hub", "some/flux", checkpoint)
+    other = cached(tmp_path / "hub", "some/sana", checkpoint)
     (other / "model_index.json").unlink()
-    (other / "model_index.json").write_text('{"_class_name": "FluxPipeline"}', encoding="utf-8")
+    (other / "model_index.json").write_text('{"_class_name": "SanaPipeline"}', encoding="utf-8")
     text = cached(tmp_path / "hub", "some/language-model", checkpoint / "text_encoder")
     assert (text / "model.safetensors").exists()
     listed = {model["name"]: model for model in run("models", "--json").json["models"] if model["origin"] == "hub"}
-    assert set(listed) == {"some/model", "some/part", "some/flux"}
+    assert set(listed) == {"some/model", "some/part", "some/sana"}
     assert [listed["some/model"][key] for key in ("family", "size", "licence", "problem")] == [
         "Stable Diffusion",
         [64, 64],
@@ -127,7 +127,7 @@ def test_models_of_the_hub_are_listed(run: Run, zoo: Path, checkpoint: Path, tmp
     ]
     assert listed["some/model"]["bytes"] > listed["some/part"]["bytes"] > 0
     assert listed["some/part"]["problem"] == "not all of it is here"
-    assert (listed["some/flux"]["family"], listed["some/flux"]["problem"]) == ("Flux", "which Segue does not read")
+    assert (listed["some/sana"]["family"], listed["some/sana"]["problem"]) == ("Sana", "which Segue does not read")
     answer = run("models")
     assert "These are in the cache of the hub:" in answer.out
     assert all(len(line) <= 80 for line in answer.out.splitlines())

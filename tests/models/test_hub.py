@@ -17,9 +17,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 from ldm_layout import to_ldm
+from tiny_xl import write_xl
 
 from segue.errors import CheckpointError, ModelAccessError, ModelNotFoundError, UnsafeFileError
-from segue.models.hub import Repository, needed_files, parse_repository
+from segue.models.families import FAMILIES
+from segue.models.hub import Repository, needed_files, parse_repository, stem_of
 from segue.models.loading import load_model
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -211,15 +213,59 @@ def test_repositories_of_other_layouts(quick, hub, published):
         load_model("some/single")
 
 
+SD = {"_class_name": "StableDiffusionPipeline"}
+
+
 def test_which_files_are_needed():
     base = {"model_index.json", "unet/config.json", "tokenizer/vocab.json", "vae/diffusion_pytorch_model.safetensors"}
     halves = {"unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16.safetensors"}
-    assert needed_files("x", base | halves | {"x.ckpt"}) == base | halves
+    assert needed_files("x", base | halves | {"x.ckpt", "tokenizer_2/vocab.json"}, SD) == base | halves
     shards = {"text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json"}
     shards |= {f"unet/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)}
-    assert needed_files("x", base | shards | halves) == base | shards
+    assert needed_files("x", base | shards | halves, SD) == base | shards
     with pytest.raises(ModelNotFoundError, match="no weights for its text_encoder"):
-        needed_files("x", base | {"unet/diffusion_pytorch_model.safetensors"})
+        needed_files("x", base | {"unet/diffusion_pytorch_model.safetensors"}, SD)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family_gets_all_of_its_parts_and_no_more(family):
+    parts = {f"{part}/{stem_of(part)}.safetensors" for part in family.parts}
+    parts |= {f"{part}/config.json" for part in family.parts}
+    words = {f"{part}/vocab.json".replace("text_encoder", "tokenizer") for part in family.parts if "text" in part}
+    small = {"model_index.json", "scheduler/scheduler_config.json"}
+    other = {"safety_checker/model.safetensors", "vae_1_0/diffusion_pytorch_model.safetensors", "text_encoder_9/x"}
+    index = {"_class_name": family.pipelines[0]}
+    assert needed_files("x", parts | words | small | other, index) == parts | words | small
+    for part in family.parts:
+        fewer = {file for file in parts if not file.startswith(f"{part}/")}
+        if part in family.optional:
+            assert needed_files("x", fewer | small, {**index, part: [None, None]}) == fewer | small
+            continue
+        with pytest.raises(ModelNotFoundError, match=f"no weights for its {part};"):
+            needed_files("x", fewer | small, index)
+        with pytest.raises(CheckpointError, match=f"has no {part}, which {family.name} needs"):
+            needed_files("x", fewer | small, {**index, part: [None, None]})
+
+
+def test_a_refiner_and_unknown_families_are_refused_before_anything_large_is_fetched(quick, hub, published):
+    for name, index in [
+        ("refiner", {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder": [None, None]}),
+        ("sana", {"_class_name": "SanaPipeline"}),
+    ]:
+        shutil.copytree(hub.root / published, hub.root / "some" / name)
+        (hub.root / "some" / name / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="some/refiner has no text_encoder, which Stable Diffusion XL needs"):
+        load_model("some/refiner")
+    with pytest.raises(CheckpointError, match="some/sana is made for SanaPipeline; Segue reads Stable Diffusion, "):
+        load_model("some/sana")
+    assert not [path for path in hub.asked if path.endswith(".safetensors")]
+
+
+def test_xl_is_fetched_with_both_of_its_encoders(hub, tmp_path):
+    folder = write_xl(hub.root / "some" / "xl")
+    assert load_model("some/xl").fingerprint == load_model(folder).fingerprint
+    fetched = {path.split("/resolve/")[1].split("/", 1)[1] for path in hub.asked if "/resolve/" in path}
+    assert {"text_encoder_2/model.safetensors", "tokenizer_2/merges.txt"} <= fetched
 
 
 def test_the_names_of_repositories():

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segue.errors import CheckpointError, ModelAccessError, ModelNotFoundError, UnsafeFileError
+from segue.models.families import find_family
 
 PATIENCE = 4.0
 """Seconds that the hub has to answer the first question."""
 
-PARTS = {"unet": "diffusion_pytorch_model", "text_encoder": "model", "vae": "diffusion_pytorch_model"}
-_SMALL = re.compile(r"(model_index|(unet|text_encoder|vae)/config|scheduler/scheduler_config)\.json|tokenizer/[^/]+")
+_SMALL = ("model_index.json", "scheduler/scheduler_config.json")
+_CONFIGURATIONS = ["model_index.json", "*/config.json", "scheduler/scheduler_config.json"]
 _NAME = re.compile(r"(?P<id>[\w.-]+/[\w.-]+?)(?P<file>/.+\.\w+)?(@(?P<revision>[\w./-]+))?")
 
 
@@ -59,45 +61,118 @@ def download(repository: Repository) -> Path:
         names = {file.rfilename for file in info.siblings or ()}
         if repository.file is not None and repository.file not in names:
             raise ModelNotFoundError(f"the hub's {repository.id} has no file {repository.file}")
-        wanted = set[str]() if repository.file is not None else needed_files(repository.id, names)
+        if repository.file is None:
+            check_layout(repository.id, names)
         # One small file first: a gated repository answers questions, but refuses files.
         first = repository.file or "model_index.json"
         options: dict[str, Any] = {"revision": repository.revision, "library_name": "segue"}
         local = Path(hf_hub_download(repository.id, first, **options))
         if repository.file is not None:
             return local
+        wanted = needed_files(f"the hub's {repository.id}", names, _index(local))
         return Path(snapshot_download(repository.id, allow_patterns=sorted(wanted), **options))
 
 
-def needed_files(name: str, files: Iterable[str]) -> set[str]:
-    """Which files of a repository make a model: configurations, tokenizer, and the safetensors of each part.
+def configurations(repository: Repository) -> Path:
+    """The folder of a repository's configurations, or its one file; of the former, what is missing is downloaded.
 
     Raises:
-        CheckpointError: there is no model_index.json.
-        UnsafeFileError: a part comes as a pickle only.
-        ModelNotFoundError: a part has no weights at all.
+        ModelNotFoundError: the hub has no such repository or revision, or its one file is not on this machine.
+        ModelAccessError: it is gated or private, or the hub cannot be reached and the cache does not have it.
     """
+    from huggingface_hub import errors, hf_hub_download, snapshot_download
+
+    first = repository.file or "model_index.json"
+    options: dict[str, Any] = {"revision": repository.revision, "library_name": "segue"}
+    try:
+        local = Path(hf_hub_download(repository.id, first, local_files_only=True, **options))
+        return local if repository.file is not None else local.parent
+    except (errors.LocalEntryNotFoundError, OSError, ValueError):
+        if repository.file is not None:
+            raise ModelNotFoundError(
+                f"{repository.id}/{repository.file} is not on this machine, and what it holds stands in its first "
+                "bytes: give the folder of the same model on the hub, or run it once"
+            ) from None
+    with _discreet(), _translated(repository):
+        try:
+            return Path(snapshot_download(repository.id, allow_patterns=_CONFIGURATIONS, **options))
+        except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+            raise ModelAccessError(
+                f"the configurations of {repository.id} are not on this machine, and the hub cannot be asked for them. "
+                "Connect, or give the path of a local folder or file"
+            ) from error
+
+
+def check_layout(name: str, files: Iterable[str]) -> None:
+    """Raise CheckpointError, with what there is instead, if a repository has no model_index.json."""
     there = set(files)
     if "model_index.json" not in there:
         single = sorted(file for file in there if file.endswith(".safetensors") and "/" not in file)
         hint = f"; it holds single files: try {name}/{single[0]}" if single else ""
         raise CheckpointError(f"the hub's {name} is no model of the diffusers layout (no model_index.json){hint}")
-    wanted = {file for file in there if _SMALL.fullmatch(file)}
-    for part, stem in PARTS.items():
-        name_of = re.compile(rf"{part}/{stem}(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?")
-        fitting = {file for file in there if name_of.fullmatch(file)}
-        weights = {file for file in fitting if ".fp16" not in file} or fitting
-        if not weights and any(file.startswith(f"{part}/") and file.endswith(".bin") for file in there):
-            raise UnsafeFileError(
-                f"the hub's {name} has its {part} as a pickle only, and loading a pickle can run any code; Segue reads "
-                "safetensors only. Look for a converted copy, or convert it on a machine where you trust it"
-            )
+
+
+def needed_files(name: str, files: Iterable[str], index: Mapping[str, Any]) -> set[str]:
+    """Which files make a model: configurations, tokenizers, and the safetensors of each part that its family has.
+
+    Args:
+        name: what the repository or folder is called in what is said of it.
+        files: all that are there, from its root on.
+        index: the contents of its model_index.json.
+
+    Raises:
+        CheckpointError: it is of no family that Segue reads, or lacks a part by its own index.
+        UnsafeFileError: a part comes as a pickle only.
+        ModelNotFoundError: a part has no weights at all.
+    """
+    there = set(files)
+    family = find_family(index, name)
+    wanted = {file for file in there if file in _SMALL}
+    for part in family.parts:
+        left_out = index.get(part, True) in (None, [None, None])
+        if left_out and part not in family.optional:
+            raise CheckpointError(f"{name} has no {part}, which {family.name} needs: it is half a model, or a refiner")
+        if left_out:
+            continue
+        weights = _weights(name, part, there)
+        if not weights and part in family.optional:
+            continue
         if not weights:
             raise ModelNotFoundError(
-                f"the hub's {name} has no weights for its {part}; expected {part}/{stem}.safetensors"
+                f"{name} has no weights for its {part}; expected {part}/{stem_of(part)}.safetensors"
             )
-        wanted |= weights
+        tokenizer = f"{part.replace('text_encoder', 'tokenizer')}/"
+        small = (file for file in there if file == f"{part}/config.json")
+        words = (file for file in there if tokenizer.startswith("tokenizer") and file.startswith(tokenizer))
+        wanted |= {*weights, *small, *words}
     return wanted
+
+
+def stem_of(part: str) -> str:
+    """What the weight files of a part are called, without .safetensors."""
+    return "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+
+
+def _weights(name: str, part: str, there: set[str]) -> set[str]:
+    """The safetensors of a part and their index; those of half precision where there are no others."""
+    form = rf"{part}/{stem_of(part)}(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?"
+    fitting = {file for file in there if re.fullmatch(form, file)}
+    weights = {file for file in fitting if ".fp16" not in file} or fitting
+    if not weights and any(file.startswith(f"{part}/") and file.endswith(".bin") for file in there):
+        raise UnsafeFileError(
+            f"{name} has its {part} as a pickle only, and loading a pickle can run any code; Segue reads "
+            "safetensors only. Look for a converted copy, or convert it on a machine where you trust it"
+        )
+    return weights
+
+
+def _index(path: Path) -> dict[str, Any]:
+    """What a model_index.json says; nothing, if it is none."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _cached(repository: Repository, reason: BaseException) -> Path:
@@ -110,7 +185,8 @@ def _cached(repository: Repository, reason: BaseException) -> Path:
             return local
         # The client calls a snapshot incomplete when files are missing that no model needs, so we look ourselves.
         folder = local.parent
-        needed_files(repository.id, (path.relative_to(folder).as_posix() for path in folder.rglob("*")))
+        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+        needed_files(repository.id, files, _index(local))
         return folder
     except (errors.LocalEntryNotFoundError, ModelNotFoundError, OSError, ValueError):
         why = "offline mode is on" if isinstance(reason, errors.OfflineModeIsEnabled) else "it does not answer"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segue.errors import ModelError
+from segue.errors import CheckpointError, ModelError
 from segue.models.families import family_of
 from segue.models.hub import needed_files
 
@@ -56,7 +56,7 @@ def folder_facts(folder: Path) -> Facts:
     kind = str(_json(folder / INDEX).get("_class_name", ""))
     family = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.partition("Pipeline")[0]) or "unknown layout"
     size = sum(path.stat().st_size for path in names.values())
-    return Facts(family, _size(folder), _licence(folder), size, _problem(folder, kind, names))
+    return Facts(family, _size(folder), _licence(folder), size, _problem(folder, names))
 
 
 def installed() -> Iterator[Installed]:
@@ -77,11 +77,14 @@ def installed() -> Iterator[Installed]:
             yield from _models(repository.repo_id, suffix, revision.snapshot_path)
 
 
-def _problem(folder: Path, kind: str, files: Iterable[str]) -> str:
-    if family_of(kind) is None:
+def _problem(folder: Path, files: Iterable[str]) -> str:
+    index = _json(folder / INDEX)
+    if family_of(str(index.get("_class_name"))) is None:
         return "which Segue does not read"
     try:
-        needed_files(folder.name, files)
+        needed_files(folder.name, files, index)
+    except CheckpointError:
+        return "which is half a model, or a refiner"
     except ModelError:
         return "not all of it is here"
     return ""
