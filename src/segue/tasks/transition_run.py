@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from segue.errors import InterruptedRunError
 from segue.evaluation.ghosting import exposures
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
     from segue.tasks.depths import DepthChoice
 
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""Work that can be looked at after each of its steps, and what comes of it."""
+
 
 @dataclass
 class TransitionRun:
@@ -65,6 +69,8 @@ class TransitionRun:
     choice: DepthChoice | None = field(default=None, init=False)
     clock: Clock = field(init=False)
     sound: Audio | None = field(init=False)
+    grower: Grower = field(init=False)
+    shown: tuple[Shot, ...] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.tree = Tree.of_keys(len(self.task.route))
@@ -74,6 +80,17 @@ class TransitionRun:
 
     def clip(self) -> Clip:
         """The finished film, or an InterruptedRunError that carries what is finished of it."""
+        steps = self.steps()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    def steps(self) -> Steps[Clip]:
+        """Make the film, and return it. Yields after every step, where `grower` knows what is finished of `tree`, and
+        `shown` is what the film will show, once that is known.
+        """
         settings = self.task.sampling.resolve(self.model, len(self.task.prompts))
         # Hashing large files takes seconds, in which an interrupt must not lose a finished film: so it comes first.
         _ = self.model.fingerprint
@@ -91,13 +108,13 @@ class TransitionRun:
             self.task.likeness.attached(ready, setting.along) as alignment,
         ):
             counted = replace(ready, denoiser=self.tally.watching(ready.denoiser))
-            grower = replace(setting, model=counted).grower(alignment, planner)
+            self.grower = grower = replace(setting, model=counted).grower(alignment, planner)
             if isinstance(planner, Adaptive) and self.task.tree.motion_limit is not None:
                 self.choice = self._chooser(grower, self.task.tree.motion_limit)
                 planner = Chosen(planner, self.choice)
             try:
-                plan = self._replayed(grower, planner) if self.plan else self._decided(grower, planner)
-                shown = tuple(Shot(*shot) for shot in plan.shots)
+                plan = yield from (self._replayed(grower, planner) if self.plan else self._decided(grower, planner))
+                self.shown = shown = tuple(Shot(*shot) for shot in plan.shots)
                 self.progress("measuring", 0, 1)
                 scores = self._scores(grower, shown) | self._cost(plan) | {"ended": plan.ended}
                 self.progress("measuring", 1, 1)
@@ -126,26 +143,27 @@ class TransitionRun:
         batch = self.execution.decoded_at_once()
         return DepthChoice(grower, self.developer, batch, limit, self.tally, self.progress)
 
-    def _replayed(self, grower: Grower, planner: Planner) -> TransitionPlan:
+    def _replayed(self, grower: Grower, planner: Planner) -> Steps[TransitionPlan]:
         """Run a stored plan. Its order is kept, so batches are the same, and with them every bit."""
         plan = self.plan
         if plan is None:
             raise ValueError("there is no plan to replay")
-        self._grow(grower, planner)
+        self.shown = tuple(Shot(*shot) for shot in plan.shots)
+        yield from self._grow(grower, planner)
         return plan
 
-    def _decided(self, grower: Grower, planner: Planner) -> TransitionPlan:
-        self._grow(grower, planner)
+    def _decided(self, grower: Grower, planner: Planner) -> Steps[TransitionPlan]:
+        yield from self._grow(grower, planner)
         grown = len(self.tree.nodes)
         gaps = self.ruler.measure(grower, self.tree, neighbours(self.tree))
         places = [self.tree.nodes[name].position for name in self.tree.frames()]
         positions = self._positions(places, gaps)
         if self.task.fill == "branches":
-            self._fill(grower, positions, planner)
+            yield from self._fill(grower, positions, planner)
         shown = shots(self.tree, positions)
         ended = why_ended(planner, grown - len(self.task.route))
         if self.task.tree.corrects:
-            shown, reached = self._corrected(grower, shown, planner)
+            shown, reached = yield from self._corrected(grower, shown, planner)
             ended = "; ".join([ended, *reached])
         pictures = key_pictures(self.task.key_image, len(self.task.prompts))
         plan = TransitionPlan(
@@ -169,7 +187,9 @@ class TransitionRun:
         """The same, each position once, from the first key to the last."""
         return sorted({*self._positions(places, gaps), float(len(self.task.route) - 1)})
 
-    def _corrected(self, grower: Grower, shown: Sequence[Shot], planner: Planner) -> tuple[list[Shot], list[str]]:
+    def _corrected(
+        self, grower: Grower, shown: Sequence[Shot], planner: Planner
+    ) -> Steps[tuple[list[Shot], list[str]]]:
         """The frames that come nearest to the ghosting and smoothness that are asked for, and what was reached."""
         # The film may come back over its frames, and a loop arrives where it began: each is put in order once.
         order = sorted({shot.left for shot in shown}, key=lambda name: self.tree.nodes[name].position)
@@ -184,6 +204,7 @@ class TransitionRun:
             for _ in work.run():
                 self.tree = work.tree
                 self.progress("smoothing", work.spent, work.spent + len(order))
+                yield
             self.tree, order = work.tree, work.order
         # After that, as it looks at each frame of the film and at no other.
         if wanted.ghosting is not None:
@@ -192,6 +213,7 @@ class TransitionRun:
             for _ in spirits.run():
                 self.tree = spirits.tree
                 self.progress("branching deeper", spirits.spent, spirits.spent + 1)
+                yield
             self.tree, order = spirits.tree, spirits.order
             said.append(spirits.ended)
         if work is not None:
@@ -207,10 +229,10 @@ class TransitionRun:
 
     def _ghosts(self, grower: Grower, order: Sequence[int]) -> list[float]:
         """How much of a double exposure each of these frames is, in this order."""
-        film = self._frames(grower, tuple(Shot(name, name) for name in order))
+        film = self.frames(tuple(Shot(name, name) for name in order))
         return exposures(film).score.tolist()
 
-    def _grow(self, grower: Grower, planner: Planner) -> None:
+    def _grow(self, grower: Grower, planner: Planner) -> Steps[None]:
         steps, done = len(grower.schedule), 0
         total = row_steps_of(planner, len(grower.keys), steps)
         if grower.blends is not None:
@@ -219,10 +241,11 @@ class TransitionRun:
             self.tree = grown.tree
             done += grown.row_steps
             self.progress("growing the tree", done, max(total, done))
+            yield
         # Depths that were chosen on the way may have made it less than was expected.
         self.progress("growing the tree", done, done)
 
-    def _fill(self, grower: Grower, positions: list[float], planner: Planner) -> None:
+    def _fill(self, grower: Grower, positions: list[float], planner: Planner) -> Steps[None]:
         """Run a branch for every frame that the tree cannot show yet."""
         wanted = missing(self.tree, positions)
         if not wanted:
@@ -231,6 +254,8 @@ class TransitionRun:
         nodes = planner.fill(base, wanted)
         self.filled = len(nodes)
         self.tree = base.with_nodes(nodes)
+        if not self.task.tree.corrects:
+            self.shown = tuple(shots(self.tree, positions))
         names = range(len(base.nodes), len(self.tree.nodes))
         total, done = sum(len(grower.schedule) - node.step for node in nodes), 0
         # Nothing forks from these, so that no latents but their last are kept; but for frames that are added later.
@@ -238,6 +263,7 @@ class TransitionRun:
         for row_steps in grower.run(self.tree, names, keep):
             done += row_steps
             self.progress("rendering frames", done, total)
+            yield
 
     def _scores(self, grower: Grower, shown: tuple[Shot, ...]) -> dict[str, Any]:
         """How even the film is, by the distance that placed its frames."""
@@ -277,24 +303,25 @@ class TransitionRun:
     ) -> Clip:
         notes = self.task.notes(self.model)
         record = Record.of(self.task.name, self.task, plan, self.model, self.execution, scores, complete, notes)
-        frames = self._frames(grower, shown)
+        frames = self.frames(shown)
         return Clip(frames, self.task.fps, self.sound, Provenance(record.to_dict()))
 
-    def _frames(self, grower: Grower, shown: tuple[Shot, ...]) -> DecodedFrames:
+    def frames(self, shown: tuple[Shot, ...]) -> DecodedFrames:
+        """The pictures that these frames show, all of whose nodes must be finished."""
         used = {name for shot in shown for name in (shot.left, shot.right)}
-        latents = {name: grower.final(name) for name in used}
+        latents = {name: self.grower.final(name) for name in used}
         places = {name: self.tree.nodes[name].position for name in used}
         how = self.execution.pinned()
         return DecodedFrames(latents, places, shown, self.developer, how.decoded_at_once(), how.threads)
 
+    def is_finished(self, name: int) -> bool:
+        """Whether the picture of a node can be shown; once it can, it does not change."""
+        known = self.grower.trajectories.get(name)
+        return known is not None and len(self.grower.schedule) in known.latents
+
     def _interrupted(self, grower: Grower) -> InterruptedRunError:
         """What is finished, in order, each picture once."""
-        steps = len(grower.schedule)
-        ready = [
-            name
-            for name in self.tree.frames()
-            if name in grower.trajectories and steps in grower.trajectories[name].latents
-        ]
+        ready = [name for name in self.tree.frames() if self.is_finished(name)]
         if len(ready) < 2:
             return InterruptedRunError("interrupted before two pictures were finished; there is nothing to keep")
         shown = tuple(Shot(name, name) for name in ready)
