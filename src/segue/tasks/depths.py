@@ -15,6 +15,7 @@ from segue.motion.flow import SMALLEST, flow
 from segue.tasks.frames import Developer
 from segue.temporal.grow import Grower
 from segue.temporal.preview import Previews, stride_of
+from segue.temporal.ruler import Develop
 from segue.types import Progress
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class DepthChoice:
         limit: of motion, in widths of the picture.
         tally: counts what the network is asked.
         progress: told of every step.
+        known: makes pictures of the keys, if somebody else has some of them already; None is `develop`.
     """
 
     grower: Grower
@@ -80,6 +82,7 @@ class DepthChoice:
     limit: float
     tally: Tally
     progress: Progress
+    known: Develop | None = None
     calls: int = field(default=0, init=False)
     rows: int = field(default=0, init=False)
     """Network calls and rows that the previews took."""
@@ -95,7 +98,8 @@ class DepthChoice:
             self.progress("previewing depths", done, total)
         self.calls, self.rows = self.tally.calls - before[0], self.tally.rows - before[1]
         names = range(len(self.grower.keys))
-        keys = self._pictures([self.grower.final(key) for key in names], names, [float(key) for key in names])
+        latents = [self.grower.final(key) for key in names]
+        keys = self._pictures(self.known or self.develop, latents, names, [float(key) for key in names])
         return [
             best(self._seen(previews, pair, keys[[pair]], keys[[pair + 1]]), self.limit).step / steps
             for pair in range(len(keys) - 1)
@@ -106,7 +110,7 @@ class DepthChoice:
     ) -> list[Seen]:
         names = [previews.names[pair, step] for step in previews.forks]
         latents = [previews.final(pair, step) for step in previews.forks]
-        middle = self._pictures(latents, names, [pair + 0.5] * len(names))
+        middle = self._pictures(self.develop, latents, names, [pair + 0.5] * len(names))
         left, right = left.expand_as(middle), right.expand_as(middle)
         scores = zip(
             previews.forks,
@@ -117,10 +121,10 @@ class DepthChoice:
         return [Seen(*score) for score in scores]
 
     def _pictures(
-        self, latents: list[Tensor], names: Sequence[int], positions: Sequence[float]
+        self, develop: Develop, latents: list[Tensor], names: Sequence[int], positions: Sequence[float]
     ) -> Float[Tensor, "b 3 H W"]:
         cuts = [slice(first, first + self.batch) for first in range(0, len(latents), self.batch)]
-        return torch.cat([self.develop(torch.stack(latents[cut]), names[cut], positions[cut]) for cut in cuts])
+        return torch.cat([develop(torch.stack(latents[cut]), names[cut], positions[cut]) for cut in cuts])
 
 
 def candidates(steps: int) -> list[int]:

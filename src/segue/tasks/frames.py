@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from segue.media.clip import to_uint8
+from segue.tasks.album import Album
 from segue.tasks.masks import Kept
 from segue.tasks.sampling import with_threads
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, UInt8
     from torch import Tensor
 
     from segue.temporal.timeline import Shot
@@ -69,16 +72,18 @@ class DecodedFrames:
         shots: what each frame shows.
         positions: of the same, on the line of the keys.
         develop: turns latents into pictures.
-        batch: pictures that are decoded together; 1 makes the bits of each independent of the others.
+        batch: pictures that are decoded together.
         threads: CPU threads to decode with, which the bits depend on; None leaves what is set.
+        known: pictures that were developed already, by the same hand; None begins with none.
     """
 
     latents: Mapping[int, Float[Tensor, "c h w"]]
     positions: Mapping[int, float]
     shots: tuple[Shot, ...]
     develop: Developer
-    batch: int = 8
+    batch: int = 1
     threads: int | None = None
+    known: Album | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,14 +103,24 @@ class DecodedFrames:
             width, height = self.size
             return torch.zeros(0, 3, height, width)
         names = sorted({name for shot in shown for name in (shot.left, shot.right)})
-        pictures: dict[int, Tensor] = {}
+        latents, places = torch.stack([self.latents[name] for name in names]), [self.positions[name] for name in names]
         with torch.no_grad(), with_threads(self.threads):
-            for first in range(0, len(names), self.batch):
-                part = names[first : first + self.batch]
-                latents = torch.stack([self.latents[name] for name in part])
-                developed = self.develop(latents, part, [self.positions[name] for name in part])
-                pictures.update(zip(part, developed, strict=True))
+            pictures = dict(zip(names, self._album(latents, names, places), strict=True))
         return torch.stack([_mixed(pictures, shot) for shot in shown])
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window as they are written, 256 levels a colour."""
+        import torch
+
+        shown = self.shots[window]
+        if not shown or not all(shot.left == shot.right for shot in shown):
+            return to_uint8(self[window])
+        with torch.no_grad(), with_threads(self.threads):
+            return torch.stack(self._album.levels([shot.left for shot in shown], self.latents, self.positions))
+
+    @cached_property
+    def _album(self) -> Album:
+        return self.known or Album(self.develop, self.batch)
 
 
 def _mixed(pictures: Mapping[int, Float[Tensor, "3 h w"]], shot: Shot) -> Float[Tensor, "3 h w"]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_SIDE = 8192
-DECODED = 4
-"""Pictures that an accelerator decodes together at most."""
+DECODED = 1024 * 1024
+"""Pixels that an accelerator decodes together at most; a picture of more is decoded alone."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,11 @@ class Execution:
         with with_threads(self.threads), torch.no_grad():
             yield model.batched(self.max_batch, deterministic=self.deterministic_batch)
 
-    def decoded_at_once(self, model: LatentDiffusion) -> int:
+    def decoded_at_once(self, model: LatentDiffusion, size: tuple[int, int]) -> int:
         """How many pictures are decoded together: on a CPU one by one is as fast, or faster (docs/speed.md)."""
         if self.deterministic_batch or model.device.type == "cpu":
             return 1
-        return max(1, min(DECODED, self.max_batch // 2))
+        return max(1, min(DECODED // (size[0] * size[1]), self.max_batch // 2))
 
     def pinned(self) -> Execution:
         """With the number of threads that is in force, for a record."""

@@ -13,6 +13,7 @@ from segue.errors import InterruptedRunError
 from segue.evaluation.ghosting import exposures
 from segue.media.clip import Clip, Provenance
 from segue.models.denoiser import Tally
+from segue.tasks.album import Album
 from segue.tasks.frames import DecodedFrames, Developer
 from segue.tasks.key_pictures import key_pictures
 from segue.tasks.record import Record
@@ -63,6 +64,7 @@ class TransitionRun:
     tree: Tree = field(init=False)
     filled: int = field(default=0, init=False)
     developer: Developer = field(init=False)
+    album: Album = field(init=False)
     ruler: Ruler = field(init=False)
     started: float = field(init=False)
     tally: Tally = field(default_factory=lambda: Tally(timed=False), init=False)
@@ -75,7 +77,9 @@ class TransitionRun:
     def __post_init__(self) -> None:
         self.tree = Tree.of_keys(len(self.task.route))
         self.developer = Developer(self.model.codec)
-        self.ruler = Ruler(self.task.tree.perceptual(), self.developer, self.execution.decoded_at_once())
+        size = self.task.sampling.size or self.model.defaults.size
+        self.album = Album(self.developer, self.execution.decoded_at_once(self.model, size))
+        self.ruler = Ruler(self.task.tree.perceptual(), self.album)
         self.started = time.monotonic()
 
     def clip(self) -> Clip:
@@ -140,8 +144,7 @@ class TransitionRun:
         # OpenCV, which finds the motion, is imported where it is needed only: it changes the environment.
         from segue.tasks.depths import DepthChoice
 
-        batch = self.execution.decoded_at_once()
-        return DepthChoice(grower, self.developer, batch, limit, self.tally, self.progress)
+        return DepthChoice(grower, self.developer, self.album.batch, limit, self.tally, self.progress, self.album)
 
     def _replayed(self, grower: Grower, planner: Planner) -> Steps[TransitionPlan]:
         """Run a stored plan. Its order is kept, so batches are the same, and with them every bit."""
@@ -304,6 +307,8 @@ class TransitionRun:
         notes = self.task.notes(self.model)
         record = Record.of(self.task.name, self.task, plan, self.model, self.execution, scores, complete, notes)
         frames = self.frames(shown)
+        if all(shot.is_native for shot in shown):
+            self.album.rest()
         return Clip(frames, self.task.fps, self.sound, Provenance(record.to_dict()))
 
     def frames(self, shown: tuple[Shot, ...]) -> DecodedFrames:
@@ -311,8 +316,8 @@ class TransitionRun:
         used = {name for shot in shown for name in (shot.left, shot.right)}
         latents = {name: self.grower.final(name) for name in used}
         places = {name: self.tree.nodes[name].position for name in used}
-        how = self.execution.pinned()
-        return DecodedFrames(latents, places, shown, self.developer, how.decoded_at_once(), how.threads)
+        threads = self.execution.pinned().threads
+        return DecodedFrames(latents, places, shown, self.developer, self.album.batch, threads, self.album)
 
     def is_finished(self, name: int) -> bool:
         """Whether the picture of a node can be shown; once it can, it does not change."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Pair = tuple[int, int]
-REMEMBERED = 256 * 2**20
-"""Bytes of pictures that stay at hand: what is compared with its neighbours need not be made anew for each of them."""
 
 
 class Develop(Protocol):
@@ -44,8 +42,9 @@ class Ruler:
 
     Args:
         distance: between latents, or between pictures.
-        develop: makes pictures of nodes and their latents, for a distance that compares pictures.
-        batch: pairs that are compared, and pictures that are made, together.
+        develop: makes pictures of nodes and their latents, for a distance that compares pictures. It is asked for a
+            node once for each round of pairs that the node is in.
+        batch: pairs that are compared together.
         known: distances by pair of nodes, the left one first.
     """
 
@@ -53,7 +52,6 @@ class Ruler:
     develop: Develop | None = None
     batch: int = 8
     known: dict[Pair, float] = field(default_factory=dict[Pair, float])
-    _recent: dict[int, Tensor] = field(default_factory=dict[int, "Tensor"], init=False)
 
     def __post_init__(self) -> None:
         if self.distance.domain == "frames" and self.develop is None:
@@ -72,19 +70,7 @@ class Ruler:
     def _shown(self, finals: Finals, tree: Tree, names: Sequence[int]) -> dict[int, Tensor]:
         if self.develop is None or self.distance.domain == "latents":
             return {name: finals.final(name).float() for name in names}
-        # Those that were asked for last are last, and go last.
-        shown = {name: self._recent[name] for name in names if name in self._recent}
-        for name in shown:
-            self._recent[name] = self._recent.pop(name)
-        new = [name for name in names if name not in shown]
-        for first in range(0, len(new), self.batch):
-            part = new[first : first + self.batch]
-            latents = torch.stack([finals.final(name) for name in part])
-            made = self.develop(latents, part, [tree.nodes[name].position for name in part])
-            # Of its own each, lest one that stays keeps the whole batch.
-            shown.update(zip(part, (picture.clone() for picture in made), strict=True))
-        self._recent.update({name: shown[name] for name in new})
-        room = max(self.batch, REMEMBERED // max(1, shown[names[0]].nbytes))
-        for name in list(self._recent)[:-room]:
-            del self._recent[name]
-        return shown
+        latents = torch.stack([finals.final(name) for name in names])
+        return dict(
+            zip(names, self.develop(latents, names, [tree.nodes[name].position for name in names]), strict=True)
+        )

@@ -1,0 +1,88 @@
+"""Pictures of nodes, each developed once: what a film was measured by is what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from segue.media.clip import to_uint8
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
+
+    from segue.temporal.ruler import Develop
+
+FLOATS = 256 * 2**20
+"""Bytes of pictures that stay at hand as they were developed, for those who measure. Those asked for last stay."""
+LEVELS = 512 * 2**20
+"""Bytes of pictures that stay at hand as they will be written, a quarter as large. Those that came first stay, as a
+film is written from its beginning."""
+
+
+@dataclass
+class Album:
+    """Develops nodes for those who measure and for those who show, and remembers what it can.
+
+    Args:
+        develop: makes pictures of latents.
+        batch: pictures that are developed together. If above 1, every call is filled up to it with its last picture
+            once more, so that no picture's bits depend on who asked first.
+        developed: how many pictures were made so far, those that only filled a call up left out.
+    """
+
+    develop: Develop
+    batch: int = 1
+    developed: int = field(default=0, init=False)
+    _floats: dict[int, Tensor] = field(default_factory=dict[int, "Tensor"], init=False)
+    _levels: dict[int, Tensor] = field(default_factory=dict[int, "Tensor"], init=False)
+
+    def __call__(
+        self, latents: Float[Tensor, "b c h w"], names: Sequence[int], positions: Sequence[float]
+    ) -> Float[Tensor, "b 3 H W"]:
+        """Pictures in [0, 1] of nodes, from their latents, names and positions; float32 on the CPU."""
+        import torch
+
+        # Those that were asked for last are last, and go last.
+        shown = {name: self._floats.pop(name) for name in dict.fromkeys(names) if name in self._floats}
+        new = [place for place, name in enumerate(names) if name not in shown and name not in names[:place]]
+        for first in range(0, len(new), self.batch):
+            part = new[first : first + self.batch]
+            pick = part + part[-1:] * (self.batch - len(part))
+            made = self.develop(latents[pick], [names[i] for i in pick], [positions[i] for i in pick])
+            # Of its own each, lest one that stays keeps the whole batch.
+            shown.update((names[i], picture.clone()) for i, picture in zip(part, made, strict=False))
+        self._remember(shown, [names[place] for place in new])
+        return torch.stack([shown[name] for name in names])
+
+    def levels(
+        self,
+        names: Sequence[int],
+        latents: Mapping[int, Float[Tensor, "c h w"]],
+        positions: Mapping[int, float],
+    ) -> list[UInt8[Tensor, "3 H W"]]:
+        """The pictures of nodes as they are written, 256 levels a colour; only those that are not known are made."""
+        import torch
+
+        found = {name: self._levels[name] for name in names if name in self._levels}
+        new = [name for name in dict.fromkeys(names) if name not in found]
+        for first in range(0, len(new), self.batch):
+            part = new[first : first + self.batch]
+            made = self(torch.stack([latents[name] for name in part]), part, [positions[name] for name in part])
+            found.update(zip(part, to_uint8(made), strict=True))
+        return [found[name] for name in names]
+
+    def rest(self) -> None:
+        """Measuring is over: keep the pictures only as they will be written."""
+        self._floats.clear()
+
+    def _remember(self, shown: Mapping[int, Tensor], new: Sequence[int]) -> None:
+        self.developed += len(new)
+        self._floats.update(shown)
+        size = next(iter(shown.values())).nbytes
+        for name in list(self._floats)[: -max(self.batch, FLOATS // size)]:
+            del self._floats[name]
+        for name in new:
+            if name not in self._levels and (len(self._levels) + 1) * size // 4 <= LEVELS:
+                self._levels[name] = to_uint8(shown[name][None])[0]
