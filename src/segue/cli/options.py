@@ -13,6 +13,7 @@ from segue.types import Prediction, Progress
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
+    from segue.models.placement import Placement
     from segue.tasks.record import ModelRecord
 
 
@@ -31,6 +32,7 @@ class ModelChoice:
         model_config: a folder of the diffusers layout whose configurations a single file is read with.
         storage: float8 or int8, what weights are stored as; left out, the dtype. It changes pictures a little.
         offload: model or sequential, to keep on the graphics card only the network, or the layer, that works.
+        tile: side in pixels above which pictures are decoded in overlapping tiles; left out, what fits into memory.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -43,6 +45,7 @@ class ModelChoice:
     model_config: Path | None = None
     storage: Literal["float8", "int8"] | None = None
     offload: Literal["model", "sequential"] | None = None
+    tile: int | None = None
 
     def otherwise(self, made: ModelRecord) -> ModelChoice:
         """With what was left out filled in from a record."""
@@ -56,6 +59,7 @@ class ModelChoice:
             self.model_config or (Path(made.config) if made.config else None),
             self.storage or made.storage,
             self.offload or (made.offload if self.device is None else None),
+            self.tile or made.tile,
         )
 
     def load(self, progress: Progress) -> LatentDiffusion:
@@ -65,7 +69,6 @@ class ModelChoice:
             ModelError: see `segue.zoo.load`.
             TaskError: a LoRA is not FILE or FILE=SCALE, or given twice.
         """
-        from segue.models.placement import Placement
         from segue.zoo.load import load
 
         progress("loading the model", 0, 1)
@@ -76,10 +79,20 @@ class ModelChoice:
             prediction=self.prediction,
             config=self.model_config,
             loras=self._loras() or None,
-            placement=Placement(storage=self.storage, offload=self.offload),
+            placement=self.placement(),
         )
         progress("loading the model", 1, 1)
         return model
+
+    def placement(self) -> Placement:
+        """How its networks are kept and run.
+
+        Raises:
+            ModelError: that cannot be.
+        """
+        from segue.models.placement import Placement
+
+        return Placement(storage=self.storage, offload=self.offload, tile=self.tile)
 
     def _loras(self) -> dict[str | Path, Value]:
         found: dict[str | Path, Value] = {}

@@ -23,7 +23,7 @@ class AutoencoderCodec:
 
     Args:
         vae: the autoencoder; its config says scaling and shift.
-        slice: how many pictures go through it at once.
+        slice: the most pictures that go through it at once; fewer do, so that they are no larger than one tile.
         tile: side, in latents, above which a picture is cut into overlapping tiles that are blended linearly.
             Tiles of an AutoencoderKL differ a little from the whole, since its norms and attention see less.
     """
@@ -75,8 +75,9 @@ class AutoencoderCodec:
         return x.float() / 2 + 0.5
 
     def _sliced(self, f: Callable[[Tensor], Tensor], x: Tensor, tile: int, factor: float) -> Tensor:
-        parts = [_tiled(f, part, tile, factor).to(x.device) for part in x.split(self.slice)]
-        return torch.cat(parts)
+        height, width = (min(side, tile) for side in x.shape[-2:])
+        together = max(1, min(self.slice, tile**2 // (height * width)))
+        return torch.cat([_tiled(f, part, tile, factor).to(x.device) for part in x.split(together)])
 
     @property
     def _config(self) -> Mapping[str, Any]:

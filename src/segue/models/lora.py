@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from segue.errors import CheckpointError
+from segue.errors import CheckpointError, ModelError
 from segue.models.weights import read_header
 
 if TYPE_CHECKING:
@@ -109,7 +109,13 @@ def merged(model: LatentDiffusion, loras: Mapping[Path, float]) -> LatentDiffusi
     Raises:
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or made for another architecture.
+        ModelError: the weights are stored in fewer bits.
     """
+    if loras and model.placement.storage is not None:
+        raise ModelError(
+            f"the weights of {model.name} are stored in {model.placement.storage}, and a LoRA is merged before that: "
+            "load the model with its LoRAs"
+        )
     updates = {path: fitting(model, path) for path in loras}
     for path, scale in loras.items():
         _merge(updates[path], scale)

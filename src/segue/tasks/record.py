@@ -37,6 +37,7 @@ class ModelRecord:
         config: the folder that a single file was read with, if one was given.
         storage: what its weights were stored as, if in fewer bits.
         offload: which networks waited off the device.
+        tile: side in pixels above which pictures were decoded in tiles.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -50,6 +51,7 @@ class ModelRecord:
     config: str | None = None
     storage: Literal["float8", "int8"] | None = None
     offload: Literal["model", "sequential"] | None = None
+    tile: int | None = None
 
     @staticmethod
     def of(model: LatentDiffusion) -> ModelRecord:
@@ -64,6 +66,7 @@ class ModelRecord:
             config=None if model.config is None else str(model.config.absolute()),
             storage=model.placement.storage,
             offload=model.placement.offload,
+            tile=model.placement.tile,
         )
 
 

@@ -1,0 +1,133 @@
+"""What a machine can hold, and how fast it computes: asked of it, not looked up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from segue.models.rehearsal import Kind, Work, rehearsed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CONTEXT = 512 * 2**20
+"""Bytes that CUDA and its libraries take on a card before any tensor is there; an estimate."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory that networks work in.
+
+    Args:
+        total: bytes of the device.
+        free: bytes of it that nobody uses.
+        taken: bytes that a run takes besides its tensors: what this process has by now, or the context of a card.
+    """
+
+    total: int
+    free: int
+    taken: int
+
+    @property
+    def room(self) -> int:
+        """Bytes for weights and tensors."""
+        return max(0, self.free - self.taken)
+
+
+def memory_of(device: torch.device) -> Memory:
+    """The memory of a device as it is now; 0 bytes where the system does not tell."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return Memory(total, free, 0 if torch.cuda.is_initialized() else _CONTEXT)
+    total, free = _main_memory()
+    # What this process holds already is not taken twice.
+    return Memory(total, free, 0)
+
+
+def _main_memory() -> tuple[int, int]:
+    """(total, free) bytes of main memory; free counts what the system holds as caches and gives back."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        said = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
+        return said["MemTotal"], said["MemAvailable"]
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total = page * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0, 0
+    return total, total
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a device computes in one dtype.
+
+    Args:
+        flops: floating-point operations a second, by kind.
+        moved: bytes a second of operations that only read and write.
+        overhead: seconds that it takes to start an operation.
+    """
+
+    flops: dict[Kind, float]
+    moved: float
+    overhead: float
+
+    def seconds(self, work: Work) -> float:
+        """How long work takes, one operation after the other."""
+        computing = sum(count / self.flops[kind] for kind, count in work.flops.items())
+        return computing + work.moved / self.moved + work.operations * self.overhead
+
+
+def measured_speed(device: torch.device, dtype: torch.dtype, patience: float = 0.25) -> Speed:
+    """Time a convolution, a product, attention, an addition, and an operation on next to nothing.
+
+    Args:
+        device: to compute on.
+        dtype: to compute in.
+        patience: seconds for each of the five.
+    """
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape).to(device, dtype)
+
+    format_ = torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
+    picture = noise(2, 320, 32, 32).contiguous(memory_format=format_)
+    kernel = noise(320, 320, 3, 3).contiguous(memory_format=format_)
+    tokens, matrix, heads, small = noise(1024, 640), noise(640, 640), noise(2, 8, 1024, 64), noise(8)
+    wide = noise(4, 320, 64, 64)
+    functional: Any = torch.nn.functional
+    runs: dict[Kind, Callable[[], Any]] = {
+        "convolution": lambda: functional.conv2d(picture, kernel, padding=1),
+        "product": lambda: functional.linear(tokens, matrix),
+        "attention": lambda: functional.scaled_dot_product_attention(heads, heads, heads),
+    }
+    flops: dict[Kind, float] = {}
+    with torch.no_grad():
+        for kind, run in runs.items():
+            flops[kind] = rehearsed(run).flops[kind] / _quickest(run, device, patience)
+        add = rehearsed(lambda: wide + wide).moved / _quickest(lambda: wide + wide, device, patience)
+        overhead = _quickest(lambda: small + small, device, patience)
+    return Speed(flops, add, overhead)
+
+
+def _quickest(run: Callable[[], Any], device: torch.device, patience: float) -> float:
+    """Seconds of the quickest of as many runs as there is patience for, and three at least."""
+    run()
+    best, began, count = float("inf"), time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - began < patience:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best, count = min(best, time.perf_counter() - start), count + 1
+    return best

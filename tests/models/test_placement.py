@@ -1,0 +1,177 @@
+# pyright: basic
+"""What weights are stored as, and where networks wait: no bit is lost by waiting, few by storing."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from segue.errors import MissingExtraError, ModelError
+from segue.models.bundle import LatentDiffusion
+from segue.models.lora import merged
+from segue.models.placement import Placement, Residence, placed, store, stored_layers
+from segue.zoo.load import load
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LATENTS = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def own(model: LatentDiffusion) -> LatentDiffusion:
+    """A model of one's own, whose networks may be changed."""
+    parts = {name: copy.deepcopy(part) for name, part in model.parts.items()}
+    network: Any = model.denoiser.network
+    return replace(
+        model,
+        parts=parts,
+        denoiser=replace(model.denoiser, network=replace(network, unet=parts["unet"])),
+        text=replace(model.text, encoder=parts["text_encoder"]),
+        codec=replace(model.codec, vae=parts["vae"]),
+    )
+
+
+def made(model: LatentDiffusion) -> torch.Tensor:
+    """A picture by all networks of a model: text, one call, decoding."""
+    cond = model.text(["a boat", "a house", "a boat"])
+    point, _ = model.schedule(4, (64, 64)).step(torch.tensor([1, 1, 2]))
+    return model.codec.decode(model.denoiser(LATENTS, point, cond))
+
+
+def bytes_of(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in network.parameters())
+
+
+def test_networks_that_wait_elsewhere_make_the_same_bits(own, monkeypatch) -> None:
+    whole = made(own)
+    residence = Residence(dict(own.parts), CPU)
+    residence.guard()
+    came: list[str] = []
+    enter, leave = residence.enter, residence.leave
+
+    def entered(name: str) -> None:
+        if residence.inside != name:
+            came.append(name)
+        enter(name)
+
+    def left() -> None:
+        """Where there is one device, what is away still lies at hand: spoil it, so that its use is seen."""
+        leave()
+        for name, part in own.parts.items():
+            if name != residence.inside:
+                for tensor in part.parameters():
+                    tensor.data = torch.full_like(tensor.data, float("nan"))
+
+    monkeypatch.setattr(residence, "enter", entered)
+    monkeypatch.setattr(residence, "leave", left)
+    left()
+    assert torch.equal(made(own), whole)
+    assert came == ["text_encoder", "unet", "vae"]
+    assert all(tensor.isnan().all() for tensor in own.parts["unet"].parameters())
+    assert torch.equal(made(own), whole)
+    assert came == ["text_encoder", "unet", "vae"] * 2
+
+
+def test_a_network_that_stays_is_not_fetched_again(own) -> None:
+    residence = Residence(dict(own.parts), CPU)
+    residence.guard()
+    made(own)
+    before = [tensor.data_ptr() for tensor in own.parts["vae"].parameters()]
+    own.codec.decode(LATENTS)
+    assert residence.inside == "vae"
+    assert [tensor.data_ptr() for tensor in own.parts["vae"].parameters()] == before
+
+
+def test_layers_that_wait_elsewhere_make_the_same_bits(own, monkeypatch) -> None:
+    whole = made(own)
+    monkeypatch.setattr("segue.models.placement._SHARED", ())
+    assert torch.equal(made(placed(own, Placement(offload="sequential"), CPU)), whole)
+    hooked = [module for module in own.parts["unet"].modules() if hasattr(module, "_diffusers_hook")]
+    assert len(hooked) > 20
+
+
+def test_float8_takes_a_quarter_of_float32_and_every_byte_is_accounted_for(own) -> None:
+    before = {name: bytes_of(part) for name, part in own.parts.items()}
+    layers = {name: stored_layers(part) for name, part in own.parts.items()}
+    numbers = {
+        name: sum(p.numel() for layer in found for p in layer.parameters(recurse=False))
+        for name, found in layers.items()
+    }
+    model = placed(own, Placement(storage="float8"), CPU)
+    for name in ("unet", "text_encoder"):
+        assert numbers[name] > 0
+        assert bytes_of(model.parts[name]) == before[name] - 3 * numbers[name]
+    assert bytes_of(model.parts["vae"]) == before["vae"]
+    assert {layer.weight.dtype for layer in layers["unet"]} == {torch.float8_e4m3fn}
+
+
+def test_float8_computes_in_the_dtype_of_the_model_and_changes_little(own) -> None:
+    whole = made(own)
+    model = placed(own, Placement(storage="float8"), CPU)
+    again = made(model)
+    assert model.parts["unet"].dtype == torch.float32
+    assert not torch.equal(again, whole)
+    assert (again - whole).abs().mean() < 0.02
+    assert torch.equal(made(model), again)
+    assert model.parts["unet"].conv_in.weight.dtype == torch.float8_e4m3fn
+
+
+def test_storage_is_a_part_of_what_a_model_is_and_waiting_is_not(own, monkeypatch) -> None:
+    monkeypatch.setattr("segue.models.placement._SHARED", ())
+    plain = own.fingerprint
+    assert placed(copy.copy(own), Placement(offload="model"), CPU).fingerprint == plain
+    assert replace(own, placement=Placement(storage="float8")).fingerprint != plain
+
+
+def test_loras_come_before_storage(folder, own, tmp_path) -> None:
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    width = own.parts["unet"].get_submodule(layer).weight.shape[0]
+    factors = {"A": torch.randn(2, width), "B": torch.randn(width, 2)}
+    file = tmp_path / "lora.safetensors"
+    save_file({f"unet.{layer}.lora_{side}.weight": factor for side, factor in factors.items()}, file)
+    model = load(folder, "cpu", loras={file: 1.0}, placement=Placement(storage="float8"))
+    wanted = own.parts["unet"].get_submodule(layer).weight + factors["B"] @ factors["A"]
+    stored = model.parts["unet"].get_submodule(layer).weight
+    assert torch.equal(stored.float(), wanted.to(torch.float8_e4m3fn).float())
+    with pytest.raises(ModelError, match="are stored in float8, and a LoRA is merged before that"):
+        merged(model, {file: 1.0})
+
+
+def test_a_model_is_placed_once(own) -> None:
+    model = placed(own, Placement(storage="float8"), CPU)
+    with pytest.raises(ModelError, match="load it anew"):
+        placed(model, Placement(), CPU)
+
+
+def test_what_cannot_be_is_refused_by_name() -> None:
+    with pytest.raises(ModelError, match=r"storage must be float8 or int8, or left out; got 'fp8'"):
+        Placement(storage="fp8")
+    with pytest.raises(ModelError, match=r"offload must be model or sequential"):
+        Placement(offload="all")
+    with pytest.raises(ModelError, match="int8 stay on the device: leave offload out"):
+        Placement(storage="int8", offload="model")
+    for device in ("cpu", "mps"):
+        with pytest.raises(ModelError, match=f"makes room on a graphics card, and {device} computes in main memory"):
+            Placement(offload="model").check(torch.device(device))
+    Placement(offload="model").check(CUDA)
+
+
+def test_int8_asks_for_its_package(own, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "segue\[int8\]"'):
+        store(own.parts["unet"], "int8", torch.float32)
+
+
+def test_int8_keeps_products_in_a_byte(own) -> None:
+    pytest.importorskip("torchao", reason="torchao is not installed: it is the extra [int8]")
+    whole = made(own)
+    model = placed(own, Placement(storage="int8"), CPU)
+    again = made(model)
+    assert not torch.equal(again, whole)
+    assert (again - whole).abs().mean() < 0.02
