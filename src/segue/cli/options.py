@@ -30,6 +30,8 @@ class ModelChoice:
             a curve over the film, FILE="0s:0, 2s:1".
         prediction: epsilon, v_prediction, sample or flow_prediction, where the model's files cannot tell.
         model_config: a folder of the diffusers layout whose configurations a single file is read with.
+        profile: turbo, lcm, lightning or hyper, for models and LoRAs that need few steps: their steps, guidance, solver
+            and times; left out, what the model's scheduler or card asks for.
         storage: float8 or int8, what weights are stored as; left out, the dtype. It changes pictures a little.
         offload: model or sequential, to keep on the graphics card only the network, or the layer, that works.
         tile: side in pixels above which pictures are decoded in overlapping tiles; left out, what fits into memory.
@@ -43,6 +45,7 @@ class ModelChoice:
     lora: tuple[str, ...] = ()
     prediction: Prediction | None = None
     model_config: Path | None = None
+    profile: str | None = None
     storage: Literal["float8", "int8"] | None = None
     offload: Literal["model", "sequential"] | None = None
     tile: int | None = None
@@ -57,6 +60,7 @@ class ModelChoice:
             self.lora or loras,
             self.prediction or made.prediction,
             self.model_config or (Path(made.config) if made.config else None),
+            self.profile or made.profile,
             self.storage or made.storage,
             self.offload or (made.offload if self.device is None else None),
             self.tile or made.tile,
@@ -80,6 +84,7 @@ class ModelChoice:
             config=self.model_config,
             loras=self._loras() or None,
             placement=self.placement(),
+            profile=self.profile,
         )
         progress("loading the model", 1, 1)
         return model

@@ -110,6 +110,8 @@ class LatentDiffusion:
         placement: how its networks are kept and run.
         patch: latents per token along one side, where a transformer reads them as tokens; else 1.
         waiting: the parts that stay in main memory, and come to the device by themselves while they work.
+        family: its module of `segue.models.families`; "" if it was put together by hand.
+        profile: which of `segue.models.profiles` its defaults are those of; None if they are its family's or a card's.
         vocabulary: the things that it can draw; empty if nobody knows.
         words: what else it understands, by kind: colours, styles, places.
     """
@@ -133,6 +135,8 @@ class LatentDiffusion:
     placement: Placement = field(default_factory=Placement)
     patch: int = 1
     waiting: tuple[str, ...] = ()
+    family: str = ""
+    profile: str | None = None
     vocabulary: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 

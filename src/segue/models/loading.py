@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import torch
 from segue.errors import ModelError, ModelNotFoundError
 from segue.models.families import family_of, find_family
 from segue.models.hub import download, parse_repository
+from segue.models.profiles import find_profile, with_profile
 from segue.models.weights import read_json, refuse_pickle
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def load_model(
     config: str | Path | None = None,
     loras: Mapping[str | Path, float] | None = None,
     name: str | None = None,
+    profile: str | None = None,
     at_home: bool = False,
 ) -> LatentDiffusion:
     """A frozen model, ready to use.
@@ -45,6 +48,8 @@ def load_model(
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
         loras: LoRA files and their scales, merged into the weights.
         name: what to call the model; by default, the source.
+        profile: a name of `segue.models.profiles`, whose defaults to take; None is what the checkpoint's scheduler asks
+            for, or else its family's.
         at_home: leave its networks in main memory, though `device` is where they will work: see
             `segue.models.placement`.
 
@@ -53,8 +58,8 @@ def load_model(
         ModelAccessError: the hub refuses, or cannot be reached.
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or of an architecture that Segue does not read.
-        ModelError: a device or dtype that this machine does not have, a prediction that there is not, or a config for
-            a folder, which has its own.
+        ModelError: a device or dtype that this machine does not have, a prediction that there is not, a config for a
+            folder, which has its own, or a profile that there is not or that does not suit the model.
     """
     place = find_device(device)
     path = locate(source)
@@ -69,7 +74,10 @@ def load_model(
         from segue.models.single_file import from_file
 
         folder = Path(config).expanduser() if config is not None else None
+        if profile is not None and folder is None:
+            prediction = prediction or find_profile(profile).prediction
         model = from_file(path, name=title, device=place, dtype=precision, prediction=prediction, config=folder)
+    model = with_profile(model, profile, stated=path.is_dir() or config is not None)
     if loras:
         from segue.models.lora import merged
 
@@ -100,7 +108,8 @@ def _from_folder(
         raise ModelNotFoundError(_no_index(folder))
     family = find_family(read_json(folder / "model_index.json"), str(folder))
     reader = import_module(f"segue.models.families.{family.module}")
-    return reader.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction)
+    model = reader.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction)
+    return replace(model, family=family.module)
 
 
 def _no_index(folder: Path) -> str:

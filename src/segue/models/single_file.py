@@ -89,7 +89,7 @@ def from_file(
     )
     if folder == SD2 and model.denoiser.prediction == "epsilon":
         model = replace(model, defaults=replace(model.defaults, size=(512, 512)))
-    return replace(model, config=config)
+    return replace(model, config=config, family="sd")
 
 
 def find_config(path: Path, header: Mapping[str, Entry], config: Path | None) -> Path:

@@ -35,6 +35,7 @@ class ModelRecord:
         loras: files that were added to its weights, each with its scale, or the curve of it.
         prediction: what its network was said to predict; None if its files decided.
         config: the folder that a single file was read with, if one was given.
+        profile: whose defaults it had, if not its family's or its card's.
         storage: what its weights were stored as, if in fewer bits.
         offload: which networks waited off the device.
         tile: side in pixels above which pictures were decoded in tiles.
@@ -49,6 +50,7 @@ class ModelRecord:
     loras: list[tuple[str, float | str]] = field(default_factory=list[tuple[str, float | str]])
     prediction: Prediction | None = None
     config: str | None = None
+    profile: str | None = None
     storage: Literal["float8", "int8"] | None = None
     offload: Literal["model", "sequential"] | None = None
     tile: int | None = None
@@ -64,6 +66,7 @@ class ModelRecord:
             loras=[(str(path.expanduser().absolute()), scale) for path, scale in model.loras],
             prediction=model.prediction,
             config=None if model.config is None else str(model.config.absolute()),
+            profile=model.profile,
             storage=model.placement.storage,
             offload=model.placement.offload,
             tile=model.placement.tile,

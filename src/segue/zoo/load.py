@@ -32,6 +32,7 @@ def load(
     config: str | Path | None = None,
     loras: Mapping[str | Path, float | str] | None = None,
     placement: Placement | None = None,
+    profile: str | None = None,
 ) -> LatentDiffusion:
     """A model, ready to use.
 
@@ -46,6 +47,8 @@ def load(
         loras: LoRA files and their scales, merged into the weights. A scale may be a curve over the film that the
             model makes, "0s:0, 2s:1"; it then acts beside the weights, on each row as strongly as its time says.
         placement: what weights are stored as, and which networks wait off the device; None keeps all of them there.
+        profile: what the model is used with: turbo, lcm, lightning, hyper, or the name of its family for the usual;
+            None is what its scheduler or its card asks for.
 
     Raises:
         ModelError: with the reason, and what to do; see `segue.models.loading.load_model` and `segue.zoo.cards`.
@@ -54,6 +57,7 @@ def load(
     card = find_card(wanted)
     from segue.models.loading import find_device, load_model
     from segue.models.placement import Placement, placed
+    from segue.models.profiles import with_profile
 
     place, placement = find_device(device), placement or Placement()
     placement.check(place)
@@ -66,9 +70,10 @@ def load(
         config=config,
         loras={card.folder / card.lora: 1.0} if card and card.lora else None,
         name=str(wanted),
+        profile=None if card else profile,
     )
     if card is not None:
-        model = with_card(model, card)
+        model = with_profile(with_card(model, card), profile, stated=True) if profile else with_card(model, card)
     if loras:
         model = with_loras(model, loras)
     return placed(model, placement, place)

@@ -21,6 +21,7 @@ from segue.models.bundle import Defaults, LatentDiffusion
 from segue.models.codec import AutoencoderCodec, codec_dtype
 from segue.models.denoiser import NetworkDenoiser
 from segue.models.inpainting import concat_channels
+from segue.models.profiles import find_profile
 from segue.models.text import ClipText
 from segue.models.weights import quiet, read_json, read_network
 from segue.types import Call, Conditioning, Prediction
@@ -181,14 +182,14 @@ def assemble(
     if width != expected:
         raise CheckpointError(f"{name}: the UNet expects text of width {expected}, the text encoder gives {width}")
     inpaints = is_inpainting(unet, codec, name)
-    side = int(unet.config["sample_size"]) * codec.scale
+    side, usual = int(unet.config["sample_size"]) * codec.scale, find_profile("sd")
     return LatentDiffusion(
         name=name,
         text=text,
         denoiser=NetworkDenoiser(UNetNetwork(unet), prediction or prediction_of(scheduler, name)),
         codec=codec,
         scheduler=scheduler,
-        defaults=Defaults(size=(side, side), solver=solver_for(scheduler)),
+        defaults=Defaults((side, side), usual.steps, usual.guidance_scale, solver=solver_for(scheduler)),
         parts={"unet": unet, "text_encoder": text.encoder, "vae": vae},
         weights=tuple((file, 1.0) for file in weights),
         settings=settings,

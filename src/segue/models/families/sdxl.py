@@ -18,6 +18,7 @@ from segue.models.bundle import Defaults, LatentDiffusion
 from segue.models.codec import AutoencoderCodec
 from segue.models.denoiser import NetworkDenoiser
 from segue.models.families import sd
+from segue.models.profiles import find_profile
 from segue.models.text import ClipPair, ClipText
 from segue.models.weights import read_json, read_network
 from segue.types import Call, Conditioning, Prediction
@@ -169,7 +170,7 @@ def assemble(
     scheduler = sd.predicting(scheduler, prediction)
     codec = AutoencoderCodec(vae)
     _check_fit(unet, text, name)
-    side = int(unet.config["sample_size"]) * codec.scale
+    side, usual = int(unet.config["sample_size"]) * codec.scale, find_profile("sdxl")
     first, second = text.first.encoder, text.second.encoder
     return LatentDiffusion(
         name=name,
@@ -177,7 +178,7 @@ def assemble(
         denoiser=NetworkDenoiser(XlNetwork(unet, codec.scale), prediction or sd.prediction_of(scheduler, name)),
         codec=codec,
         scheduler=scheduler,
-        defaults=Defaults(size=(side, side), guidance_scale=5.0, solver=solver_for(scheduler)),
+        defaults=Defaults((side, side), usual.steps, usual.guidance_scale, solver=solver_for(scheduler)),
         parts={"unet": unet, "text_encoder": first, "text_encoder_2": second, "vae": vae},
         weights=tuple((file, 1.0) for file in weights),
         # What an empty prompt means is a setting as well, though none of a network.
