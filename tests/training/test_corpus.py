@@ -113,7 +113,7 @@ def test_styles_are_those_that_were_drawn_and_are_named(corpus: Path) -> None:
 def test_line_art_shows_on_dark_grounds(sources: Sources) -> None:
     apple = Shelf.read(sources.folder, sources.packages).emoji("🍎")
     concept = Concept("apple", "red", character="🍎", name="red apple")
-    lines = styles_of(apple)["line art"]
+    lines = styles_of(apple, 32)["line art"]
     for word, light in (("white", False), ("black", True), ("dark blue", True)):
         centre = draw(lines, concept, Look("red", word, "line art"), 32)[16, 16].mean()
         assert (centre > 0.5) == light, word

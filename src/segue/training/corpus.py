@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,6 +87,7 @@ class CorpusConfig:
     poses: Literal["few", "any"] = "few"
     styled: Annotated[int, Field(ge=4)] = 8  # pictures of a concept in each drawn style
     captions: Count = 24  # kept for each picture
+    pictures: Natural = 0  # kept of each concept, drawn by the weights below, and then alike; 0 keeps them all
     weight_listed: Rate = 1.0  # how much oftener listed concepts are drawn than others, where there are others
     weight_plain: Amount = 0.06  # its own colour, in the middle, on white
     weight_ground: Amount = 0.08  # its own colour, in the middle, on a coloured ground
@@ -280,7 +281,7 @@ def build(
         for index, (concept, one) in enumerate(zip(told_apart(concepts, means), emoji, strict=True)):
             rng = np.random.default_rng((config.seed, index))
             factor = config.weight_listed if concept.character in listed.concepts else 1.0
-            for look, weight, said, picture in shown(concept, styles_of(one), means, config, rng):
+            for look, weight, said, picture in shown(concept, styles_of(one, config.size), means, config, rng):
                 pictures.append(picture)
                 known: dict[str, Any] = {"weight": factor * weight, "captions": said, **vars(look)}
                 entries.append(Entry(concept.character, concept.noun, **known))
@@ -307,16 +308,27 @@ def shown(
     colours = recolours(concept, means) if can_recolour(concept, originals["3d"]) else []
     shared, taken = means[concept.noun.lower()] != concept.character, others(concept, means)
     drawn = [style for style in originals if style != "3d" and not (style == "line art" and shared)]
-    for look, weight in variants(concept, colours, drawn, config, rng):
+    looks = variants(concept, colours, drawn, config, rng)
+    for look, weight in some(looks, config.pictures, rng) if config.pictures else looks:
         kept = rng.choice(captions(concept, look, taken=taken), config.captions)
         picture = to_bytes(draw(originals[look.style], concept, look, config.size))
         yield look, weight, tuple(str(caption) for caption in kept), picture
 
 
-def styles_of(emoji: Emoji) -> dict[str, Picture]:
-    """The emoji in every style that there is of it, drawings at the size of the 3D picture."""
+def some(looks: Iterable[tuple[Look, float]], count: int, rng: np.random.Generator) -> list[tuple[Look, float]]:
+    """So many of them, or as many as have a weight, none twice: drawn by their weights, which are then equal."""
+    there = [(look, weight) for look, weight in looks if weight > 0]
+    weights = np.array([weight for _, weight in there])
+    count = min(count, len(there))
+    rows = np.sort(rng.choice(len(there), count, replace=False, p=weights / weights.sum()))
+    return [(there[row][0], 1 / count) for row in rows]
+
+
+def styles_of(emoji: Emoji, size: int) -> dict[str, Picture]:
+    """The emoji in every style that there is of it, drawings at the size of the 3D picture, or at `size` if larger."""
     found = {"3d": decode(emoji.picture)}
-    return found | {style: render(svg, found["3d"].shape[1]) for style, svg in emoji.drawings.items()}
+    side = max(size, found["3d"].shape[1])
+    return found | {style: render(svg, side) for style, svg in emoji.drawings.items()}
 
 
 def _sources(config: CorpusConfig, packages: Sequence[Package], concepts_path: Path) -> dict[str, Any]:

@@ -80,6 +80,21 @@ class Corpus:
         return self.pictures[rows].permute(0, 3, 1, 2).float() / 255
 
 
+def windows(
+    pictures: Float[Tensor, "b c h w"], corners: NDArray[np.float64], side: int, multiple: int = 1
+) -> Float[Tensor, "b c side side"]:
+    """A square of `side` out of each picture.
+
+    Args:
+        corners: (b, 2), where the upper left corner is, down and to the right, as shares of the room that there is.
+        multiple: of which corners are.
+    """
+    room = np.array([length - side for length in pictures.shape[-2:]]) // multiple
+    places = np.minimum((corners * (room + 1)).astype(np.int64), room) * multiple
+    cut = [one[:, y : y + side, x : x + side] for one, (y, x) in zip(pictures, places.tolist(), strict=True)]
+    return torch.stack(cut)
+
+
 def step_rng(seed: int, step: int) -> np.random.Generator:
     """The generator of a step: choices made with it are the same in a run that was cut and resumed."""
     return np.random.default_rng((seed, step))

@@ -90,6 +90,48 @@ def save_pipeline(
     return folder
 
 
+def save_upscaler(
+    folder: Path,
+    unet: UNet2DConditionModel,
+    copied: Mapping[str, Path],
+    scheduler: Mapping[str, Any],
+    low_res_scheduler: Mapping[str, Any],
+    max_noise_level: int,
+) -> Path:
+    """Write an upscaler to `folder`, in the layout of StableDiffusionUpscalePipeline; the network becomes fp16.
+
+    Args:
+        copied: where its other parts are: vae, text_encoder, tokenizer.
+        scheduler: of its latents.
+        low_res_scheduler: of the noise on the small picture.
+        max_noise_level: the last level of that noise that it knows.
+    """
+    with replaced(folder) as part:
+        unet.half().save_pretrained(part / "unet")
+        for name, source in copied.items():
+            shutil.copytree(source, part / name)
+        version = {"_diffusers_version": diffusers.__version__}
+        for name, said in (("scheduler", scheduler), ("low_res_scheduler", low_res_scheduler)):
+            (part / name).mkdir()
+            _write_json(part / name / "scheduler_config.json", {**said, **version})
+        index = {
+            "_class_name": "StableDiffusionUpscalePipeline",
+            **version,
+            "feature_extractor": [None, None],
+            "low_res_scheduler": ["diffusers", low_res_scheduler["_class_name"]],
+            "max_noise_level": max_noise_level,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", scheduler["_class_name"]],
+            "text_encoder": ["transformers", CLIPTextModel.__name__],
+            "tokenizer": ["transformers", CLIPTokenizer.__name__],
+            "unet": ["diffusers", UNet2DConditionModel.__name__],
+            "vae": ["diffusers", codec_kind(copied["vae"])],
+            "watermarker": [None, None],
+        }
+        _write_json(part / "model_index.json", index)
+    return folder
+
+
 def _save_settings(folder: Path, scheduler: Mapping[str, Any], codec: str) -> None:
     """The scheduler's configuration, and the list of the parts; `codec` is the name of a class."""
     (folder / "scheduler").mkdir()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from segue.errors import TrainingError
+from segue.models.codec import AutoencoderCodec
 from segue.models.perceptual import Lpips
 from segue.types import Perceptual, Point, over_rows
 
@@ -76,6 +78,35 @@ def reconstruction(made: Pictures, wanted: Pictures) -> Float[Tensor, ""]:
     hue = (_opponents(made) - _opponents(wanted)).abs().mean()
     itself = functional.l1_loss(made, wanted) + 0.5 * functional.mse_loss(made, wanted)
     return itself + 0.5 * (edges + coarse + hue)
+
+
+@dataclass(frozen=True)
+class DecodedError:
+    """How wrong the pictures are that estimates of latents decode to: their reconstruction, and a distance if given.
+
+    Args:
+        codec: its weights are not trained; gradients pass through it.
+        perceptual: a distance between pictures.
+        weight: of that distance.
+        precision: what both compute in.
+    """
+
+    codec: AutoencoderCodec
+    perceptual: Perceptual | None
+    weight: float
+    precision: torch.autocast
+
+    def __call__(self, x0: Float[Tensor, "b c h w"], wanted: Pictures) -> Float[Tensor, ""]:
+        """The mean over rows; `wanted` are pictures in [0, 1]."""
+        vae: Any = self.codec.vae
+        with self.precision:
+            made = vae.decode(x0 / vae.config.scaling_factor, return_dict=False)[0]
+        made = made.float() / 2 + 0.5  # not clipped: what is outside has to come back
+        loss = reconstruction(made, wanted)
+        if self.perceptual is None:
+            return loss
+        with self.precision:
+            return loss + self.weight * self.perceptual(made, wanted).mean()
 
 
 def read_perceptual(name: str, device: torch.device) -> Perceptual | None:

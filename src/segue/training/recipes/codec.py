@@ -1,5 +1,8 @@
 """Train the picture codec, 8 times smaller on each side, 4 channels, in diffusers' layout: a tiny one, or a KL one.
 
+Each entry of the blocks of a tiny one, or of the widths of a KL one, is a size: 4 of them halve pictures three times;
+3 of them make the codec of an upscaler, 4 times smaller.
+
 "tiny" is the architecture of TAESD (https://github.com/madebyollin/taesd), trained from scratch on its own
 reconstructions, with a little noise on the latents so that decoding forgives a sampler's errors. "kl" is that of Stable
 Diffusion (Rombach et al. 2022, arXiv:2112.10752), which CPUs are too slow for.
@@ -30,7 +33,7 @@ from segue.errors import TrainingError
 from segue.training.adversary import PatchDiscriminator, balance, hinge
 from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
 from segue.training.checkpoint import Learner, Run
-from segue.training.data import Corpus, step_generator, step_rng
+from segue.training.data import Corpus, step_generator, step_rng, windows
 from segue.training.ema import Ema
 from segue.training.export import Autoencoder, load_codec, save_codec
 from segue.training.journal import save_sheet
@@ -58,6 +61,7 @@ class Config:
     encoder_blocks: Blocks = (0, 2, 3, 3)  # of a tiny one; none at full size: they cost most and see least
     decoder_blocks: Blocks = (3, 3, 2, 1)
     widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 4)  # of a KL one, in units of `width`
+    crop: Natural = 0  # side of the square that is cut out of each picture, anywhere; 0 takes all of it
     steps: Count = 8000
     batch: Count = 8
     lr: Rate = 1.2e-3
@@ -132,6 +136,9 @@ def main(config: Config) -> Path:
     corpus = Corpus.load(config.corpus)
     if config.validation_every > len(corpus):
         raise TrainingError(f"validation_every must be at most {len(corpus)}, the size of the corpus; got more")
+    side = min(corpus.pictures.shape[1:3])
+    if config.crop > side or config.crop % 2 ** halvings(config):
+        raise TrainingError(f"crop must be a multiple of {2 ** halvings(config)}, at most {side}; got {config.crop}")
     training, validation = corpus.split(config.validation_every)
     codec = build(config)
     optimizer = torch.optim.AdamW(learning(codec, config), config.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
@@ -142,8 +149,7 @@ def main(config: Config) -> Path:
 
     with Sitting(config, run, ranks) as sitting:
         for step in sitting.steps:
-            rows = step_rng(config.seed, step).choice(len(training), config.batch, p=training.weights)
-            pictures = training.floats(rows[share]).to(ranks.device)
+            pictures = draw(training, config, step, share).to(ranks.device)
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
             measured = learn(run, pictures, step, perceptual, config, ranks)
             sitting.learn(step, **measured)
@@ -151,6 +157,21 @@ def main(config: Config) -> Path:
                 sitting.log.note(step + 1, **validate(run, validation, perceptual, config))
             sitting.close(step)
     return export(run, training, config) if ranks.main else config.out / "vae"
+
+
+def halvings(config: Config) -> int:
+    """How often a picture is halved on its way to the latents."""
+    return len(config.encoder_blocks if config.kind == "tiny" else config.widths) - 1
+
+
+def draw(training: Corpus, config: Config, step: int, share: slice) -> Tensor:
+    """What this process sees in a step: pictures of the corpus, or a window of each."""
+    rng = step_rng(config.seed, step)
+    rows = rng.choice(len(training), config.batch, p=training.weights)
+    if not config.crop:
+        return training.floats(rows[share])
+    corners = rng.random((config.batch, 2))
+    return windows(training.floats(rows[share]), corners[share], config.crop)
 
 
 def learning(codec: Autoencoder, config: Config) -> list[nn.Parameter]:
@@ -262,7 +283,10 @@ def validate(run: Run, validation: Corpus, perceptual: Perceptual | None, config
     codec = build(config).eval()
     run.ema.copy_to(codec)
     rows = np.linspace(0, len(validation) - 1, min(64, len(validation))).astype(np.int64)
-    pictures = validation.floats(rows).to(config.device)
+    pictures = validation.floats(rows)
+    if config.crop:
+        pictures = windows(pictures, np.full((len(rows), 2), 0.5), config.crop)
+    pictures = pictures.to(config.device)
     made = decode(codec, posterior(codec, pictures)[0])
     half = len(rows) // 2
     pairs = torch.stack([pictures[:half], made[:half]], 1).flatten(0, 1)
