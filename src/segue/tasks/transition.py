@@ -21,6 +21,7 @@ from segue.types import Progress, silent
 if TYPE_CHECKING:
     from segue.media.clip import Clip
     from segue.models.bundle import LatentDiffusion
+    from segue.tasks.transition_stream import TransitionStream
 
 MAX_FRAMES = 100_000
 
@@ -196,3 +197,31 @@ class Transition:
 
         run = TransitionRun(self.resolved(model), model, execution or Execution(), progress, plan)
         return run.clip()
+
+    def stream(
+        self,
+        model: LatentDiffusion,
+        execution: Execution | None = None,
+        progress: Progress = silent,
+        plan: TransitionPlan | None = None,
+        *,
+        glimpses: bool = True,
+    ) -> TransitionStream:
+        """The same film, whose pictures can be seen while it is made: iterate it. Nothing is done before that.
+
+        Args:
+            model: makes the pictures.
+            execution: batches and threads.
+            progress: told of every step.
+            plan: of a film that was made before, to make it again.
+            glimpses: whether pictures are shown before it is known which frames the film has.
+
+        Raises:
+            TaskError: if the task does not fit the model.
+            ScheduleError: for a solver or a number of steps that the model cannot take.
+        """
+        from segue.tasks.transition_run import TransitionRun
+        from segue.tasks.transition_stream import TransitionStream
+
+        run = TransitionRun(self.resolved(model), model, execution or Execution(), progress, plan)
+        return TransitionStream(run, glimpses)

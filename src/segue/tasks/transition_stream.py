@@ -1,0 +1,134 @@
+"""A transition that can be watched while it is made: its pictures leave as soon as they are settled."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from segue.errors import InterruptedRunError
+from segue.media.clip import levels_of
+from segue.tasks.sampling import with_threads
+from segue.temporal.timeline import Shot
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from torch import Tensor
+
+    from segue.media.clip import Clip
+    from segue.tasks.transition_run import TransitionRun
+
+
+@dataclass(frozen=True)
+class Part:
+    """A picture of a film that is being made.
+
+    Args:
+        number: of its frame, from 0; None for a glimpse: a finished picture of the tree, before it is known which
+            frames the film will have.
+        position: where it lies on the line of the keys.
+        picture: as it is written, 256 levels a colour.
+    """
+
+    number: int | None
+    position: float
+    picture: UInt8[Tensor, "3 h w"]
+
+
+class TransitionStream:
+    """An iterator of the pictures of a transition; the film is made while it is iterated.
+
+    First come glimpses, coarse to fine, each once; then every frame, in order, as soon as it and those before it are
+    settled. When that is depends on who decides: see docs/streaming.md. The model is the stream's until it has ended:
+    where a film shares attention, what else is asked of the model meanwhile is answered by the same attention.
+
+    Args:
+        run: not begun yet.
+        glimpses: whether pictures are shown before their frames are known; each is made once, shown or not.
+    """
+
+    def __init__(self, run: TransitionRun, glimpses: bool = True) -> None:
+        self._run, self._glimpses = run, glimpses
+        self._steps = run.steps()
+        self._parts = self._made()
+        self._seen = set[int]()
+        self._next = 0
+        self._clip: Clip | None = None
+
+    def __iter__(self) -> Iterator[Part]:
+        return self
+
+    def __next__(self) -> Part:
+        """The next picture.
+
+        Raises:
+            InterruptedRunError: on Ctrl-C while it is made, with the pictures that are finished.
+        """
+        try:
+            with self._working():
+                return next(self._parts)
+        except KeyboardInterrupt:
+            self.stop()
+
+    @property
+    def clip(self) -> Clip:
+        """The film, as `Transition.run` returns it; what is left to be made of it is made first."""
+        for _ in self:
+            pass
+        if self._clip is None:
+            raise ValueError("the stream was stopped, so that there is no film")
+        return self._clip
+
+    def stop(self) -> NoReturn:
+        """End it, as Ctrl-C does between two pictures.
+
+        Raises:
+            InterruptedRunError: with the pictures that are finished.
+        """
+        with self._working():
+            if self._clip is not None:
+                raise InterruptedRunError("interrupted; all pictures were finished", self._clip)
+            self._steps.throw(KeyboardInterrupt)
+        raise KeyboardInterrupt
+
+    def _made(self) -> Iterator[Part]:
+        while True:
+            try:
+                next(self._steps)
+            except StopIteration as end:
+                self._clip = end.value
+                break
+            yield from self._settled() if self._run.shown else self._glimpsed()
+        yield from self._settled()
+
+    def _glimpsed(self) -> Iterator[Part]:
+        """The pictures that have become finished, from left to right."""
+        run = self._run
+        new = [name for name in run.tree.frames() if name not in self._seen and run.is_finished(name)]
+        self._seen.update(new)
+        if new and self._glimpses:
+            for name in new:
+                yield Part(None, run.tree.nodes[name].position, self._picture(Shot(name, name)))
+
+    def _settled(self) -> Iterator[Part]:
+        """The frames that can be shown after those before them."""
+        shown = self._run.shown or ()
+        while self._next < len(shown):
+            shot = shown[self._next]
+            if not (self._run.is_finished(shot.left) and self._run.is_finished(shot.right)):
+                return
+            left, right = (self._run.tree.nodes[name].position for name in (shot.left, shot.right))
+            number, self._next = self._next, self._next + 1
+            yield Part(number, left + shot.share * (right - left), self._picture(shot))
+
+    def _picture(self, shot: Shot) -> Tensor:
+        return levels_of(self._run.frames((shot,)), slice(0, 1))[0]
+
+    @contextmanager
+    def _working(self) -> Generator[None]:
+        """What a film sets while it is made, gradients and threads, is set back for those who look at its pictures."""
+        import torch
+
+        with torch.no_grad(), with_threads(self._run.execution.threads):
+            yield
