@@ -13,6 +13,7 @@ from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
 from segue.temporal.plan import Adaptive
 from segue.temporal.rebranch import Rebranching
+from segue.temporal.refine import FILMS
 from segue.temporal.ruler import Ruler
 from segue.temporal.tree import Tree
 from toy import HashedText, RmsDistance, RowwiseDenoiser
@@ -71,3 +72,18 @@ def test_without_ghosts_nothing_is_run() -> None:
 def test_the_budget_bounds_it() -> None:
     made, before = rebranched(late=6, branches=2)
     assert made.spent <= 2 and made.order == before
+
+
+def test_without_a_budget_it_costs_no_more_than_a_few_films() -> None:
+    work, tree = grown()
+    order = tree.frames()
+    # Whatever is new is a little better, and never good enough.
+    made = Rebranching(work, tree, list(order), lambda names: [1.0 - 0.001 * name for name in names], 0.5)
+    made.branches = 10**6
+    for _ in made.run():
+        pass
+    assert made.spent > FILMS * len(order)
+    made = Rebranching(work, tree, list(order), made.scores, 0.5)
+    for _ in made.run():
+        pass
+    assert 0 < made.spent <= FILMS * len(order)

@@ -51,7 +51,8 @@ class Branching:
             are added where the film steps too far, and of all pictures those are shown that make it even, until it
             holds, or max_branches (without it, 3 for every frame) or the budget end it; the result says which.
         ghosting: how much of a double exposure a frame may be, from 0 to 1 (a cross-fade's middle has about 0.6 to 1).
-            Frames that are more fork again, earlier, just where they are found. Left out, they stay.
+            Frames that are more fork again, earlier, just where they are found, within max_branches (without it, 3 for
+            every frame). Left out, they stay.
         distance: what steps are measured with: pixels, latents (quicker, and a worse judge), lpips-alex, lpips-vgg or
             efficientnet-lite0 (`segue models --fetch` gets the weights of these three).
     """

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from segue.temporal.grow import Grower
+from segue.temporal.refine import FILMS
 from segue.temporal.tree import Tree
 
 ROUNDS = 8
@@ -44,7 +45,7 @@ class Rebranching:
         order: the node that each frame shows, from left to right.
         scores: how much of a double exposure each node of such an order is, in [0, 1].
         limit: how much is allowed.
-        branches: how many may be run for it; None is no limit.
+        branches: how many may be run for it; None is three times as many as frames.
     """
 
     grower: Grower
@@ -87,9 +88,13 @@ class Rebranching:
             stretch = self._widened(*ends)
             if stretch is None or (chosen and stretch.first - 1 < chosen[-1].last + 1):
                 continue
-            if self.branches is None or self.spent + sum(map(len, [*chosen, stretch])) <= self.branches:
+            if self.spent + sum(map(len, [*chosen, stretch])) <= self._most:
                 chosen.append(stretch)
         return chosen
+
+    @property
+    def _most(self) -> int:
+        return FILMS * len(self.order) if self.branches is None else self.branches
 
     def _ghosts(self, scores: Sequence[float]) -> list[tuple[int, int]]:
         """First and last place of every stretch of ghosts, from left to right."""
