@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from segue.errors import TaskError
-from segue.models.text import parse_weights
+from segue.models import text as texts
+from segue.models.lora_rows import scaled
+from segue.models.text import ClipText, parse_weights
 
 
 @pytest.mark.parametrize(
@@ -121,3 +124,68 @@ def test_clip_skip_leaves_out_the_last_layers(model):
 def test_no_prompts_are_an_error(model):
     with pytest.raises(TaskError, match="at least one prompt"):
         model.text([])
+
+
+def asked(model) -> list[int]:
+    """Fills with a number for each time that the encoder is asked."""
+    calls: list[int] = []
+    forward = model.text.encoder.forward
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return forward(*args, **kwargs)
+
+    model.text.encoder.forward = counted
+    return calls
+
+
+@pytest.fixture
+def fresh(model):
+    """The same model with an encoder of its own, which remembers nothing yet."""
+    return replace(model, text=replace(model.text, encoder=deepcopy(model.text.encoder)))
+
+
+def test_a_text_is_encoded_once_whatever_its_weights(fresh):
+    calls = asked(fresh)
+    first = fresh.text(["a red apple", "a cat", "a red apple", ""]).text
+    assert len(calls) == 3
+    again = fresh.text(["a red apple", "a cat", "a red apple", ""]).text
+    weighted = fresh.text(["(a red apple:1.3)"]).text
+    assert len(calls) == 3
+    assert torch.equal(again, first) and torch.equal(first[0], first[2])
+    other = ClipText(fresh.text.encoder, fresh.text.tokenizer)
+    assert torch.equal(weighted, other(["(a red apple:1.3)"]).text)
+    assert len(calls) == 4, "another encoder object remembers nothing of it"
+
+
+def test_an_encoder_that_was_changed_is_asked_anew(fresh):
+    calls = asked(fresh)
+    before = fresh.text(["a cat"]).text
+    weight = fresh.text.encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        weight.mul_(1.5)
+    changed = fresh.text(["a cat"]).text
+    assert len(calls) == 2 and not torch.equal(before, changed)
+    weight.data = weight.data / 1.5
+    assert torch.allclose(fresh.text(["a cat"]).text, before, atol=1e-5)
+    assert len(calls) == 3
+
+
+def test_an_encoder_that_learns_or_is_told_the_scales_of_loras_is_always_asked(fresh):
+    calls = asked(fresh)
+    with scaled(torch.ones(1, 1)):
+        fresh.text(["a cat"])
+        fresh.text(["a cat"])
+    assert len(calls) == 2
+    fresh.text.encoder.requires_grad_(True)
+    fresh.text(["a cat"])
+    fresh.text(["a cat"])
+    assert len(calls) == 4
+
+
+def test_what_was_not_asked_for_lately_is_forgotten(fresh, monkeypatch):
+    monkeypatch.setattr(texts, "REMEMBERED", 2)
+    calls = asked(fresh)
+    for prompt in ("one", "two", "one", "three", "one", "two"):
+        fresh.text([prompt])
+    assert len(calls) == 4

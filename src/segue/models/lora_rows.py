@@ -44,6 +44,11 @@ def scaled(scales: Float[Tensor, "b n"]) -> Generator[None]:
         _scales.reset(token)
 
 
+def are_told() -> bool:
+    """Whether LoRAs act now, at scales that rows were told."""
+    return _scales.get() is not None
+
+
 @dataclass(frozen=True)
 class RowScaled:
     """A Network around another, whose rows say how strongly LoRAs act on them."""
@@ -100,7 +105,8 @@ def attached(model: LatentDiffusion, loras: Mapping[Path, str]) -> LatentDiffusi
             layer.register_forward_hook(_Added(update, number))
     added = tuple(loras.items())
     network, text = model.denoiser.network, model.text
-    texts = {id(module) for module in model.parts["text_encoder"].modules()}
+    encoders = [encoder for part, encoder in model.parts.items() if part.startswith("text_encoder")]
+    texts = {id(module) for encoder in encoders for module in encoder.modules()}
     if any(id(layer) in texts for updates in found.values() for layer, _ in updates):
         text = text if isinstance(text, RowScaledText) else RowScaledText(text)
     return replace(
