@@ -50,13 +50,20 @@ class Installed:
     facts: Facts
 
 
-def folder_facts(folder: Path) -> Facts:
-    """What a folder of the diffusers layout says of itself. What cannot be read is left out, and never an error."""
+def folder_facts(folder: Path, words_from: Path | None = None) -> Facts:
+    """What a folder of the diffusers layout says of itself. What cannot be read is left out, and never an error.
+
+    Args:
+        folder: of the model.
+        words_from: the folder whose text encoder and tokenizer it shares, whose bytes are not its own.
+    """
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     kind = str(_json(folder / INDEX).get("_class_name", ""))
     family = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.partition("Pipeline")[0]) or "unknown layout"
     size = sum(path.stat().st_size for path in names.values())
-    return Facts(family, _size(folder), _licence(folder), size, _problem(folder, names))
+    shared = [path for part in ("text_encoder", "tokenizer") if words_from for path in (words_from / part).iterdir()]
+    there = [*names, *(path.relative_to(path.parents[1]).as_posix() for path in shared)]
+    return Facts(family, _size(folder), _licence(folder), size, _problem(folder, there))
 
 
 def installed() -> Iterator[Installed]:

@@ -32,6 +32,7 @@ def load_model(
     name: str | None = None,
     profile: str | None = None,
     at_home: bool = False,
+    text_from: Path | None = None,
 ) -> LatentDiffusion:
     """A frozen model, ready to use.
 
@@ -52,6 +53,7 @@ def load_model(
             for, or else its family's.
         at_home: leave its networks in main memory, though `device` is where they will work: see
             `segue.models.placement`.
+        text_from: the folder of the model whose text encoder and tokenizer an upscaler shares, if it has none itself.
 
     Raises:
         ModelNotFoundError: nothing is there.
@@ -69,7 +71,7 @@ def load_model(
     if path.is_dir():
         if config is not None:
             raise ModelError(f"config is what a single file is read with, and {path} is a folder: leave config out")
-        model = _from_folder(path, title, place, precision, prediction)
+        model = _from_folder(path, title, place, precision, prediction, text_from)
     else:
         from segue.models.single_file import from_file
 
@@ -102,13 +104,21 @@ def locate(source: str | Path) -> Path:
 
 
 def _from_folder(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, prediction: Prediction | None
+    folder: Path,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    prediction: Prediction | None,
+    text_from: Path | None,
 ) -> LatentDiffusion:
     if not (folder / "model_index.json").is_file():
         raise ModelNotFoundError(_no_index(folder))
     family = find_family(read_json(folder / "model_index.json"), str(folder))
     reader = import_module(f"segue.models.families.{family.module}")
-    model = reader.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction)
+    if text_from is not None and family.module != "upscaler":
+        raise ModelError(f"{folder} is {family.name}, which has a text encoder of its own: leave text out of its card")
+    more = {} if text_from is None else {"text_from": text_from}
+    model = reader.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction, **more)
     return replace(model, family=family.module)
 
 

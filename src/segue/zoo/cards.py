@@ -22,6 +22,14 @@ base, an embedded model that has none itself:
 
     base = "emoji"
     lora = "student.safetensors"          # a file in the card's folder, merged at scale 1
+
+An upscaler says by how much, and may share the text encoder and the tokenizer of an embedded model:
+
+    factor = 4
+    text = "emoji"
+
+    [defaults]
+    noise_level = 10
 """
 
 from __future__ import annotations
@@ -56,12 +64,15 @@ class ModelCard:
         folder: where its weights are.
         base: the embedded model that it is derived from; None if its weights are its own.
         lora: the LoRA in its folder that is merged into the weights of its base; None without a base.
+        text: the embedded model whose text encoder and tokenizer it shares; None if it has its own.
+        factor: by how much it enlarges a side; None for what is no upscaler.
         concepts: how many different things it can draw; None if nobody counted.
         size: (width, height) in pixels that it is made for.
         steps: that suit it.
         guidance_scale: that suits it.
         guidance_start: that suits it.
         solver: that suits it; None leaves it to the checkpoint's scheduler.
+        noise_level: of the small picture that an upscaler is shown, that suits it.
         vocabulary: the things that it can draw, by all their names; empty if it knows too many to list.
         words: what else it understands, by kind: colours, styles, places.
     """
@@ -72,12 +83,15 @@ class ModelCard:
     folder: Path
     base: str | None = None
     lora: str | None = None
+    text: str | None = None
+    factor: int | None = None
     concepts: int | None = None
     size: tuple[int, int] | None = None
     steps: int | None = None
     guidance_scale: float | None = None
     guidance_start: float | None = None
     solver: str | None = None
+    noise_level: int | None = None
     vocabulary: tuple[str, ...] = field(default=(), repr=False)
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]], repr=False)
 
@@ -85,6 +99,11 @@ class ModelCard:
     def weights(self) -> Path:
         """The folder of the diffusers layout: its own, or its base's."""
         return self.folder if self.base is None else WEIGHTS / self.base
+
+    @property
+    def words_from(self) -> Path | None:
+        """The folder of the model whose text encoder and tokenizer it shares."""
+        return None if self.text is None else WEIGHTS / self.text
 
 
 def names() -> tuple[str, ...]:
@@ -122,9 +141,11 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         CheckpointError: it is no TOML, or a field is missing, unknown or of the wrong type; the model has both a base
             and weights of its own, or its base has a base.
-        ModelNotFoundError: there is no such base, or no such LoRA in the folder.
+        ModelNotFoundError: there is no such base, no such LoRA in the folder, or no model with the text that it shares.
     """
     card = _parsed(folder)
+    if card.words_from is not None and not (card.words_from / "text_encoder").is_dir():
+        raise ModelNotFoundError(f'{folder / CARD}: "{card.text}" is no embedded model with a text encoder to share')
     if card.base is None:
         return card
     where = folder / CARD
@@ -176,6 +197,10 @@ def _card(folder: Path, said: dict[str, Any]) -> ModelCard:
     card = ModelCard(folder=folder, **values)
     if (card.base is None) != (card.lora is None):
         raise ValueError("base and lora are given together")
+    if card.base is not None and card.text is not None:
+        raise ValueError("a model with a base has the text of its base")
+    if card.noise_level is not None and card.factor is None:
+        raise ValueError("noise_level is of upscalers, which have a factor")
     if card.lora is not None and Path(card.lora).name != card.lora:
         raise ValueError(f"lora must be the name of a file in the same folder, got {card.lora!r}")
     return card
@@ -187,6 +212,10 @@ def _is_text(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_scale(value: Any) -> bool:
@@ -214,10 +243,11 @@ def _all_are(is_right: Callable[[Any], bool], value: Any) -> bool:
 
 
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("name", "summary", "licence", "base", "lora"), (_is_text, "words in quotes")),
-    **dict.fromkeys(("concepts", "steps"), (_is_count, "a whole number from 1")),
+    **dict.fromkeys(("name", "summary", "licence", "base", "lora", "text"), (_is_text, "words in quotes")),
+    **dict.fromkeys(("concepts", "steps", "factor"), (_is_count, "a whole number from 1")),
     "guidance_scale": (_is_scale, "a number from 0 to 1000"),
     "guidance_start": (_is_start, "a number from 0, below 1"),
+    "noise_level": (_is_level, "a whole number from 0"),
     "size": (_is_size, "width and height, whole numbers from 1"),
     "solver": (SOLVERS.__contains__, f"one of {', '.join(SOLVERS)}"),
     "vocabulary": (_is_list, "a list of words"),

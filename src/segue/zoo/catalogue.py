@@ -32,7 +32,9 @@ class Entry:
     @property
     def family(self) -> str:
         """What its layout is called, and what it is derived from."""
-        return f"{self.facts.family}, LoRA of {self.card.base}" if self.card and self.card.base else self.facts.family
+        if self.card and self.card.base:
+            return f"{self.facts.family}, LoRA of {self.card.base}"
+        return f"{self.facts.family}, text of {self.card.text}" if self.card and self.card.text else self.facts.family
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -123,7 +125,7 @@ def _of_folder(name: str, folder: Path) -> Entry:
 
 def _facts(card: ModelCard) -> Facts:
     """Of a derived model: its base's family, and its own bytes."""
-    own = folder_facts(card.folder)
+    own = folder_facts(card.folder, card.words_from)
     if card.base is None:
         return own
     base = folder_facts(card.weights)

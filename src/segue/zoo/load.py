@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segue.errors import ModelNotFoundError
+from segue.errors import CheckpointError, ModelNotFoundError
 from segue.zoo.cards import CARD, ModelCard, embedded, names, read_card
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def load(
         prediction=prediction,
         config=config,
         loras={card.folder / card.lora: 1.0} if card and card.lora else None,
+        text_from=card.words_from if card else None,
         name=str(wanted),
         profile=None if card else profile,
     )
@@ -106,12 +107,21 @@ def find_card(source: str | Path) -> ModelCard | None:
 
 
 def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
-    """The model with the defaults and the vocabulary of its card, whose LoRA is a part of the model's name."""
+    """The model with the defaults and the vocabulary of its card, whose LoRA is a part of the model's name.
+
+    Raises:
+        CheckpointError: the card says that it enlarges, by so much, and the model does not.
+    """
     said: dict[str, Any] = {
         key: getattr(card, key)
         for key in ("size", "steps", "guidance_scale", "guidance_start", "solver")
         if getattr(card, key) is not None
     }
+    found = model.upscaling.factor if model.upscaling else None
+    if card.factor != found and card.factor is not None:
+        raise CheckpointError(f"{card.folder / CARD} says factor = {card.factor}, and its weights have {found}")
+    if model.upscaling is not None and card.noise_level is not None:
+        model = replace(model, upscaling=replace(model.upscaling, noise_level=card.noise_level))
     defaults = replace(model.defaults, **said)
     return replace(model, defaults=defaults, vocabulary=card.vocabulary, words=card.words, loras=())
 
