@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from segue.cli.fields import Flag, described, flags, verb
 from segue.cli.options import ModelChoice, Output, Recording, slug
+from segue.cli.player import Playing
 from segue.errors import TaskError
 from segue.tasks.branching import Branching
 from segue.tasks.image import Image
@@ -101,7 +102,7 @@ def test_flag_arrives(place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [Image, Transition, Sampling, Branching, Area, Execution, ModelChoice, Output, Recording]
+    "kind", [Image, Transition, Sampling, Branching, Area, Execution, ModelChoice, Output, Recording, Playing]
 )
 def test_every_field_is_explained(kind: type[Any]) -> None:
     assert described(kind).keys() == {field.name for field in fields(kind)}

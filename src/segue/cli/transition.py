@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from segue.cli.fields import verb
 from segue.cli.options import Drawing, ModelChoice, Output
+from segue.cli.player import Player, Playing, watched
 from segue.cli.produce import Job, produce
 from segue.cli.progress import Meter
 from segue.tasks.sampling import Execution
@@ -11,14 +14,26 @@ from segue.tasks.transition import Transition
 
 
 @verb
-def transition(task: Transition, model: ModelChoice, execution: Execution, output: Output, drawing: Drawing) -> int:
+def transition(
+    task: Transition,
+    model: ModelChoice,
+    execution: Execution,
+    output: Output,
+    drawing: Drawing,
+    playing: Playing,
+) -> int:
     """Make a film through the pictures of two or more prompts: segue transition "a red apple" "a lemon" -o x.mp4"""
+    showing = Player(" → ".join(task.prompts), task.fps, task.seconds, len(task.route)) if playing.play else None
 
     def make(meter: Meter):
         loaded = model.load(meter)
         for note in task.notes(loaded):
             meter.note(note)
-        return task.run(loaded, execution, meter)
+        if showing is None:
+            return task.run(loaded, execution, meter)
+        playing.told(showing, meter)
+        return watched(task.stream(loaded, execution, meter), showing)
 
     job = Job(make, default="transition.mp4", frames=task.frames, fps=task.fps, tree=drawing.tree)
-    return produce(job, output)
+    with showing or nullcontext():
+        return produce(job, output)
