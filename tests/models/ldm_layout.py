@@ -1,5 +1,5 @@
 # pyright: basic
-"""Write a tiny diffusers folder as one file of the original layout, as Stable Diffusion 1.x and 2.x were published."""
+"""Write a tiny diffusers folder as one file of the original layout, as Stable Diffusion was published."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ RESNET = {
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -99,17 +101,34 @@ def open_clip(text: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {**found, "text_projection": torch.eye(width)}
 
 
+def bare_text(folder: Path) -> dict[str, torch.Tensor]:
+    words = load_file(folder / "model.safetensors")
+    return {key.removeprefix("text_model."): value for key, value in words.items()}
+
+
+def both_texts(folder: Path) -> dict[str, torch.Tensor]:
+    first, second = bare_text(folder / "text_encoder"), bare_text(folder / "text_encoder_2")
+    projection = second.pop("text_projection.weight")
+    found = {f"conditioner.embedders.0.transformer.text_model.{key}": value for key, value in first.items()}
+    return found | {
+        f"conditioner.embedders.1.model.{key}": value
+        for key, value in {**open_clip(second), "text_projection": projection.T}.items()
+    }
+
+
 def to_ldm(folder: Path, path: Path, *, text: str = "clip") -> Path:
-    """`text` is "clip" (1.x) or "open_clip" (2.x)."""
+    """`text` is "clip" (1.x), "open_clip" (2.x) or "both" (XL)."""
     unet = load_file(folder / "unet/diffusion_pytorch_model.safetensors")
     vae = load_file(folder / "vae/diffusion_pytorch_model.safetensors")
-    words = load_file(folder / "text_encoder/model.safetensors")
-    words = {key.removeprefix("text_model."): value for key, value in words.items()}
-    file = {f"model.diffusion_model.{unet_key(key, 1, [False, True])}": value for key, value in unet.items()}
+    words = bare_text(folder / "text_encoder")
+    attends = [text == "both", text != "both"]
+    file = {f"model.diffusion_model.{unet_key(key, 1, attends)}": value for key, value in unet.items()}
     for key, value in vae.items():
         flat = value[:, :, None, None] if "mid_block.attentions" in key and value.ndim == 2 else value
         file[f"first_stage_model.{vae_key(key, 4)}"] = flat
-    if text == "clip":
+    if text == "both":
+        file |= both_texts(folder)
+    elif text == "clip":
         file |= {f"cond_stage_model.transformer.text_model.{key}": value for key, value in words.items()}
         file["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
     else:

@@ -16,12 +16,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from ldm_layout import to_ldm
 from safetensors.torch import load_file, save_file
 from tiny import write_model
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, UnsafeFileError
 from segue.models.families import sd
 from segue.models.loading import find_dtype, load_model
-from segue.models.single_file import CONFIGS, SD1, SD2, clip_tokenizer, find_config
+from segue.models.single_file import CONFIGS, SD1, SD2, XL, clip_tokenizer, find_config
 from segue.models.weights import Entry, read_header
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -63,33 +63,52 @@ def header(first: tuple[int, ...], text: tuple[int, ...]) -> dict[str, Entry]:
     }
 
 
+SCALAR = Entry("F16", ())
+
+
 def test_versions_are_told_apart_by_shapes():
     path = Path("m.safetensors")
+    xl = header((320, 4, 3, 3), (640, 2048))
     assert find_config(path, header((320, 4, 3, 3), (320, 768)), None) == SD1
     assert find_config(path, header((320, 4, 3, 3), (320, 1024)), None) == SD2
     assert find_config(path, header((320, 9, 3, 3), (320, 768)), None) == SD1
+    assert find_config(path, xl, None) == XL
+    assert find_config(path, {**xl, "conditioner.embedders.1.x": SCALAR}, None) == XL
     for entries, said in [
         (header((320, 8, 3, 3), (320, 768)), "takes 8 channels: it is an instruction or upscaling model"),
-        (header((320, 4, 3, 3), (320, 2048)), "text of width 2048"),
-        ({**header((320, 4, 3, 3), (320, 2048)), "conditioner.embedders.0.x": Entry("F16", ())}, "Diffusion XL"),
-        ({"unet.a.lora_A.weight": Entry("F16", ())}, "is a LoRA"),
-        ({"down_blocks.0.x": Entry("F16", ())}, "one part of a model folder"),
-        ({"double_blocks.0.x": Entry("F16", ())}, "is a transformer"),
-        ({"some.thing": Entry("F16", ())}, r"unknown layout \(1 tensors, such as some\.thing\)"),
+        (header((320, 4, 3, 3), (320, 99)), "of no family that its shapes tell"),
+        (
+            header((320, 4, 3, 3), (640, 1280)),
+            "the refiner of Stable Diffusion XL.*load the base model",
+        ),
+        ({**xl, "edm_mean": SCALAR}, r"is Playground 2\.5"),
+        ({"unet.a.lora_A.weight": SCALAR}, "is a LoRA: load the model"),
+        ({"down_blocks.0.resnets.0.x": SCALAR}, "is a UNet: it is one part of a model folder"),
+        ({"double_blocks.0.x": SCALAR}, "is a transformer for FLUX: it is one part"),
+        ({"model.diffusion_model.joint_blocks.0.x": SCALAR}, "is a checkpoint of Stable Diffusion 3: give the folder"),
+        ({"some.thing": SCALAR}, r"unknown layout \(1 tensors, such as some\.thing\)"),
     ]:
         with pytest.raises(CheckpointError, match=said):
             find_config(path, entries, None)
 
 
 @pytest.mark.parametrize(
-    ("name", "unet", "text"), [("sd15", 859_520_964, 123_060_480), ("sd21", 865_910_724, 340_387_840)]
+    ("name", "unet", "text"),
+    [
+        ("sd15", 859_520_964, 123_060_480),
+        ("sd21", 865_910_724, 340_387_840),
+        ("sdxl", 2_567_463_684, 123_060_480),
+        ("sdxl", 2_567_463_684, 694_659_840),
+    ],
 )
 def test_the_configurations_that_ship_are_those_of_the_published_models(name, unet, text):
     """By their numbers of parameters; the sizes are those of the published weight files."""
     with torch.device("meta"):
         network: Any = UNet2DConditionModel.from_config(json.loads((CONFIGS / name / "unet/config.json").read_text()))
-        config = json.loads((CONFIGS / name / "text_encoder/config.json").read_text())
-        encoder = CLIPTextModel(CLIPTextConfig(**config))
+        second = text > 600_000_000
+        config = json.loads((CONFIGS / name / f"text_encoder{'_2' * second}/config.json").read_text())
+        kind = CLIPTextModelWithProjection if second else CLIPTextModel
+        encoder = kind(CLIPTextConfig(**config))
     assert sum(p.numel() for p in network.parameters()) == unet
     assert sum(p.numel() for p in encoder.parameters()) == text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,8 @@ from safetensors import safe_open
 from torch import nn
 
 from segue.errors import CheckpointError, ModelError
+from segue.models.kinds import kind_of
+from segue.models.original_names import original_name
 from segue.models.weights import read_header
 
 if TYPE_CHECKING:
@@ -30,8 +32,13 @@ _FACTOR = re.compile(
 _PREFIXES = {
     "lora_unet_": "unet",
     "unet_": "unet",
+    "lora_transformer_": "transformer",
+    "transformer_": "transformer",
     "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
     "lora_te_": "text_encoder",
+    "text_encoder_2_": "text_encoder_2",
+    "text_encoder_3_": "text_encoder_3",
     "text_encoder_": "text_encoder",
 }
 _OLD_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
@@ -78,8 +85,9 @@ def read_lora(path: Path) -> dict[tuple[str, str], Update]:
                 alphas[_target(key.removesuffix(".alpha"))] = float(file.get_tensor(key))
             else:
                 raise CheckpointError(
-                    f'{path} is no plain LoRA: it has "{key}". Expected pairs of low-rank factors in the diffusers, '
-                    "PEFT or kohya format (DoRA, LoHa, LoKr and whole models are not read)"
+                    f'{path} is {kind_of(header) or "something else"}, and no plain LoRA: it has "{key}". Expected '
+                    "pairs of low-rank factors in the diffusers, PEFT or kohya format (DoRA, LoHa, LoKr and whole "
+                    "models are not read)"
                 )
     odd = [key for key, value in said.items() if key.endswith((".use_rslora", ".use_dora")) and value]
     if odd:
@@ -158,13 +166,7 @@ def fitting(model: LatentDiffusion, path: Path) -> list[tuple[nn.Linear | nn.Con
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or made for another architecture.
     """
-    layers = {
-        (part, spelling): module
-        for part in ("unet", "text_encoder")
-        for name, module in model.parts[part].named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-        for spelling in _spellings(name)
-    }
+    layers = _layers(model)
     fitting: list[tuple[nn.Linear | nn.Conv2d, Update]] = []
     for target, update in read_lora(path).items():
         layer = layers.get(target)
@@ -172,9 +174,23 @@ def fitting(model: LatentDiffusion, path: Path) -> list[tuple[nn.Linear | nn.Con
             f"{model.name} has no layer {'.'.join(target)}" if layer is None else _shape_problem(layer, update, target)
         )
         if why or layer is None:
-            raise CheckpointError(f"{path} was made for a model of another architecture: {why}")
+            kind = kind_of(read_header(path))
+            what = f"is {kind}, and" if kind and kind.family else "was"
+            raise CheckpointError(f"{path} {what} made for a model of another architecture: {why}")
         fitting.append((layer, update))
     return fitting
+
+
+def _layers(model: LatentDiffusion) -> dict[tuple[str, str], nn.Linear | nn.Conv2d]:
+    """What a LoRA can update, by part and by every spelling of its layers. Autoencoders are left alone."""
+    return {
+        (part, spelling): module
+        for part, network in model.parts.items()
+        if part != "vae"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        for spelling in _spellings(name, network if part == "unet" else None)
+    }
 
 
 def _shape_problem(layer: nn.Linear | nn.Conv2d, update: Update, target: tuple[str, str]) -> str:
@@ -195,7 +211,7 @@ def _target(layer: str) -> tuple[str, str]:
     for prefix, part in _PREFIXES.items():
         if flat.startswith(prefix):
             name = flat.removeprefix(prefix)
-            if part == "text_encoder":
+            if part.startswith("text_encoder"):
                 name = name.removeprefix("text_model_")
                 for old, new in _OLD_NAMES.items():
                     name = re.sub(rf"_{old}$", f"_{new}", name)
@@ -203,7 +219,11 @@ def _target(layer: str) -> tuple[str, str]:
     return "unet", flat
 
 
-def _spellings(name: str) -> tuple[str, ...]:
-    flat = name.replace(".", "_").removeprefix("text_model_")
-    # An older format leaves out that to_out is a list.
-    return (flat, flat.removesuffix("_0")) if flat.endswith("to_out_0") else (flat,)
+def _spellings(name: str, unet: Any = None) -> Iterator[str]:
+    for spelt in (name, original_name(name, unet.config) if unet is not None else None):
+        if spelt is not None:
+            flat = spelt.replace(".", "_").removeprefix("text_model_")
+            yield flat
+            # An older format leaves out that to_out is a list.
+            if flat.endswith("to_out_0"):
+                yield flat.removesuffix("_0")

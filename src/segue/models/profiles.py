@@ -56,10 +56,11 @@ class Profile:
 def profiles() -> Mapping[str, Profile]:
     """All profiles by name."""
     lists = ("families", "size", "says")
-    return {
-        name: Profile(name, **{key: tuple(value) if key in lists else value for key, value in said.items()})
-        for name, said in tomllib.loads(_TABLE.read_text(encoding="utf-8")).items()
-    }
+    found: dict[str, Profile] = {}
+    for name, said in tomllib.loads(_TABLE.read_text(encoding="utf-8")).items():
+        values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in said.items()}
+        found[name] = Profile(name, **values)
+    return found
 
 
 def find_profile(name: str) -> Profile:

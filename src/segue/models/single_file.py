@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from segue.errors import CheckpointError
+from segue.models import kinds
 from segue.models.codec import codec_dtype
-from segue.models.families import sd
+from segue.models.families import find_family, sd, sdxl
 from segue.models.inpainting import concat_channels
 from segue.models.text import ClipText
 from segue.models.weights import MISFITS, Entry, freeze, quiet, read_header, read_json
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parent / "configs"
 _UNET = "model.diffusion_model."
 _FIRST = f"{_UNET}input_blocks.0.0.weight"
-_TEXT = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-SD1, SD2 = CONFIGS / "sd15", CONFIGS / "sd21"
-_BY_TEXT_WIDTH = {768: SD1, 1024: SD2}
+SD1, SD2, XL = CONFIGS / "sd15", CONFIGS / "sd21", CONFIGS / "sdxl"
+_SHIPPED = {kinds.SD1: SD1, kinds.SD2: SD2, kinds.XL: XL}
 TEXT_TO_IMAGE = 4
 INPAINTING = TEXT_TO_IMAGE + concat_channels(TEXT_TO_IMAGE)
 """Channels that the first layer takes."""
@@ -46,10 +46,11 @@ def from_file(
     prediction: Prediction | None = None,
     config: Path | None = None,
 ) -> LatentDiffusion:
-    """A Stable Diffusion 1.x or 2.x model from one file.
+    """A model of Stable Diffusion 1.x, 2.x or XL from one file.
 
     A file of 2.x does not say what its UNet predicts: "v_prediction" (the 768 px models) is assumed; pass
-    "epsilon" for the 512 px ones. The inpainting model of 2.x is one of 512 px, and taken as such.
+    "epsilon" for the 512 px ones. The inpainting model of 2.x is one of 512 px, and taken as such. Files of XL that
+    predict v carry a mark, and perhaps another for a last level of pure noise.
 
     Args:
         path: a .safetensors file of the original layout.
@@ -57,7 +58,7 @@ def from_file(
         device: where its networks live.
         dtype: what they compute in.
         prediction: what the UNet predicts.
-        config: a diffusers folder whose configurations and tokenizer to use instead of those of 1.x and 2.x.
+        config: a diffusers folder whose configurations and tokenizers to use instead of those that come with Segue.
 
     Raises:
         UnsafeFileError: a pickle.
@@ -65,31 +66,41 @@ def from_file(
     """
     header = read_header(path)
     folder = find_config(path, header, config)
+    family = find_family(read_json(folder / "model_index.json"), str(folder)).module
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    given: dict[str, Any] = {}
     if config is None:
         inpaints = header[_FIRST].shape[1] == INPAINTING
         if inpaints and folder == SD2:
             prediction = prediction or "epsilon"
-        given: dict[str, Any] = {"tokenizer": clip_tokenizer(folder / "tokenizer")}
-        parts = _read(path, folder, {**given, "unet": _read_inpainting(path, folder)} if inpaints else given)
+        given = {part: clip_tokenizer(folder / part) for part in _TOKENIZERS[family]}
+        given |= {"unet": _read_inpainting(path, folder)} if inpaints else {}
+    if "v_pred" in header:
+        prediction = prediction or "v_prediction"
+        scheduler |= {"rescale_betas_zero_snr": True} if "ztsnr" in header else {}
+    parts = _read(path, folder, family, given)
+    for part in _PARTS[family]:
+        freeze(parts[part], device, codec_dtype(parts[part].config, dtype) if part == "vae" else dtype)
+    told: dict[str, Any] = {"name": name, "weights": (path,), "prediction": prediction}
+    told["settings"] = sd.settings_of(folder, _PARTS[family])
+    if family == "sdxl":
+        text = sdxl.text_of(
+            parts["text_encoder"],
+            parts["text_encoder_2"],
+            (parts["tokenizer"], parts["tokenizer_2"]),
+            read_json(folder / "model_index.json"),
+        )
+        model = sdxl.assemble(parts["unet"], text, parts["vae"], scheduler, **told)
     else:
-        parts = _read(path, folder, {})
-    freeze(parts["unet"], device, dtype)
-    freeze(parts["text_encoder"], device, dtype)
-    freeze(parts["vae"], device, codec_dtype(parts["vae"].config, dtype))
-    model = sd.assemble(
-        parts["unet"],
-        ClipText(parts["text_encoder"], parts["tokenizer"]),
-        parts["vae"],
-        scheduler,
-        name=name,
-        weights=(path,),
-        settings=sd.settings_of(folder),
-        prediction=prediction,
-    )
+        text = ClipText(parts["text_encoder"], parts["tokenizer"])
+        model = sd.assemble(parts["unet"], text, parts["vae"], scheduler, **told)
     if folder == SD2 and model.denoiser.prediction == "epsilon":
         model = replace(model, defaults=replace(model.defaults, size=(512, 512)))
-    return replace(model, config=config, family="sd")
+    return replace(model, config=config, family=family)
+
+
+_PARTS = {"sd": ("unet", "text_encoder", "vae"), "sdxl": sdxl.PARTS}
+_TOKENIZERS = {"sd": ("tokenizer",), "sdxl": ("tokenizer", "tokenizer_2")}
 
 
 def find_config(path: Path, header: Mapping[str, Entry], config: Path | None) -> Path:
@@ -100,34 +111,40 @@ def find_config(path: Path, header: Mapping[str, Entry], config: Path | None) ->
     """
     if config is not None and not (config / "model_index.json").is_file():
         raise CheckpointError(f"config must be a folder of the diffusers layout; there is no {config}/model_index.json")
-    if _FIRST not in header or _TEXT not in header:
-        raise CheckpointError(f"{path} {_what(header)}; expected a whole Stable Diffusion 1.x or 2.x model in one file")
-    channels, width = header[_FIRST].shape[1], header[_TEXT].shape[1]
+    kind = kinds.kind_of(header)
+    if kind is None or kind.what != "checkpoint" or _FIRST not in header:
+        what = f"is {kind}: {kind.advice}" if kind else f"is of an unknown layout ({_some(header)})"
+        raise CheckpointError(f"{path} {what}; expected a whole model of Stable Diffusion 1.x, 2.x or XL in one file")
     if config is not None:
+        _check_config(path, kind, config)
         return config
+    channels = header[_FIRST].shape[1]
     if channels not in (TEXT_TO_IMAGE, INPAINTING):
         raise CheckpointError(
             f"{path} takes {channels} channels: it is an instruction or upscaling model; expected a text-to-image "
             f"model, which takes {TEXT_TO_IMAGE}, or one for inpainting, which takes {INPAINTING}"
         )
-    if any(key.startswith("conditioner.embedders.") for key in header):
-        raise CheckpointError(f"{path} is a Stable Diffusion XL model; Segue reads 1.x and 2.x")
-    if width not in _BY_TEXT_WIDTH:
+    if kind.family == kinds.REFINER:
+        raise CheckpointError(f"{path} is {kind}, which only finishes pictures that another began: load the base model")
+    if "edm_mean" in header:
+        raise CheckpointError(f"{path} is Playground 2.5, whose noise levels Segue does not know; it reads plain XL")
+    if kind.family not in _SHIPPED:
         raise CheckpointError(
-            f"{path} takes text of width {width}: it is neither Stable Diffusion 1.x (768) nor 2.x (1024). "
+            f"{path} is of no family that its shapes tell: neither Stable Diffusion 1.x, 2.x nor XL. "
             "Pass the folder that it was made from as config"
         )
-    return _BY_TEXT_WIDTH[width]
+    return _SHIPPED[kind.family]
 
 
-def _what(header: Mapping[str, Entry]) -> str:
-    if any("lora" in key for key in header):
-        return "is a LoRA: load the model that it was made for, and give this file as one of its loras"
-    if any(key.startswith(("down_blocks.", "encoder.", "text_model.", "embeddings.")) for key in header):
-        return "is one part of a model folder: give the folder that holds model_index.json"
-    if any(key.startswith(("double_blocks.", "joint_blocks.", f"{_UNET}joint_blocks.")) for key in header):
-        return "is a transformer (Flux or Stable Diffusion 3)"
-    return f"is of an unknown layout ({len(header)} tensors, such as {next(iter(header), 'none')})"
+def _check_config(path: Path, kind: kinds.Kind, config: Path) -> None:
+    """Raise CheckpointError if a file of one family is to be read with the configurations of another."""
+    family = find_family(read_json(config / "model_index.json"), str(config))
+    if family.module not in _PARTS or (family.module == "sdxl") != (kind.family == kinds.XL):
+        raise CheckpointError(f"{path} is {kind}, and config {config} is made for {family.name}: they are no pair")
+
+
+def _some(header: Mapping[str, Entry]) -> str:
+    return f"{len(header)} tensors, such as {next(iter(header), 'none')}"
 
 
 def _read_inpainting(path: Path, folder: Path) -> UNet2DConditionModel:
@@ -143,20 +160,23 @@ def _read_inpainting(path: Path, folder: Path) -> UNet2DConditionModel:
         raise CheckpointError(_misfit(path, folder, " ".join(str(error).split())[:300])) from error
 
 
-def _read(path: Path, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    with quiet():  # the pipeline's module warns about picture processors that no model here uses
+def _read(path: Path, folder: Path, family: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    with quiet():  # the pipelines' modules warn about picture processors that no model here uses
         from diffusers.loaders.single_file_utils import SingleFileComponentError
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+        from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
+    kind: Any = StableDiffusionPipeline
+    absent: dict[str, Any] = {"safety_checker": None}
+    if family == "sdxl":
+        kind, absent = StableDiffusionXLPipeline, {"add_watermarker": False}
     try:
         with quiet():
-            pipeline = StableDiffusionPipeline.from_single_file(
-                str(path), config=str(folder), local_files_only=True, safety_checker=None, **given
-            )
+            pipeline = kind.from_single_file(str(path), config=str(folder), local_files_only=True, **absent, **given)
     except (*MISFITS, SingleFileComponentError) as error:
         raise CheckpointError(_misfit(path, folder, " ".join(str(error).split())[:300])) from error
-    parts = {part: getattr(pipeline, part) for part in ("unet", "text_encoder", "vae", "tokenizer")}
-    for part in ("unet", "text_encoder", "vae"):
+    parts = {part: getattr(pipeline, part) for part in (*_PARTS[family], *_TOKENIZERS[family])}
+    for part in _PARTS[family]:
         empty = [key for key, value in parts[part].named_parameters() if value.is_meta]
         if empty:
             raise CheckpointError(_misfit(path, folder, f"{part} lacks {len(empty)} tensors, such as {empty[0]}"))
