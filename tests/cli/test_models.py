@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from tiny_upscaler import write_upscaler
 
 from cli.conftest import Run
 from dots import FAST
@@ -82,6 +84,18 @@ def test_machines_get_the_same(run: Run, zoo: Path) -> None:
     assert first["words"] == {"colours": ["red", "green"]}
     assert (second["base"], second["bytes"], second["steps"]) == ("dots", 5000 + len(FAST.encode()), 2)
     assert run("models", "dots-fast", "--json").json == {"models": [second]}
+
+
+def test_an_upscaler_says_by_how_much(run: Run, zoo: Path) -> None:
+    write_upscaler(zoo / "dots-x4", vae="tiny", shared=True)
+    lines = 'name = "dots-x4"\nsummary = "x"\nlicence = "MIT"\nfactor = 4\ntext = "dots"\n[defaults]\nnoise_level = 5\n'
+    (zoo / "dots-x4" / "card.toml").write_text(lines, encoding="utf-8")
+    said = " ".join(run("models").out.split())
+    assert "dots-x4 x Stable Diffusion Upscale, text of dots, enlarges 4 times, 64x64, " in said
+    described = " ".join(run("models", "dots-x4").out.split())
+    assert "enlarges 4 times" in described and "noise level 5" in described
+    (known,) = json.loads(run("models", "dots-x4", "--json").out)["models"]
+    assert (known["factor"], known["text"], known["noise_level"], known["problem"]) == (4, "dots", 5, "")
 
 
 def test_an_unknown_model_is_an_error_that_names_the_known_ones(run: Run, zoo: Path) -> None:

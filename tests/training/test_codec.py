@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from segue.errors import TrainingError
 from segue.models.codec import AutoencoderCodec
 from segue.training import losses
 from segue.training.adversary import PatchDiscriminator, balance, hinge
-from segue.training.data import step_generator
+from segue.training.data import Corpus, step_generator
 from segue.training.export import load_codec
 from segue.training.ranks import Ranks
 from segue.training.recipes import codec, t2i
@@ -224,3 +225,24 @@ def test_a_kl_codec_runs_in_a_stock_pipeline(corpus: Path, tmp_path: Path) -> No
     pipeline: Any = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a red apple", num_inference_steps=2, output_type="np").images.shape == (1, 32, 32, 3)
+
+
+def test_windows_make_a_codec_of_any_factor(corpus: Path, tmp_path: Path) -> None:
+    """Three sizes quarter a picture; a window is learned from as a small picture would be."""
+    blocks: dict[str, Any] = {"encoder_blocks": (0, 1, 1), "decoder_blocks": (1, 1, 1), "bf16": False}
+    config = dataclasses.replace(tiny(corpus, tmp_path, crop=16), **blocks)
+    vae = codec.main(config)
+    made = AutoencoderCodec(load_codec(vae))
+    assert made.scale == 4 and made.encode(torch.rand(1, 3, 32, 24)).shape == (1, 4, 8, 6)
+    training = Corpus.load(corpus)
+    seen = [codec.draw(training, config, step, slice(None)) for step in (3, 3, 4)]
+    assert seen[0].shape == (4, 3, 16, 16) and seen[0].equal(seen[1]) and not seen[0].equal(seen[2])
+    assert codec.draw(training, config, 3, slice(2, 4)).equal(seen[0][2:]), "ranks share a batch"
+    whole = dataclasses.replace(config, crop=0)
+    assert codec.draw(training, whole, 3, slice(None)).shape == (4, 3, 32, 32)
+
+
+@pytest.mark.parametrize("crop", [36, 18])
+def test_a_window_that_does_not_fit_is_named(crop: int, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=f"crop must be a multiple of 8, at most 32; got {crop}"):
+        codec.main(tiny(corpus, tmp_path, crop=crop))

@@ -273,3 +273,26 @@ def test_few_poses_are_on_a_grid_and_any_are_not(sources: Sources, corpus: Path,
     assert not all(shift.is_integer() for shift in shifts(tmp_path))
     sizes = {entry["placement"]["scale"] for entry in manifest(corpus)}
     assert len(sizes) < 10 < len({entry["placement"]["scale"] for entry in manifest(tmp_path)})
+
+
+def test_a_few_pictures_of_each_concept(sources: Sources, tmp_path: Path) -> None:
+    """Drawn by their weights, none twice; what has no weight is not among them, and the rest weigh alike."""
+    for count, some in ((5, SMALL), (5, replace(SMALL, seed=8))):
+        config = replace(some, pictures=count, weight_plain=0.0, weight_ground=0.0)
+        build(tmp_path, sources.folder, config, sources.concepts, sources.packages)
+        entries = manifest(tmp_path)
+        assert len(entries) == 4 * count
+        assert {entry["weight"] for entry in entries} == {1 / count}
+        shown = [entry for entry in entries if entry["style"] == "3d"]
+        still = [e for e in shown if replace(Placement(**e["placement"]), flip=False) == Placement()]
+        assert not {(e["concept"], e["colour"]) for e in still} & {("🍎", "red"), ("🐘", "gray"), ("⭐", "yellow")}
+    every = replace(SMALL, pictures=1000)
+    build(tmp_path, sources.folder, every, sources.concepts, sources.packages)
+    assert len(manifest(tmp_path)) > 4 * 20
+
+
+def test_drawings_are_as_sharp_as_they_are_large(sources: Sources) -> None:
+    apple = Shelf.read(sources.folder, sources.packages).emoji("🍎")
+    assert {style: picture.shape[0] for style, picture in styles_of(apple, 32).items()}["flat"] == 64
+    large = styles_of(apple, 512)
+    assert large["flat"].shape[0] == 512 and large["3d"].shape[0] == 64

@@ -104,7 +104,7 @@ def weights_as_dict(name: str) -> dict[str, Any]:
 def as_dict(entry: Entry) -> dict[str, Any]:
     """For machines."""
     card = entry.card
-    keys = ("summary", "base", "steps", "guidance_scale", "guidance_start", "solver", "vocabulary", "words")
+    keys = ("summary", "base", "text", "factor", "steps", "guidance_scale", "guidance_start", "solver", "noise_level")
     return {
         "name": entry.name,
         "origin": entry.origin,
@@ -117,7 +117,7 @@ def as_dict(entry: Entry) -> dict[str, Any]:
         "problem": entry.facts.problem,
         "folder": str(entry.folder),
         "document": str(entry.document) if entry.document else None,
-        **{key: getattr(card, key) if card else None for key in keys},
+        **{key: getattr(card, key) if card else None for key in (*keys, "vocabulary", "words")},
     }
 
 
@@ -140,6 +140,7 @@ def described(entry: Entry) -> str:
     card = entry.card
     rows = {
         "family": entry.family,
+        "enlarges": _enlarges(entry).removeprefix("enlarges "),
         "resolution": _pixels(entry),
         "defaults": _defaults(entry),
         "concepts": _known(entry),
@@ -158,7 +159,8 @@ def described(entry: Entry) -> str:
 
 def _brief(entry: Entry) -> str:
     size = _bytes(entry.facts.bytes)
-    facts = (entry.family, entry.facts.problem, _pixels(entry), _known(entry), size, entry.licence)
+    told = (_enlarges(entry), _pixels(entry), _known(entry))
+    facts = (entry.family, entry.facts.problem, *told, size, entry.licence)
     lines = [_wrapped(f"  {entry.card.summary}", "  ")] if entry.card else []
     return "\n".join([_title(entry), *lines, _wrapped(f"  {', '.join(fact for fact in facts if fact)}", "  ")])
 
@@ -181,6 +183,10 @@ def _known(entry: Entry) -> str:
     return f"{things} by {names:,} names"
 
 
+def _enlarges(entry: Entry) -> str:
+    return f"enlarges {entry.card.factor} times" if entry.card and entry.card.factor else ""
+
+
 def _pixels(entry: Entry) -> str:
     return f"{entry.size[0]}x{entry.size[1]}" if entry.size else ""
 
@@ -192,7 +198,9 @@ def _defaults(entry: Entry) -> str:
     steps = f"{card.steps} steps" if card.steps else ""
     guidance = f"guidance {card.guidance_scale:g}" if card.guidance_scale is not None else ""
     guidance += f" from {card.guidance_start:.0%} of the run" if guidance and card.guidance_start else ""
-    return ", ".join(part for part in (steps, guidance, f"solver {card.solver}" if card.solver else "") if part)
+    solver = f"solver {card.solver}" if card.solver else ""
+    noise = f"noise level {card.noise_level}" if card.noise_level is not None else ""
+    return ", ".join(part for part in (steps, guidance, solver, noise) if part)
 
 
 def _bytes(count: int) -> str:
