@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from segue.cli.options import Output
 from segue.cli.progress import Meter
 from segue.cli.result import Result
-from segue.errors import InterruptedRunError, MediaError
+from segue.errors import ExhaustedRunError, InterruptedRunError, MediaError
 from segue.media.disk import check_record, free_path, partial_path
 
 if TYPE_CHECKING:
     from segue.media.clip import Clip
 
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 1, 130
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ def produce(job: Job, output: Output) -> int:
     """Make a clip, write it, and say so on stdout. What was finished when Ctrl-C came is written too.
 
     Returns:
-        The command's exit code: 0, or 130 after Ctrl-C.
+        The command's exit code: 0, 130 after Ctrl-C, or 1 if memory ran out on the way.
 
     Raises:
         SegueError: the path cannot be written, found before anything is made; or what `make` raises.
     """
     began = time.monotonic()
     path = output.output.expanduser() if output.output else free_path(Path(job.default))
-    check(path, job, output.crf)
+    check(path, job.frames, job.fps, output.crf)
     if job.tree is not None:
         check_drawing(job.tree)
-    complete = True
+    complete, code = True, 0
     with Meter(output.quiet) as meter:
         if output.output is None:
             meter.note(f"the result will be {path}; choose another name with -o")
@@ -63,7 +63,7 @@ def produce(job: Job, output: Output) -> int:
         except InterruptedRunError as error:
             if error.partial is None:
                 raise
-            clip, complete = error.partial, False
+            clip, complete, code = error.partial, False, code_of(error)
             path = partial_path(path)
             meter.note(f"{error}; writing them to {path}")
         clip = _noted(clip, path, output.crf)
@@ -71,18 +71,29 @@ def produce(job: Job, output: Output) -> int:
             clip.save(path, crf=output.crf, progress=meter)
             written = len(clip)
         except InterruptedRunError as error:
-            complete, path, written = False, error.path or path, error.frames
+            complete, path, written, code = False, error.path or path, error.frames, code_of(error)
             meter.note(str(error))
         if job.tree is not None:
             draw_tree(clip, job.tree)
     if output.json or not output.quiet:
         result = Result(path, clip, written, complete, time.monotonic() - began)
         print(json.dumps(result.as_dict(), allow_nan=False) if output.json else result.line())
-    return 0 if complete else INTERRUPTED
+    return code
 
 
-def check(path: Path, job: Job, crf: int | None) -> None:
+def code_of(error: InterruptedRunError) -> int:
+    """The exit code of a run that did not end: 130 after Ctrl-C, 1 if memory ran out."""
+    return FAILED if isinstance(error, ExhaustedRunError) else INTERRUPTED
+
+
+def check(path: Path, frames: int, fps: float, crf: int | None) -> None:
     """Find out before long work what would be in its way at the end.
+
+    Args:
+        path: of the result.
+        frames: how many it will have.
+        fps: its rate.
+        crf: constant rate factor, if one was asked for.
 
     Raises:
         MediaError: the suffix names no format, or one that cannot hold the result.
@@ -91,13 +102,13 @@ def check(path: Path, job: Job, crf: int | None) -> None:
     from segue.media.formats import format_of
     from segue.media.writer import Writer
 
-    if format_of(path).kind == "picture" and job.frames > 1:
+    if format_of(path).kind == "picture" and frames > 1:
         raise MediaError(
-            f"{path.name} holds one picture, and the result has {job.frames}: choose a video such as "
+            f"{path.name} holds one picture, and the result has {frames}: choose a video such as "
             f"{path.stem}.mp4, or a name without suffix for a folder of pictures"
         )
     # Opening a writer finds what the folder, the format and the encoder refuse.
-    Writer(path, job.fps, (64, 64), crf=crf).discard()
+    Writer(path, fps, (64, 64), crf=crf).discard()
     check_record(path)
 
 

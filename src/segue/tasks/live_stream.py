@@ -115,6 +115,16 @@ class LiveStream:
             return self._reached and not self._inbox and not self._script
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of its pictures, in pixels."""
+        return self._settings.size
+
+    @property
+    def heading(self) -> str:
+        """The prompt that was said last, as far as it counts already."""
+        return self._said[-1].prompt if self._said else self.task.prompt
+
+    @property
     def rows(self) -> int:
         """How many rows are on their way, of which each takes one step for every picture."""
         return self._stream.rows
