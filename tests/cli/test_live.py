@@ -16,7 +16,6 @@ import pytest
 from cli.conftest import COMMAND, Run
 from segue.media import read
 
-
 SETTINGS = "--steps 3 --between 4 --fps 50"
 
 

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from segue.errors import InterruptedRunError, ScheduleError, TaskError
+from segue.media.clip import to_uint8
 from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import Tally
+from segue.tasks.branching import Branching
 from segue.tasks.image import Image
 from segue.tasks.live import Live
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
+from segue.tasks.transition import Transition
 from segue.types import Call, Conditioning
 from shown import pixels, record
 from toy import ToyNetwork, toy_model
@@ -87,6 +90,17 @@ def test_a_film_of_it_is_made_again_from_its_record(model: LatentDiffusion, tmp_
     again = Rerun.read(path).run(model)
     assert torch.equal(pixels(again), pixels(clip))
     assert len(clip) == 48
+
+
+def test_its_pictures_are_those_of_a_transition(model: LatentDiffusion) -> None:
+    """The branches of a tree whose second level forks at one step, evenly; bit for bit."""
+    tree = Branching(branches=(2, LIVE.between + 1), at=(0, LIVE.fork(STEPS)))
+    film = Transition(("one", "two"), seeds=(3,), seconds=1.0, tree=tree).stream(model)
+    expected = {part.position: part.picture for part in film if part.number is None}
+    shown = heard(replace(LIVE, idle="hold"), model, 21 + STEPS + LIVE.between - 1, {21: "two"})
+    for step in range(LIVE.between + 1):
+        picture = shown[21 + STEPS - 2 + step]
+        assert torch.equal(to_uint8(picture[None])[0], expected[step / LIVE.between]), step
 
 
 def test_each_picture_costs_one_call_of_the_network(model: LatentDiffusion) -> None:
