@@ -28,12 +28,14 @@ def own(model: LatentDiffusion) -> LatentDiffusion:
     """A model of one's own, whose networks may be changed."""
     parts = {name: copy.deepcopy(part) for name, part in model.parts.items()}
     network: Any = model.denoiser.network
+    text: Any = model.text
+    codec: Any = model.codec
     return replace(
         model,
         parts=parts,
         denoiser=replace(model.denoiser, network=replace(network, unet=parts["unet"])),
-        text=replace(model.text, encoder=parts["text_encoder"]),
-        codec=replace(model.codec, vae=parts["vae"]),
+        text=replace(text, encoder=parts["text_encoder"]),
+        codec=replace(codec, vae=parts["vae"]),
     )
 
 
@@ -48,7 +50,7 @@ def bytes_of(network: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in network.parameters())
 
 
-def test_networks_that_wait_elsewhere_make_the_same_bits(own, monkeypatch) -> None:
+def test_networks_that_wait_elsewhere_make_the_same_bits(own: LatentDiffusion, monkeypatch) -> None:
     whole = made(own)
     residence = Residence(dict(own.parts), CPU)
     residence.guard()
@@ -90,7 +92,7 @@ def test_a_network_that_stays_is_not_fetched_again(own) -> None:
 
 def test_layers_that_wait_elsewhere_make_the_same_bits(own, monkeypatch) -> None:
     whole = made(own)
-    monkeypatch.setattr("segue.models.placement._SHARED", ())
+    monkeypatch.setattr("segue.models.placement.SHARED", ())
     assert torch.equal(made(placed(own, Placement(offload="sequential"), CPU)), whole)
     hooked = [module for module in own.parts["unet"].modules() if hasattr(module, "_diffusers_hook")]
     assert len(hooked) > 20
@@ -119,11 +121,11 @@ def test_float8_computes_in_the_dtype_of_the_model_and_changes_little(own) -> No
     assert not torch.equal(again, whole)
     assert (again - whole).abs().mean() < 0.02
     assert torch.equal(made(model), again)
-    assert model.parts["unet"].conv_in.weight.dtype == torch.float8_e4m3fn
+    assert model.parts["unet"].get_submodule("conv_in").weight.dtype == torch.float8_e4m3fn
 
 
 def test_storage_is_a_part_of_what_a_model_is_and_waiting_is_not(own, monkeypatch) -> None:
-    monkeypatch.setattr("segue.models.placement._SHARED", ())
+    monkeypatch.setattr("segue.models.placement.SHARED", ())
     plain = own.fingerprint
     assert placed(copy.copy(own), Placement(offload="model"), CPU).fingerprint == plain
     assert replace(own, placement=Placement(storage="float8")).fingerprint != plain
@@ -136,8 +138,8 @@ def test_loras_come_before_storage(folder, own, tmp_path) -> None:
     file = tmp_path / "lora.safetensors"
     save_file({f"unet.{layer}.lora_{side}.weight": factor for side, factor in factors.items()}, file)
     model = load(folder, "cpu", loras={file: 1.0}, placement=Placement(storage="float8"))
-    wanted = own.parts["unet"].get_submodule(layer).weight + factors["B"] @ factors["A"]
-    stored = model.parts["unet"].get_submodule(layer).weight
+    base, stored = (made.parts["unet"].get_parameter(f"{layer}.weight") for made in (own, model))
+    wanted = base + factors["B"] @ factors["A"]
     assert torch.equal(stored.float(), wanted.to(torch.float8_e4m3fn).float())
     with pytest.raises(ModelError, match="are stored in float8, and a LoRA is merged before that"):
         merged(model, {file: 1.0})
@@ -150,10 +152,11 @@ def test_a_model_is_placed_once(own) -> None:
 
 
 def test_what_cannot_be_is_refused_by_name() -> None:
+    made: Any = Placement
     with pytest.raises(ModelError, match=r"storage must be float8 or int8, or left out; got 'fp8'"):
-        Placement(storage="fp8")
+        made(storage="fp8")
     with pytest.raises(ModelError, match=r"offload must be model or sequential"):
-        Placement(offload="all")
+        made(offload="all")
     with pytest.raises(ModelError, match="int8 stay on the device: leave offload out"):
         Placement(storage="int8", offload="model")
     for device in ("cpu", "mps"):

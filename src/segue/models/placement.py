@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Storage = Literal["float8", "int8"]
 Offload = Literal["model", "sequential"]
-_SHARED = ("cpu", "mps")
+SHARED = ("cpu", "mps")
 """Devices that compute in main memory, which nothing can be taken off."""
 
 _EXACT = ("norm", "pos_embed", "patch_embed", "embed")
@@ -63,7 +63,7 @@ class Placement:
         Raises:
             ModelError: networks are to leave a device that has no memory of its own.
         """
-        if self.offload is not None and device.type in _SHARED:
+        if self.offload is not None and device.type in SHARED:
             raise ModelError(
                 f'offload "{self.offload}" makes room on a graphics card, and {device.type} computes in main memory, '
                 "where the weights lie anyway: leave it out; storage float8 makes them smaller"
@@ -88,11 +88,13 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
     if placement.storage is not None:
         for name, network in model.parts.items():
             if not is_codec(name):
-                store(network, placement.storage, model.dtype)
+                store(network, placement.storage, next(network.parameters()).dtype)
+    text = model.text
     if placement.offload is None:
         for name, network in model.parts.items():
-            if name not in model.waiting:
+            if name not in model.waiting or device.type in SHARED:
                 _move(network, device)
+        text = _addressed(text, device)
     elif placement.offload == "model":
         Residence(dict(model.parts), device).guard()
     else:
@@ -102,7 +104,20 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
     if isinstance(codec, AutoencoderCodec):
         codec = tiled(codec, placement.tile, memory_of(device).total)
         placement = replace(placement, tile=codec.tile * codec.scale)
-    return replace(model, placement=placement, codec=codec, device=device)
+    return replace(model, placement=placement, text=text, codec=codec, device=device)
+
+
+def _addressed(text: Any, device: torch.device) -> Any:
+    """A text encoder that hands its embeddings to a device, and so do those that it is made of."""
+    changed: dict[str, Any] = {}
+    for item in fields(text) if is_dataclass(text) else ():
+        value = getattr(text, item.name)
+        if isinstance(value, torch.device):
+            changed[item.name] = device
+        elif item.init and is_dataclass(value) and (told := _addressed(value, device)) is not value:
+            changed[item.name] = told
+    whole: Any = text
+    return replace(whole, **changed) if changed else text
 
 
 def is_codec(part: str) -> bool:

@@ -27,12 +27,15 @@ class Work:
 
     Args:
         peak: bytes of tensors that are alive at once, at most; weights are not among them.
+        reordered: the same, where convolutions work on copies of their input, weights and output in an order of their
+            own, as those of CPUs do.
         flops: floating-point operations by kind, a multiplication and an addition being two.
         moved: bytes that all other operations read and write.
         operations: how many kernels are started.
     """
 
     peak: int = 0
+    reordered: int = 0
     flops: dict[Kind, int] = field(default_factory=dict[Kind, int])
     moved: int = 0
     operations: int = 0
@@ -59,7 +62,7 @@ def rehearsed(run: Callable[[], Any], weights: Iterable[Tensor] = ()) -> Work:
     with torch.no_grad(), _fused_attention(counter), counter:
         made = run()
         del made
-    return Work(counter.peak, dict(counter.flops), counter.moved, counter.operations)
+    return Work(counter.peak, counter.reordered, dict(counter.flops), counter.moved, counter.operations)
 
 
 class _Counter(TorchDispatchMode):
@@ -67,7 +70,7 @@ class _Counter(TorchDispatchMode):
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()
-        self.live = self.peak = self.moved = self.operations = 0
+        self.live = self.peak = self.reordered = self.moved = self.operations = 0
         self.flops: dict[Kind, int] = {}
         self._known = {id(storage): storage for storage in (tensor.untyped_storage() for tensor in weights)}
         self._ours: dict[int, int] = {}
@@ -78,12 +81,16 @@ class _Counter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         made = sum(self.note(tensor) for tensor in tree_leaves(out) if isinstance(tensor, torch.Tensor))
         kind = _kind(func)
+        if kind == "convolution":
+            copies = sum(tensor.nbytes for tensor in tree_leaves((args, out)) if isinstance(tensor, torch.Tensor))
+            self.reordered = max(self.reordered, self.live + copies)
         if kind is not None:
             self.add(kind, flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out))
-        elif made or func._schema.is_mutable:
+        changed = bool(made or func._schema.is_mutable)
+        if kind is None and changed:
             read = sum(tensor.nbytes for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor))
             self.moved += made + read
-        self.operations += 1 if made else 0
+        self.operations += 1 if changed else 0
         return out
 
     def note(self, tensor: Tensor) -> int:
@@ -96,6 +103,7 @@ class _Counter(TorchDispatchMode):
         weakref.finalize(storage, self._freed, key)
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
+        self.reordered = max(self.reordered, self.live)
         return storage.nbytes()
 
     def add(self, kind: Kind, flops: int) -> None:

@@ -165,7 +165,11 @@ class Execution:
 
     def decoded_at_once(self, model: LatentDiffusion, size: tuple[int, int]) -> int:
         """How many pictures are decoded together: on a CPU one by one is as fast, or faster (docs/speed.md)."""
-        if self.deterministic_batch or model.device.type == "cpu":
+        return self.decoded_on(model.device.type, size)
+
+    def decoded_on(self, device: str, size: tuple[int, int]) -> int:
+        """The same for a kind of device."""
+        if self.deterministic_batch or device == "cpu":
             return 1
         return max(1, min(DECODED // (size[0] * size[1]), self.max_batch // 2))
 

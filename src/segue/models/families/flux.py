@@ -18,7 +18,7 @@ from segue.models.codec import AutoencoderCodec
 from segue.models.denoiser import NetworkDenoiser
 from segue.models.families import sd
 from segue.models.text import ClipText
-from segue.models.text_t5 import T5Text, read_t5, waits
+from segue.models.text_t5 import T5Text, read_t5
 from segue.models.transformer import check_flow, check_told, read_transformer
 from segue.models.weights import read_json, read_network
 from segue.types import Call, Conditioning, Prediction
@@ -152,7 +152,7 @@ def from_folder(
         device=device,
         dtype=dtype,
         patch=PATCH,
-        waiting=("text_encoder_2",) if waits(device) else (),
+        waiting=("text_encoder_2",),
     )
 
 

@@ -1,0 +1,268 @@
+"""A model without its weights: networks of the right shapes on the meta device, made from configurations alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from segue.errors import CheckpointError, ModelNotFoundError
+from segue.models.codec import AutoencoderCodec, codec_dtype
+from segue.models.hub import configurations, parse_repository
+from segue.models.rehearsal import Work, rehearsed, weights_of
+from segue.models.single_file import find_config
+from segue.models.weights import quiet, read_header, read_json, refuse_pickle
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+META = torch.device("meta")
+DENOISERS = ("unet", "transformer")
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+CODEC = "vae"
+VISITORS = ("T5EncoderModel",)
+"""Kinds of text encoders that wait in main memory even where nothing is offloaded: large, and done with at once."""
+
+_CLIP, _LONG, _LONGEST = 77, 256, 512
+"""Tokens of a prompt: CLIP's, T5's as transformers are told it, and T5's for those that are told their guidance."""
+
+_FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """A model's networks, with shapes and no numbers. What was rehearsed once is remembered.
+
+    Args:
+        name: of the model.
+        parts: its networks on the meta device, by their folders.
+        dtype: what the denoiser and the text encoders compute in.
+    """
+
+    name: str
+    parts: Mapping[str, nn.Module]
+    dtype: torch.dtype
+    _known: dict[tuple[Any, ...], Work] = field(default_factory=dict[tuple[Any, ...], Work], repr=False)
+
+    @property
+    def denoiser(self) -> str:
+        """The part that denoises."""
+        return next(name for name in DENOISERS if name in self.parts)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The parts that read prompts."""
+        return tuple(name for name in ENCODERS if name in self.parts)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The parts that are on the device only while they work."""
+        return tuple(name for name in self.encoders if type(self.parts[name]).__name__ in VISITORS)
+
+    @property
+    def codec(self) -> AutoencoderCodec:
+        """The part that makes pictures of latents."""
+        codec: Any = self.parts[CODEC]
+        return AutoencoderCodec(codec)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels that the denoiser's configuration states, as far as it does."""
+        config: Any = self.parts[self.denoiser].config
+        side = config.get("sample_size") or 128
+        height, width = (side, side) if isinstance(side, int) else side
+        return int(width) * self.codec.scale, int(height) * self.codec.scale
+
+    def reading(self, part: str) -> Work:
+        """What it takes to encode one chunk of a prompt."""
+        encoder: Any = self.parts[part]
+
+        def run() -> Any:
+            return encoder(torch.zeros(1, self._tokens(part), dtype=torch.long, device=META))
+
+        return self._once(("reading", part), run, encoder)
+
+    def call(self, rows: int, size: tuple[int, int]) -> Work:
+        """What one call of the denoiser takes.
+
+        Args:
+            rows: of its batch.
+            size: (width, height) in pixels.
+
+        Raises:
+            CheckpointError: Segue does not know what this network is given.
+        """
+        network: Any = self.parts[self.denoiser]
+        kind = type(network).__name__
+        inputs = _INPUTS.get(kind)
+        if inputs is None:
+            raise CheckpointError(f"{self.name} denoises with {kind}; known are {', '.join(_INPUTS)}")
+        side = (rows, size[1] // self.codec.scale, size[0] // self.codec.scale)
+        tokens = self._context()
+
+        def run() -> Any:
+            return network(**inputs(network.config, side, tokens, self.dtype), return_dict=False)
+
+        return self._once(("call", side), run, network)
+
+    def decoding(self, pictures: int, size: tuple[int, int], tile: int | None) -> Work:
+        """What it takes to decode pictures that are handed over together; tiles are in pixels, None is the usual."""
+        codec = self.codec
+        sides = (size[1] // codec.scale, size[0] // codec.scale)
+        if tile is not None:
+            codec = AutoencoderCodec(codec.vae, tile=max(1, tile // codec.scale))
+        shape = (pictures, codec.channels, *sides)
+
+        def run() -> Any:
+            return codec.decode(torch.empty(shape, device=META))
+
+        return self._once(("decoding", shape, codec.tile), run, codec.vae)
+
+    def _once(self, key: tuple[Any, ...], run: Callable[[], Any], network: nn.Module) -> Work:
+        if key not in self._known:
+            self._known[key] = rehearsed(run, weights_of(network))
+        return self._known[key]
+
+    def _tokens(self, part: str) -> int:
+        """Tokens of one chunk of a prompt. T5 has no limit of its own: each family was trained with some number."""
+        if type(self.parts[part]).__name__ in VISITORS:
+            config: Any = self.parts[self.denoiser].config
+            return _LONGEST if config.get("guidance_embeds") else _LONG
+        return int(getattr(self.parts[part].config, "max_position_embeddings", _CLIP))
+
+    def _context(self) -> int:
+        """Tokens that the denoiser sees of one prompt."""
+        if type(self.parts[self.denoiser]).__name__ == "SD3Transformer2DModel":
+            return _CLIP + _LONG  # T5's stand behind CLIP's; without a T5 they are zeros
+        return max((self._tokens(part) for part in self.encoders), default=_CLIP)
+
+
+def skeleton(source: str | Path, dtype: torch.dtype, config: Path | None = None, name: str | None = None) -> Skeleton:
+    """The networks of a model, from what its files state about them. No weights are read, and none downloaded.
+
+    Args:
+        source: a folder of the diffusers layout, a .safetensors file, or a hub repository.
+        dtype: what it shall compute in.
+        config: a folder whose configurations a single file is read with.
+        name: what to call it; by default, the source.
+
+    Raises:
+        ModelNotFoundError: nothing is there.
+        ModelAccessError: the hub refuses, or cannot be reached.
+        CheckpointError: damaged, or of networks that the installed libraries do not have.
+    """
+    path = _located(source)
+    channels = None
+    if path.is_file():
+        header = read_header(path)
+        path = find_config(path, header, config)
+        channels = header[_FIRST_LAYER].shape[1] if _FIRST_LAYER in header else None
+    index = read_json(path / "model_index.json")
+    parts: dict[str, nn.Module] = {}
+    for part in (*DENOISERS, *ENCODERS, CODEC):
+        library, kind = index.get(part) or (None, None)
+        if library is None or kind is None:
+            continue
+        settings = read_json(path / part / "config.json")
+        if part == "unet" and channels is not None:
+            settings["in_channels"] = channels
+        precision = codec_dtype(settings, dtype) if part == CODEC else dtype
+        parts[part] = _without_weights(str(library), str(kind), settings, path / part, precision)
+    if CODEC not in parts or not any(part in parts for part in DENOISERS):
+        raise CheckpointError(f"{path} is no whole model: expected a unet or a transformer, and a vae")
+    return Skeleton(name or str(source), parts, dtype)
+
+
+def _located(source: str | Path) -> Path:
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    repository = parse_repository(str(source))
+    if repository is None:
+        raise ModelNotFoundError(
+            f"there is no model at {source}: expected a folder, a .safetensors file, or a hub repository owner/name"
+        )
+    if repository.file is not None:
+        refuse_pickle(Path(repository.file))
+    return configurations(repository)
+
+
+def _without_weights(
+    library: str, kind: str, settings: Mapping[str, Any], folder: Path, dtype: torch.dtype
+) -> nn.Module:
+    """A network of diffusers or transformers, on the meta device. Other libraries' code is never run."""
+    import diffusers
+    import transformers
+
+    families: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
+    made: Any = getattr(families.get(library), kind, None)
+    if not isinstance(made, type) or not issubclass(made, torch.nn.Module):
+        raise CheckpointError(f"{folder} is for {library}.{kind}, which is no network of the installed libraries")
+    source: Any = made
+    with quiet(), META:
+        if library == "diffusers":
+            network = source.from_config(dict(settings))
+        else:
+            network = source(source.config_class.from_dict(dict(settings)))
+        return network.to(dtype).eval().requires_grad_(False)
+
+
+_Inputs = Callable[[Any, tuple[int, int, int], int, torch.dtype], dict[str, Any]]
+
+
+def _unet(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dtype) -> dict[str, Any]:
+    rows, height, width = side
+    inputs: dict[str, Any] = {
+        "sample": _empty(dtype, rows, config["in_channels"], height, width),
+        "timestep": _empty(torch.float32, rows),
+        "encoder_hidden_states": _empty(dtype, rows, tokens, config["cross_attention_dim"]),
+    }
+    if config.get("num_class_embeds"):
+        inputs["class_labels"] = torch.zeros(rows, dtype=torch.long, device=META)
+    if config.get("addition_embed_type") == "text_time":
+        times = 6  # original size, crop and target size, two numbers each
+        pooled = config["projection_class_embeddings_input_dim"] - times * config["addition_time_embed_dim"]
+        inputs["added_cond_kwargs"] = {
+            "text_embeds": _empty(dtype, rows, pooled),
+            "time_ids": _empty(dtype, rows, times),
+        }
+    return inputs
+
+
+def _sd3(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dtype) -> dict[str, Any]:
+    rows, height, width = side
+    return {
+        "hidden_states": _empty(dtype, rows, config["in_channels"], height, width),
+        "timestep": _empty(torch.float32, rows),
+        "encoder_hidden_states": _empty(dtype, rows, tokens, config["joint_attention_dim"]),
+        "pooled_projections": _empty(dtype, rows, config["pooled_projection_dim"]),
+    }
+
+
+def _flux(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dtype) -> dict[str, Any]:
+    rows, height, width = side
+    squares = (height // 2) * (width // 2)
+    axes = len(config["axes_dims_rope"])
+    return {
+        "hidden_states": _empty(dtype, rows, squares, config["in_channels"]),
+        "timestep": _empty(dtype, rows),
+        "encoder_hidden_states": _empty(dtype, rows, tokens, config["joint_attention_dim"]),
+        "pooled_projections": _empty(dtype, rows, config["pooled_projection_dim"]),
+        "img_ids": _empty(dtype, squares, axes),
+        "txt_ids": _empty(dtype, tokens, axes),
+        "guidance": _empty(dtype, rows) if config.get("guidance_embeds") else None,
+    }
+
+
+_INPUTS: dict[str, _Inputs] = {
+    "UNet2DConditionModel": _unet,
+    "SD3Transformer2DModel": _sd3,
+    "FluxTransformer2DModel": _flux,
+}
+
+
+def _empty(dtype: torch.dtype, *shape: int) -> Tensor:
+    return torch.empty(*shape, dtype=dtype, device=META)
