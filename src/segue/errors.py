@@ -11,11 +11,13 @@
     ├── ScheduleError             a noise schedule or solver that cannot be built or combined
     ├── MediaError                a picture, video or sound file cannot be read or written
     │   └── DiskError             the file system said no: full, read-only, a size limit, no such folder
+    ├── ExhaustedError            the device ran out of memory; while doing what, and what to change
     ├── TrainingError             a recipe's configuration, data or checkpoint is unusable
     └── MissingExtraError         an optional dependency is not installed
 
 Each message names what was expected, what came, and what to do about it. `InterruptedRunError` is no fault of the
-user's: it carries what was finished when Ctrl-C came.
+user's: it carries what was finished when Ctrl-C came. `ExhaustedRunError` is one, too, that came by itself: the device
+ran out of memory in the middle.
 """
 
 from __future__ import annotations
@@ -72,6 +74,10 @@ class DiskError(MediaError):
     """The file system refused to read or write."""
 
 
+class ExhaustedError(SegueError):
+    """The device ran out of memory."""
+
+
 class TrainingError(SegueError):
     """A recipe's configuration, data or checkpoint is unusable."""
 
@@ -95,3 +101,7 @@ class InterruptedRunError(SegueError):
         self.partial = partial
         self.path = path
         self.frames = frames
+
+
+class ExhaustedRunError(InterruptedRunError):
+    """The device ran out of memory in the middle of a run; what was finished is carried along, as after Ctrl-C."""

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from segue.errors import InterruptedRunError, SegueError, TaskError
+from segue.errors import ExhaustedRunError, InterruptedRunError, SegueError, TaskError
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _said("interrupted; nothing was written", INTERRUPTED)
+    except ExhaustedRunError as error:
+        return _said(f"error: {error}", FAILED)
     except InterruptedRunError as error:
         return _said(str(error), INTERRUPTED)
     except SegueError as error:
@@ -89,7 +91,8 @@ def _unexpected(error: Exception) -> int:
         return _said(f"error: {reason[:1].lower()}{reason[1:]}{of_a_curve(reason)}; see {where} --help", USAGE)
     kind = type(error).__name__
     if kind in ("MemoryError", "OutOfMemoryError"):
-        return _said("error: out of memory: choose a smaller --size, or a smaller --max-batch", FAILED)
+        advice = "choose a smaller --size or --max-batch; segue doctor --model says what each would take"
+        return _said(f"error: out of memory: {advice}", FAILED)
     advice = f"{TRACEBACK}=1 shows where, please report it"
     return _said(f"error: this should not happen ({kind}: {reason}); {advice}", INTERNAL)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from segue.errors import InterruptedRunError, MediaError
+from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError, MediaError
 from segue.media.clip import as_rate, levels_of, to_uint8
 from segue.media.disk import (
     PathLike,
@@ -177,7 +177,7 @@ def write(
         The path of the file or folder.
 
     Raises:
-        InterruptedRunError: on Ctrl-C, with the path and the number of frames that are there.
+        InterruptedRunError: on Ctrl-C, or as memory ran out, with the path and the number of frames that are there.
     """
 
     def opened() -> Writer:
@@ -191,6 +191,10 @@ def write(
         except KeyboardInterrupt:
             if 0 < writer.count < len(clip):
                 raise _kept(clip, writer) from None
+        except ExhaustedError as error:
+            if not writer.count:
+                raise
+            raise _kept(clip, writer, error) from None
         if writer.count or not len(clip):
             return writer.close()
         writer.discard()
@@ -211,12 +215,12 @@ def _windows(clip: Clip) -> Iterator[slice]:
         yield slice(first, first + most)
 
 
-def _kept(clip: Clip, writer: Writer) -> InterruptedRunError:
+def _kept(clip: Clip, writer: Writer, exhausted: ExhaustedError | None = None) -> InterruptedRunError:
     """Close an interrupted writer with the frames that it has."""
     path = writer.close(partial_path(writer.path))
-    return InterruptedRunError(
-        f"interrupted while writing; {path} holds {writer.count} of {len(clip)} frames", path=path, frames=writer.count
-    )
+    ended = InterruptedRunError if exhausted is None else ExhaustedRunError
+    why = "interrupted while writing" if exhausted is None else str(exhausted)
+    return ended(f"{why}; {path} holds {writer.count} of {len(clip)} frames", path=path, frames=writer.count)
 
 
 def _sink(writer: Writer, part: Path, form: Format, crf: int | None, preset: str | None) -> Sink:

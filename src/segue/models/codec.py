@@ -11,6 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
 from segue.errors import TaskError
+from segue.models.exhaustion import FURTHER, told_if_exhausted
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -77,7 +78,10 @@ class AutoencoderCodec:
     def _sliced(self, f: Callable[[Tensor], Tensor], x: Tensor, tile: int, factor: float) -> Tensor:
         height, width = (min(side, tile) for side in x.shape[-2:])
         together = max(1, min(self.slice, tile**2 // (height * width)))
-        return torch.cat([_tiled(f, part, tile, factor).to(x.device) for part in x.split(together)])
+        pixels = round(max(1, factor) * width), round(max(1, factor) * height)
+        doing = f"{'decoding' if factor > 1 else 'encoding'} {min(together, len(x))} x {pixels[0]}x{pixels[1]} pixels"
+        with told_if_exhausted(doing, f"take a smaller --tile, {FURTHER}"):
+            return torch.cat([_tiled(f, part, tile, factor).to(x.device) for part in x.split(together)])
 
     @property
     def _config(self) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.errors import TaskError
+from segue.models.exhaustion import FURTHER, told_if_exhausted
 from segue.types import Call, Condition, Conditioning, Network, Point, Prediction, over_rows
 
 if TYPE_CHECKING:
@@ -136,9 +137,17 @@ class NetworkDenoiser:
             here = at[pick]
             term = tuple(labels[i] for i in rows) + (PADDING,) * len(fill)
             call = Call(here, here.rows, term)
-            raw = self.network(x[pick], here.time, cond[rows + fill], call)
+            seen = x[pick]
+            with told_if_exhausted(*self._told(seen)):
+                raw = self.network(seen, here.time, cond[rows + fill], call)
             outputs.append(raw[: len(rows)].to(device=x.device, dtype=torch.float32))
         return torch.cat(outputs).chunk(len(terms))
+
+    def _told(self, x: Tensor) -> tuple[str, str]:
+        """What a call does, and what would take less memory, for people."""
+        rows, (height, width) = len(x), x.shape[-2:]
+        smaller = f"take --max-batch {rows // 2}, " if rows // 2 >= self.group else "take "
+        return f"denoising {rows} rows of {width}x{height} latents in one call", f"{smaller}{FURTHER}"
 
     def _calls(self, count: int) -> Iterator[tuple[list[int], list[int]]]:
         """Cut network rows 0..count into calls: the rows of each, and the rows that fill it up."""

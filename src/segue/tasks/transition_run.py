@@ -9,7 +9,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segue.errors import InterruptedRunError
+from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError
 from segue.evaluation.ghosting import exposures
 from segue.media.clip import Clip, Provenance
 from segue.models.denoiser import Tally
@@ -124,6 +124,8 @@ class TransitionRun:
                 self.progress("measuring", 1, 1)
             except KeyboardInterrupt:
                 raise self._interrupted(grower) from None
+            except ExhaustedError as error:
+                raise self._interrupted(grower, error) from None
         return self._finished(grower, plan, shown, scores)
 
     def _planner(self, steps: int, setting: Setting) -> Planner:
@@ -324,11 +326,13 @@ class TransitionRun:
         known = self.grower.trajectories.get(name)
         return known is not None and len(self.grower.schedule) in known.latents
 
-    def _interrupted(self, grower: Grower) -> InterruptedRunError:
-        """What is finished, in order, each picture once."""
+    def _interrupted(self, grower: Grower, exhausted: ExhaustedError | None = None) -> InterruptedRunError:
+        """What is finished, in order, each picture once; after Ctrl-C, or as memory ran out."""
+        ended = InterruptedRunError if exhausted is None else ExhaustedRunError
+        why = "interrupted" if exhausted is None else f"{exhausted}; it ended"
         ready = [name for name in self.tree.frames() if self.is_finished(name)]
         if len(ready) < 2:
-            return InterruptedRunError("interrupted before two pictures were finished; there is nothing to keep")
+            return ended(f"{why} before two pictures were finished; there is nothing to keep")
         shown = tuple(Shot(name, name) for name in ready)
         plan = TransitionPlan(
             [flat(node) for node in self.tree.nodes],
@@ -337,6 +341,5 @@ class TransitionRun:
             "interrupted",
         )
         clip = self._finished(grower, plan, shown, {"frames": len(shown)}, complete=False)
-        return InterruptedRunError(
-            f"interrupted; {len(ready)} pictures were finished (the whole film has {self.task.frames} frames)", clip
-        )
+        why = "interrupted" if exhausted is None else str(exhausted)
+        return ended(f"{why}; {len(ready)} pictures were finished (the whole film has {self.task.frames} frames)", clip)
