@@ -27,7 +27,7 @@ from segue.errors import CheckpointError, TaskError
 from segue.models.families.sdxl import TIME_IDS
 from segue.models.loading import load_model
 from segue.models.weights import quiet
-from segue.types import RowId, over_rows
+from segue.types import Call, RowId, over_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 PROMPT, NEGATIVE = "a red apple", "cat"
@@ -199,6 +199,11 @@ def copied(folder: Path, place: Path, index: dict[str, Any]) -> Path:
     return copy
 
 
+def called(model) -> Any:
+    now, _ = model.schedule(5, (64, 64)).step(torch.zeros(1, dtype=torch.int64))
+    return torch.zeros(1, 4, 8, 8), now.time, model.text(["a cat"]), Call(now, now.rows, (0,))
+
+
 def asked(model, cond) -> torch.Tensor:
     now, _ = model.schedule(5, (64, 64)).step(torch.zeros(1, dtype=torch.int64))
     return model.denoiser(torch.zeros(1, 4, 8, 8), now, cond)
@@ -210,8 +215,8 @@ def test_what_the_network_has_no_place_for_is_refused(xl_model):
     for name, part in [
         ("text_mask", row),
         ("label", row.long()),
-        ("guidance", {"extra": {"guidance": row}}),
-        ("canny", {"residual_inputs": {"canny": row}}),
+        ("extra guidance", {"extra": {"guidance": row}}),
+        ("residual_inputs canny", {"residual_inputs": {"canny": row}}),
     ]:
         changes = part if isinstance(part, dict) else {name: part}
         with pytest.raises(ValueError, match=f"the conditioning also has {name}"):
@@ -240,7 +245,6 @@ def test_an_inpainting_model_takes_a_picture_and_a_mask(tmp_path):
         ({"requires_aesthetics_score": True}, {}, "is the refiner of Stable Diffusion XL"),
         ({"text_encoder": [None, None]}, {}, "is the refiner of Stable Diffusion XL"),
         ({}, {"addition_embed_type": None}, "has no UNet of Stable Diffusion XL"),
-        ({}, {"time_cond_proj_dim": 8}, r"told its guidance scale \(a full LCM\)"),
         ({}, {"cross_attention_dim": 48}, "expects text of width 48, the text encoders give 80"),
         ({}, {"projection_class_embeddings_input_dim": 5 * 8 + 48}, "is told 5 numbers beside the text; expected 6"),
         ({}, {"in_channels": 8}, "takes 8 channels"),
@@ -264,3 +268,21 @@ def test_half_precision_stays_close(xl, xl_model):
     half = load_model(xl, device="cpu", dtype="bfloat16")
     assert all(part.dtype == torch.bfloat16 for part in half.parts.values())
     assert (ours(half, 4, 3.0) - ours(xl_model, 4, 3.0))[-64 * 64 * 3 :].abs().mean() < 0.05
+
+
+def test_a_full_lcm_is_told_its_guidance_scale(tmp_path):
+    folder = write_xl(tmp_path / "lcm", time_cond_proj_dim=8)
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "LCMScheduler"}))
+    model = load_model(folder, device="cpu")
+    assert model.denoiser.embeds_guidance
+    assert (model.profile, model.defaults.guidance_scale, model.defaults.steps) == ("lcm", 8.5, 4)
+    with quiet():
+        theirs_: Any = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False)
+    theirs_.set_progress_bar_config(disable=True)
+    for scale in (8.5, 2.0):
+        expected = theirs(theirs_, 4, scale, solver="lcm", negative=None)
+        assert torch.allclose(ours(model, 4, scale, solver="lcm", negative=""), expected, rtol=1e-4, atol=1e-4)
+    assert (ours(model, 4, 5.0, solver="lcm", negative="") - expected).abs().max() > 1e-2
+    with pytest.raises(ValueError, match="told its guidance scale, and the conditioning has none"):
+        model.denoiser.network(*called(model))

@@ -29,6 +29,7 @@ class Profile:
         families: modules of `segue.models.families` whose models it suits.
         steps: of the schedule.
         guidance_scale: 1 is unguided.
+        told_guidance_scale: of networks that are told it as a number; None is `guidance_scale`.
         solver: None leaves the one of the checkpoint.
         size: (width, height) in pixels, where a model's files do not state it.
         prediction: what the network predicts, where its files do not state it.
@@ -41,6 +42,7 @@ class Profile:
     families: tuple[str, ...]
     steps: int
     guidance_scale: float
+    told_guidance_scale: float | None = None
     solver: str | None = None
     size: tuple[int, int] | None = None
     prediction: Prediction | None = None
@@ -108,11 +110,11 @@ def with_profile(model: LatentDiffusion, name: str | None, *, stated: bool) -> L
         fitting = [one.name for one in profiles().values() if one.suits(model.family, model.scheduler)]
         names = f"expected one of {', '.join(fitting)}" if fitting else "leave profile out, there is none for it"
         raise ModelError(f"profile {profile.name!r} is for {profile.about}, and {model.name} is no such model; {names}")
-    before = model.defaults
+    before, told = model.defaults, profile.told_guidance_scale if model.denoiser.embeds_guidance else None
     defaults = replace(
         before,
         steps=profile.steps,
-        guidance_scale=profile.guidance_scale,
+        guidance_scale=told or profile.guidance_scale,
         guidance_start=0.0,
         solver=profile.solver or before.solver,
         size=profile.size if profile.size and not stated else before.size,

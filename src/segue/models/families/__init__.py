@@ -34,7 +34,12 @@ FAMILIES = (
     Family(
         "Stable Diffusion",
         "sd",
-        ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+        (
+            "StableDiffusionPipeline",
+            "StableDiffusionImg2ImgPipeline",
+            "StableDiffusionInpaintPipeline",
+            "LatentConsistencyModelPipeline",
+        ),
         ("unet", "text_encoder", "vae"),
     ),
     Family(

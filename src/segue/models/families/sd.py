@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import CLIPTextModelWithProjection
 
+GUIDANCE = "guidance"
+"""What `Conditioning.extra` calls the guidance scale of each row; see `NetworkDenoiser.embeds_guidance`."""
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 _PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
@@ -51,7 +54,8 @@ class UNetNetwork:
             TaskError: an inpainting model was given no picture and mask, or another model was.
         """
         ignored = [part for part in ("text_mask", "pooled") if getattr(cond, part) is not None]
-        ignored += [part for part in ("residual_inputs", "extra") if getattr(cond, part)]
+        ignored += [f"residual_inputs {name}" for name in cond.residual_inputs]
+        ignored += [f"extra {name}" for name in sorted(cond.extra.keys() - taken_extra(self.unet))]
         if ignored:
             raise ValueError(f"this network takes text, concat and label; the conditioning also has {ignored[0]}")
         device, dtype = self.unet.device, self.unet.dtype
@@ -64,8 +68,35 @@ class UNetNetwork:
                 time.float().to(device),
                 encoder_hidden_states=cond.text.to(device, dtype),
                 class_labels=cond.label,
+                timestep_cond=guidance_embedding(self.unet, cond),
                 return_dict=False,
             )[0]
+
+
+def taken_extra(unet: UNet2DConditionModel) -> set[str]:
+    """What a UNet can be told in `Conditioning.extra`: its guidance scale, if it was distilled so."""
+    return {GUIDANCE} if unet.config.get("time_cond_proj_dim") else set()
+
+
+def guidance_embedding(unet: UNet2DConditionModel, cond: Conditioning) -> Float[Tensor, "b d"] | None:
+    """Guidance scales as a UNet is told them that learned what guidance does; None for any other.
+
+    Waves of the scale, counted from 1 on, as of a time (Meng et al. 2023, arXiv:2210.03142, section 3.1; Luo et al.
+    2023, arXiv:2310.04378, section 4.2).
+
+    Raises:
+        ValueError: nobody told it.
+    """
+    width = unet.config.get("time_cond_proj_dim")
+    if not width:
+        return None
+    if GUIDANCE not in cond.extra:
+        raise ValueError("this network is told its guidance scale, and the conditioning has none")
+    half = width // 2
+    rates = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000) / (half - 1)))
+    angles = 1000 * (cond.extra[GUIDANCE].float().cpu() - 1)[:, None] * rates
+    waves = torch.cat([angles.sin(), angles.cos(), angles.new_zeros(len(angles), width % 2)], dim=1)
+    return waves.to(unet.device, unet.dtype)
 
 
 def check_channels(unet: UNet2DConditionModel, channels: int, appended: bool) -> None:
@@ -186,7 +217,9 @@ def assemble(
     return LatentDiffusion(
         name=name,
         text=text,
-        denoiser=NetworkDenoiser(UNetNetwork(unet), prediction or prediction_of(scheduler, name)),
+        denoiser=NetworkDenoiser(
+            UNetNetwork(unet), prediction or prediction_of(scheduler, name), embeds_guidance=bool(taken_extra(unet))
+        ),
         codec=codec,
         scheduler=scheduler,
         defaults=Defaults((side, side), usual.steps, usual.guidance_scale, solver=solver_for(scheduler)),

@@ -62,7 +62,8 @@ class XlNetwork:
             TaskError: an inpainting model was given no picture and mask, or another model was.
         """
         ignored = [part for part in ("text_mask", "label") if getattr(cond, part) is not None]
-        ignored += sorted(cond.residual_inputs) + sorted(cond.extra.keys() - {TIME_IDS})
+        ignored += [f"residual_inputs {name}" for name in cond.residual_inputs]
+        ignored += [f"extra {name}" for name in sorted(cond.extra.keys() - {TIME_IDS} - sd.taken_extra(self.unet))]
         if ignored or cond.pooled is None:
             raise ValueError(
                 f"this network takes text, pooled, concat and {TIME_IDS}; the conditioning "
@@ -78,6 +79,7 @@ class XlNetwork:
                 time.float().to(device),
                 encoder_hidden_states=cond.text.to(device, dtype),
                 added_cond_kwargs=told,
+                timestep_cond=sd.guidance_embedding(self.unet, cond),
                 return_dict=False,
             )[0]
 
@@ -175,7 +177,11 @@ def assemble(
     return LatentDiffusion(
         name=name,
         text=text,
-        denoiser=NetworkDenoiser(XlNetwork(unet, codec.scale), prediction or sd.prediction_of(scheduler, name)),
+        denoiser=NetworkDenoiser(
+            XlNetwork(unet, codec.scale),
+            prediction or sd.prediction_of(scheduler, name),
+            embeds_guidance=bool(sd.taken_extra(unet)),
+        ),
         codec=codec,
         scheduler=scheduler,
         defaults=Defaults((side, side), usual.steps, usual.guidance_scale, solver=solver_for(scheduler)),
@@ -193,11 +199,6 @@ def assemble(
 def _check_fit(unet: UNet2DConditionModel, text: ClipPair, name: str) -> None:
     if unet.config.get("addition_embed_type") != "text_time":
         raise CheckpointError(f"{name} has no UNet of Stable Diffusion XL: it takes no sizes and no pooled text")
-    if unet.config.get("time_cond_proj_dim"):
-        raise CheckpointError(
-            f"{name} was distilled to be told its guidance scale (a full LCM), which Segue does not do; load the model "
-            "that it was made from, with the LCM as a LoRA"
-        )
     first, second = text.first.encoder.config, text.second.encoder.config
     width, expected = first.hidden_size + second.hidden_size, unet.config["cross_attention_dim"]
     if width != expected:
