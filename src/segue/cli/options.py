@@ -25,7 +25,8 @@ class ModelChoice:
         model: an embedded model by name (`segue models` lists them), a folder, a .safetensors file, or a hub
             repository as owner/name; left out, what SEGUE_MODEL names, or else the embedded one.
         device: cpu, cuda, cuda:1 or mps; left out, the fastest that is here.
-        dtype: float32, float16 or bfloat16; left out, float32 on the CPU and float16 elsewhere.
+        dtype: float32, float16 or bfloat16; left out, float32 on the CPU and float16 elsewhere; auto, bfloat16 on a CPU
+            that a measurement finds quicker in it.
         lora: a LoRA file to add to the weights, FILE or FILE=SCALE; may be repeated, once per file. The scale may be
             a curve over the film, FILE="0s:0, 2s:1".
         prediction: epsilon, v_prediction, sample or flow_prediction, where the model's files cannot tell.
@@ -35,6 +36,8 @@ class ModelChoice:
         storage: float8 or int8, what weights are stored as; left out, the dtype. It changes pictures a little.
         offload: model or sequential, to keep on the graphics card only the network, or the layer, that works.
         tile: side in pixels above which pictures are decoded in overlapping tiles; left out, what fits into memory.
+        compile: blocks, to compile those that repeat in the network, or graphs, to record all its kernels on CUDA (with
+            --deterministic-batch). The first film takes longer, others less; pictures change in their last digits.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -49,6 +52,7 @@ class ModelChoice:
     storage: Literal["float8", "int8"] | None = None
     offload: Literal["model", "sequential"] | None = None
     tile: int | None = None
+    compile: Literal["blocks", "graphs"] | None = None
 
     def otherwise(self, made: ModelRecord) -> ModelChoice:
         """With what was left out filled in from a record."""
@@ -64,6 +68,7 @@ class ModelChoice:
             self.storage or made.storage,
             self.offload or (made.offload if self.device is None else None),
             self.tile or made.tile,
+            self.compile or (made.compile if self.device is None else None),
         )
 
     def load(self, progress: Progress) -> LatentDiffusion:
@@ -97,7 +102,7 @@ class ModelChoice:
         """
         from segue.models.placement import Placement
 
-        return Placement(storage=self.storage, offload=self.offload, tile=self.tile)
+        return Placement(storage=self.storage, offload=self.offload, tile=self.tile, compile=self.compile)
 
     def _loras(self) -> dict[str | Path, Value]:
         found: dict[str | Path, Value] = {}

@@ -13,12 +13,16 @@ import torch
 from segue.errors import ModelError, ModelNotFoundError
 from segue.models.families import family_of, find_family
 from segue.models.hub import download, parse_repository
+from segue.models.precision import quicker_dtype
 from segue.models.profiles import find_profile, with_profile
 from segue.models.weights import read_json, refuse_pickle
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
     from segue.types import Prediction
+
+AUTO = "auto"
+"""A dtype that is decided by the device, and on a CPU by measurement."""
 
 
 def load_model(
@@ -43,7 +47,8 @@ def load_model(
             "owner/name", "owner/name@revision", or "owner/name/path/file.safetensors" for a single file in it.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that this machine has.
         dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU, elsewhere what the family computes in:
-            bfloat16 for Stable Diffusion 3 and FLUX, float16 for others.
+            bfloat16 for Stable Diffusion 3 and FLUX, float16 for others. "auto" is that too, but on a CPU bfloat16
+            where a measurement finds it quicker.
         prediction: what the network predicts, where the files cannot tell: a single file of Stable Diffusion 2.x does
             not say whether it is a 768 px v-model (assumed) or a 512 px epsilon-model.
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
@@ -65,7 +70,8 @@ def load_model(
     """
     place = find_device(device)
     path = locate(source)
-    precision = find_dtype(dtype or usual_dtype(path, place), place)
+    stated = None if dtype == AUTO and place.type != "cpu" else dtype
+    precision = find_dtype(stated or usual_dtype(path, place), place)
     place = torch.device("cpu") if at_home else place
     title = name or str(source)
     if path.is_dir():
@@ -160,12 +166,14 @@ def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
     """The floating-point type that is meant.
 
     Raises:
-        ModelError: it is none of float32, float16 and bfloat16.
+        ModelError: it is none of float32, float16, bfloat16 and auto.
     """
-    if dtype is None:
+    if dtype == AUTO and device.type == "cpu":
+        return quicker_dtype()
+    if dtype is None or dtype == AUTO:
         return torch.float32 if device.type == "cpu" else torch.float16
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     chosen = known.get(str(dtype).removeprefix("torch."))
     if chosen is None:
-        raise ModelError(f"dtype must be one of {', '.join(known)}; got {dtype}")
+        raise ModelError(f"dtype must be one of {', '.join(known)} or {AUTO}; got {dtype}")
     return chosen

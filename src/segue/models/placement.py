@@ -11,6 +11,7 @@ import torch
 from segue.errors import MissingExtraError, ModelError
 from segue.models.capacity import memory_of
 from segue.models.codec import AutoencoderCodec
+from segue.models.compiling import Compile, check_compiler, compiled
 from segue.models.decoding import tiled
 
 if TYPE_CHECKING:
@@ -38,19 +39,26 @@ class Placement:
             "sequential" one layer, which is slow and needs the least; None keeps all of them there.
         tile: side in pixels of the largest picture that is decoded in one piece; larger ones are cut into overlapping
             tiles. None chooses it by prediction: decoding takes a quarter of the device's memory at most.
+        compile: what of the denoiser's network is compiled: "blocks", those that repeat in it, or "graphs", all of it,
+            with its kernels recorded; None compiles nothing. See `segue.models.compiling`.
     """
 
     storage: Storage | None = None
     offload: Offload | None = None
     tile: int | None = None
+    compile: Compile | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("storage", Storage), ("offload", Offload)):
+        for name, known in (("storage", Storage), ("offload", Offload), ("compile", Compile)):
             value = getattr(self, name)
             if value is not None and value not in get_args(known):
                 raise ModelError(f"{name} must be {' or '.join(get_args(known))}, or left out; got {value!r}")
         if self.storage == "int8" and self.offload is not None:
             raise ModelError("weights in int8 stay on the device: leave offload out, or take storage float8")
+        if self.compile is not None and self.begins_at_home:
+            raise ModelError(
+                "what is compiled needs its weights as they are, and in place: leave storage and offload out"
+            )
 
     @property
     def begins_at_home(self) -> bool:
@@ -61,8 +69,10 @@ class Placement:
         """Refuse what a device cannot do.
 
         Raises:
-            ModelError: networks are to leave a device that has no memory of its own.
+            ModelError: networks are to leave a device that has no memory of its own, or nothing can compile for it.
         """
+        if self.compile is not None:
+            check_compiler(self.compile, device)
         if self.offload is not None and device.type in SHARED:
             raise ModelError(
                 f'offload "{self.offload}" makes room on a graphics card, and {device.type} computes in main memory, '
@@ -104,7 +114,8 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
     if isinstance(codec, AutoencoderCodec):
         codec = tiled(codec, placement.tile, memory_of(device).total)
         placement = replace(placement, tile=codec.tile * codec.scale)
-    return replace(model, placement=placement, text=text, codec=codec, device=device)
+    model = replace(model, placement=placement, text=text, codec=codec, device=device)
+    return model if placement.compile is None else compiled(model, placement.compile)
 
 
 def _addressed(text: Any, device: torch.device) -> Any:

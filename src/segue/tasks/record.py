@@ -39,6 +39,7 @@ class ModelRecord:
         storage: what its weights were stored as, if in fewer bits.
         offload: which networks waited off the device.
         tile: side in pixels above which pictures were decoded in tiles.
+        compile: what of its network was compiled.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -54,6 +55,7 @@ class ModelRecord:
     storage: Literal["float8", "int8"] | None = None
     offload: Literal["model", "sequential"] | None = None
     tile: int | None = None
+    compile: Literal["blocks", "graphs"] | None = None
 
     @staticmethod
     def of(model: LatentDiffusion) -> ModelRecord:
@@ -70,6 +72,7 @@ class ModelRecord:
             storage=model.placement.storage,
             offload=model.placement.offload,
             tile=model.placement.tile,
+            compile=model.placement.compile,
         )
 
 

@@ -157,9 +157,17 @@ class Execution:
 
     @contextmanager
     def applied(self, model: LatentDiffusion) -> Generator[LatentDiffusion]:
-        """The model as it is to be run, without gradients and with the asked number of threads, until the end."""
+        """The model as it is to be run, without gradients and with the asked number of threads, until the end.
+
+        Raises:
+            TaskError: its kernels are to be recorded, and calls may have any number of rows.
+        """
         import torch
 
+        if model.placement.compile == "graphs" and not self.deterministic_batch:
+            raise TaskError(
+                'compile "graphs" records kernels for one number of rows: add --deterministic-batch, or take "blocks"'
+            )
         with with_threads(self.threads), torch.no_grad():
             yield model.batched(self.max_batch, deterministic=self.deterministic_batch)
 
