@@ -39,7 +39,8 @@ def test_the_mode_is_scaled_and_shifted(model):
     shifted.eval()
     shifted.load_state_dict(vae.state_dict())
     codec = AutoencoderCodec(shifted)
-    assert torch.allclose(codec.encode(PICTURES), (mode - 0.3) * 2, atol=1e-6)
+    # Rounding follows where in memory the weights of the second copy happen to lie.
+    assert torch.allclose(codec.encode(PICTURES), (mode - 0.3) * 2, atol=1e-5)
     assert torch.allclose(codec.decode((mode - 0.3) * 2), (vae.decode(mode).sample / 2 + 0.5).clamp(0, 1), atol=1e-5)
 
 

@@ -23,6 +23,7 @@ from segue.errors import CheckpointError, ModelAccessError, ModelNotFoundError, 
 from segue.models.families import FAMILIES
 from segue.models.hub import Repository, needed_files, parse_repository, stem_of
 from segue.models.loading import load_model
+from segue.models.skeleton import skeleton
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -274,3 +275,17 @@ def test_the_names_of_repositories():
     assert parse_repository("some/model/a/b.safetensors") == Repository("some/model", None, "a/b.safetensors")
     for name in ("model", "./some/model", "~/some/model", "/some/model", "folder/x.safetensors", "a/b/c"):
         assert parse_repository(name) is None
+
+
+def test_a_forecast_fetches_configurations_alone(hub, published, folder):
+    found = skeleton(published, torch.float32)
+    fetched = {path.split("/resolve/")[1].split("/", 1)[1] for path in hub.asked if "/resolve/" in path}
+    assert "unet/config.json" in fetched
+    assert not [name for name in fetched if name.endswith((".safetensors", ".bin"))]
+    assert found.call(2, (64, 64)) == skeleton(folder, torch.float32).call(2, (64, 64))
+    close(hub)
+    assert skeleton(published, torch.float32).size == found.size
+    with pytest.raises(ModelAccessError):
+        skeleton("some/other", torch.float32)
+    with pytest.raises(ModelNotFoundError, match="is not on this machine"):
+        skeleton("some/model/whole.safetensors", torch.float32)

@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_flow import write_flux, write_sd3
+from tiny_xl import write_xl
 from torch import nn
 
 from segue.errors import MissingExtraError, ModelError
 from segue.models.bundle import LatentDiffusion
 from segue.models.lora import merged
-from segue.models.placement import Placement, Residence, placed, store, stored_layers
+from segue.models.placement import Placement, Residence, _addressed, placed, store, stored_layers
+from segue.tasks.image import Image
+from segue.tasks.sampling import Sampling
 from segue.zoo.load import load
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -122,6 +126,31 @@ def test_float8_computes_in_the_dtype_of_the_model_and_changes_little(own) -> No
     assert (again - whole).abs().mean() < 0.02
     assert torch.equal(made(model), again)
     assert model.parts["unet"].get_submodule("conv_in").weight.dtype == torch.float8_e4m3fn
+
+
+@pytest.mark.parametrize("write", [write_xl, write_sd3, write_flux])
+def test_every_family_can_be_kept_otherwise(write, tmp_path, monkeypatch) -> None:
+    folder = write(tmp_path / "model")
+    task = Image("a boat", sampling=Sampling(steps=2))
+
+    def picture(**how: Any) -> torch.Tensor:
+        return task.run(load(folder, "cpu", placement=Placement(**how))).frames[0:1]
+
+    whole, small = picture(), picture(storage="float8")
+    assert not torch.equal(small, whole)
+    assert (small - whole).abs().mean() < 0.05
+    monkeypatch.setattr("segue.models.placement.SHARED", ())
+    for offload in ("model", "sequential"):
+        assert torch.equal(picture(offload=offload), whole)
+        assert torch.equal(picture(offload=offload, storage="float8"), small)
+
+
+def test_text_encoders_are_told_where_embeddings_go(tmp_path) -> None:
+    text: Any = load(write_flux(tmp_path / "model"), "cpu").text
+    there = _addressed(text, torch.device("meta"))
+    assert (text.t5.device.type, there.t5.device.type) == ("cpu", "meta")
+    assert there.t5.encoder is text.t5.encoder
+    assert _addressed(text.clip, torch.device("meta")) is text.clip
 
 
 def test_storage_is_a_part_of_what_a_model_is_and_waiting_is_not(own, monkeypatch) -> None:

@@ -74,7 +74,7 @@ def described(found: Outlook) -> str:
     for phase in forecast.phases:
         rows[phase.name] = f"{_bytes(phase.peak)}: {_bytes(phase.weights)} weights, {_bytes(phase.tensors)} at work"
     rows["decoded at once"] = f"up to {render.placement.tile} px" if render.placement.tile else "whole pictures"
-    rows["memory"] = f"{_bytes(forecast.peak)} of {_bytes(found.memory.room)} free on {render.device}"
+    rows["memory"] = f"{_bytes(forecast.peak)} of {_bytes(found.memory.room)} that can be used on {render.device}"
     rows["work"] = f"{forecast.flops / 1e12:,.3g} TFLOP in {round(render.all_rows):,} network rows of {_size(forecast)}"
     if forecast.seconds is not None:
         rows["time"] = f"about {_time(forecast.seconds)}, at the speed that was just measured"

@@ -16,6 +16,7 @@ from segue.models.rehearsal import Kind, Work, rehearsed
 if TYPE_CHECKING:
     from torch import Tensor
 
+SPARED = 0.1
 _CONTEXT = 512 * 2**20
 """Bytes that CUDA and its libraries take on a card before any tensor is there; an estimate."""
 
@@ -36,8 +37,8 @@ class Memory:
 
     @property
     def room(self) -> int:
-        """Bytes for weights and tensors."""
-        return max(0, self.free - self.taken)
+        """Bytes for weights and tensors: a tenth is spared, for the gaps of allocators and libraries' own work."""
+        return max(0, int((1 - SPARED) * (self.free - self.taken)))
 
 
 def memory_of(device: torch.device) -> Memory:
@@ -72,7 +73,7 @@ class Speed:
 
     Args:
         flops: floating-point operations a second, by kind.
-        moved: bytes a second of operations that only read and write.
+        moved: bytes a second that are read and written, from memory and not from a cache.
         overhead: seconds that it takes to start an operation.
     """
 
@@ -104,7 +105,7 @@ def measured_speed(device: torch.device, dtype: torch.dtype, patience: float = 0
     picture = noise(rows, 320, 16, 16).contiguous(memory_format=format_)
     kernel = noise(320, 320, 3, 3).contiguous(memory_format=format_)
     tokens, matrix, heads, small = noise(256 * rows, 640), noise(640, 640), noise(rows, 8, 256, 64), noise(8)
-    wide = noise(rows, 320, 64, 64)
+    wide = noise(64 * rows, 1024, 256)
     functional: Any = torch.nn.functional
     runs: dict[Kind, Callable[[], Any]] = {
         "convolution": lambda: functional.conv2d(picture, kernel, padding=1),

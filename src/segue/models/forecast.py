@@ -227,7 +227,8 @@ def changes(model: Skeleton, now: Forecast, memory: Memory) -> list[Change]:
     """What to change until a render fits, each change being forecast anew; the ones that cost the least come first.
 
     In this order: smaller batches, one network at a time, weights in float8, tiles, one layer at a time, smaller
-    pictures. Those that would make no difference are left out.
+    pictures. Those that would make no difference are left out. If others than the batch made it fit, the batch may be
+    larger again, which is said at the end.
 
     Args:
         model: to render with.
@@ -245,7 +246,20 @@ def changes(model: Skeleton, now: Forecast, memory: Memory) -> list[Change]:
         if then.peak < now.peak:
             now = then
             found.append(Change(options, then, then.peak <= memory.room))
+    if len(found) > 1 and found[-1].fits:
+        found += _larger_batch(model, found[0], found[-1], memory)
     return found
+
+
+def _larger_batch(model: Skeleton, first: Change, last: Change, memory: Memory) -> list[Change]:
+    """The largest batch that still fits, if the first change made it smaller than that."""
+    least, render = first.forecast.render.max_batch, last.forecast.render
+    powers = [least << power for power in reversed(range(1, 8)) if least << power <= render.pictures * render.terms]
+    if not first.options.startswith("--max-batch") or not powers:
+        return []
+    rows = _first(powers, lambda rows: forecast(model, render.batched(rows)).peak <= memory.room)
+    then = forecast(model, render.batched(rows or least))
+    return [Change(f"--max-batch {rows} instead of {least}", then, True)] if then.peak <= memory.room else []
 
 
 _Step = tuple[str, Render | None]

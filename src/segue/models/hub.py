@@ -86,7 +86,11 @@ def configurations(repository: Repository) -> Path:
     options: dict[str, Any] = {"revision": repository.revision, "library_name": "segue"}
     try:
         local = Path(hf_hub_download(repository.id, first, local_files_only=True, **options))
-        return local if repository.file is not None else local.parent
+        if repository.file is not None:
+            return local
+        # A model that was refused left its index here, and nothing else.
+        if (local.parent / "vae" / "config.json").is_file():
+            return local.parent
     except (errors.LocalEntryNotFoundError, OSError, ValueError):
         if repository.file is not None:
             raise ModelNotFoundError(

@@ -30,7 +30,7 @@ class Work:
         reordered: the same, where convolutions work on copies of their input, weights and output in an order of their
             own, as those of CPUs do.
         flops: floating-point operations by kind, a multiplication and an addition being two.
-        moved: bytes that all other operations read and write.
+        moved: bytes that operations read and write, weights among them.
         operations: how many kernels are started.
     """
 
@@ -86,11 +86,10 @@ class _Counter(TorchDispatchMode):
             self.reordered = max(self.reordered, self.live + copies)
         if kind is not None:
             self.add(kind, flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out))
-        changed = bool(made or func._schema.is_mutable)
-        if kind is None and changed:
+        if made or func._schema.is_mutable:
             read = sum(tensor.nbytes for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor))
             self.moved += made + read
-        self.operations += 1 if changed else 0
+            self.operations += 1
         return out
 
     def note(self, tensor: Tensor) -> int:
