@@ -41,21 +41,21 @@ class Window:
 
 
 def windows(height: int, width: int, tile: int, overlap: int) -> tuple[Window, ...]:
-    """Windows of at most `tile` a side that cover the latents, neighbours sharing `overlap` or more."""
+    """Windows of at most `tile` a side that cover the latents; see `starts_of` for how neighbours overlap."""
     tall, wide = min(tile, height), min(tile, width)
     starts = product(starts_of(height, tile, overlap), starts_of(width, tile, overlap))
     return tuple(Window(top, left, tall, wide) for top, left in starts)
 
 
 def starts_of(length: int, tile: int, overlap: int) -> tuple[int, ...]:
-    """Where windows begin along one side: evenly spread, aligned, the last one flush with the end."""
+    """Where windows begin along one side: aligned, the last one flush with the end.
+
+    Neighbours share `overlap` latents or more, up to all but `ALIGNED` of a window.
+    """
     if length <= tile:
         return (0,)
-    # What is rounded down to the grid must be made up for, or neighbours would share less.
-    stride = max(1, tile - overlap - (ALIGNED - 1))
-    count = -(-(length - tile) // stride) + 1
-    even = (place * (length - tile) / (count - 1) for place in range(count - 1))
-    return (*(int(start) // ALIGNED * ALIGNED for start in even), length - tile)
+    stride = max(ALIGNED, (tile - overlap) // ALIGNED * ALIGNED)
+    return (*range(0, length - tile, stride), length - tile)
 
 
 @dataclass(frozen=True)

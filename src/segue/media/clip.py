@@ -72,6 +72,18 @@ class ByteFrames(Frames, Protocol):
         ...
 
 
+@runtime_checkable
+class SlowFrames(Frames, Protocol):
+    """Frames that are made when they are asked for, and take long: asked for too many at once, an interrupt loses them.
+
+    Args:
+        pace: how many to ask for at once.
+    """
+
+    @property
+    def pace(self) -> int: ...
+
+
 def levels_of(frames: Frames, window: slice) -> UInt8[Tensor, "t 3 h w"]:
     """The pictures of a window as bytes; rounded, if they are not kept so."""
     return frames.levels(window) if isinstance(frames, ByteFrames) else to_uint8(frames[window])

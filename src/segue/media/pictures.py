@@ -105,7 +105,8 @@ class AnimatedFrames:
         starts = [0.0]
         with _reading(path):
             # From memory: an open file would have to be closed by someone. Animations are small.
-            self._image = Image.open(BytesIO(path.read_bytes()), formats=KINDS)
+            self._data = path.read_bytes()
+            self._image = Image.open(BytesIO(self._data), formats=KINDS)
             for number in range(getattr(self._image, "n_frames", 1)):
                 self._image.seek(number)
                 self._image.load()
@@ -134,6 +135,9 @@ class AnimatedFrames:
 
     def _frame(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         if number not in self._cache:
+            if number < self._image.tell():
+                # Pillow cannot go back in an animated PNG.
+                self._image = Image.open(BytesIO(self._data), formats=KINDS)
             self._image.seek(number)
             self._cache[number] = to_rgb(self._image, self.background)
             if len(self._cache) > self._room:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError, MediaError
-from segue.media.clip import as_rate, levels_of, to_uint8
+from segue.media.clip import SlowFrames, as_rate, levels_of, to_uint8
 from segue.media.disk import (
     PathLike,
     as_path,
@@ -209,7 +209,8 @@ def write(
 def _windows(clip: Clip) -> Iterator[slice]:
     """The windows that a clip is written in."""
     width, height = clip.size
-    most = max(1, min(WINDOW_FRAMES, WINDOW_BYTES // (12 * width * height)))
+    wanted = clip.frames.pace if isinstance(clip.frames, SlowFrames) else WINDOW_FRAMES
+    most = max(1, min(wanted, WINDOW_BYTES // (12 * width * height)))
     yield slice(0, min(FIRST_FRAMES, most))
     for first in range(min(FIRST_FRAMES, most), len(clip), most):
         yield slice(first, first + most)

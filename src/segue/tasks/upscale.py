@@ -1,0 +1,329 @@
+"""Pictures and films made larger by a model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from segue.errors import TaskError
+from segue.tasks.record import notes_on
+from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
+from segue.tasks.upscale_words import Story, found_story, record_beside
+from segue.temporal.wording import Wording
+from segue.types import Progress, silent
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
+    from segue.models.bundle import LatentDiffusion
+
+Method = Literal["upscaler", "same-model"]
+UPSCALER = "emoji-x4"
+"""The embedded model that is taken where none is asked for."""
+
+MAX_SCALE = 8
+STRENGTH = 0.3
+UPSCALED_TILE = 512
+"""Pixels, a side, that an upscaler is given at once, unless its own size is larger: it looks at details."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Parts that are denoised by themselves, so that memory stays the same at any size.
+
+    Args:
+        tile: side of such a part, in pixels of the result; left out, what suits the model.
+        overlap: share of a tile that its neighbours share with it, from 0, below 0.9.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    tile: int | None = None
+    overlap: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 1:
+            raise TaskError(f"tile must be a number of pixels from 1, got {self.tile}")
+        if not 0 <= self.overlap < 0.9:
+            raise TaskError(f"overlap must be in [0, 0.9), got {self.overlap}")
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """Which frames are run wholly, and where those between them begin.
+
+    Args:
+        every: one frame in so many is run wholly, and the last one; 1 runs all. Left out, 4 for an upscaler.
+        depth: share of the run, in [0, 1), that frames between two of these do not repeat: they begin from a mix of
+            both there, and go on by what their own small picture shows.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    every: int | None = None
+    depth: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.every < 1:
+            raise TaskError(f"every must be a number of frames from 1, got {self.every}")
+        if not 0 <= self.depth < 1:
+            raise TaskError(f"depth must be in [0, 1), got {self.depth}")
+
+
+@dataclass(frozen=True)
+class UpscalePlan:
+    """What was read before any frame was made.
+
+    Args:
+        sha256: of the input.
+        points: what the film passes, each a share of every prompt.
+        positions: of each frame on the line of these points.
+        words: how texts are mixed.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    sha256: str
+    points: list[list[float]]
+    positions: list[float]
+    words: Literal["tokens", "line"] = "tokens"
+
+
+@dataclass(frozen=True)
+class Upscale:
+    """A picture or a film made larger.
+
+    All frames begin in the same noise, and what noises their small pictures is one field that stands still, so that
+    frames which are alike stay alike.
+
+    Args:
+        input: a picture, a video, an animation or a folder of pictures.
+        prompt: what it shows; several are passed in order, at even speed. Left out, what the record beside a result of
+            Segue says of each frame.
+        negative: what is not wanted.
+        seed: of the noise.
+        method: "upscaler" takes a model that was made for it; "same-model" enlarges by Lanczos, and lets a model that
+            draws pictures go over the result.
+        scale: how many times larger, along a side: what the upscaler was made for; 2 to 8 for the other method.
+        noise_level: of an upscaler: how much its small picture is noised, so that it invents more; left out, its own.
+        strength: of the other method: share of the run, in (0, 1], that goes over the picture; left out, 0.3.
+        colours: "input" gives the result the lowest band of what it was made of; "model" leaves it as it is.
+        tiling: parts that are denoised by themselves.
+        coherence: which frames are run wholly.
+        sampling: steps, guidance and solver; the size follows from the input.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    name: ClassVar[str] = "upscale"
+    plan_type: ClassVar[type[UpscalePlan]] = UpscalePlan
+
+    input: str
+    prompt: tuple[str, ...] = ()
+    negative: str = ""
+    seed: int = 0
+    method: Method = "upscaler"
+    scale: int | None = None
+    noise_level: int | None = None
+    strength: float | None = None
+    colours: Literal["input", "model"] = "input"
+    tiling: Tiling = field(default_factory=Tiling)
+    coherence: Coherence = field(default_factory=Coherence)
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input", str(self.input))
+        object.__setattr__(self, "prompt", (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt))
+        if not self.input:
+            raise TaskError("input must be the name of a picture, a video or a folder, got ''")
+        for number, prompt in enumerate(self.prompt, start=1):
+            # What is known of a film may be nothing, which its record says as one empty prompt.
+            if self.prompt != ("",):
+                checked_prompt(prompt, f"prompt {number}")
+        for prompt in (*self.prompt, self.negative):
+            if curves := Wording.of(prompt).curves:
+                raise TaskError(f"a weight in a prompt of upscale is a number; got the curve {curves[0]}")
+        checked_seeds([self.seed])
+        if self.sampling.size is not None:
+            raise TaskError(f"the size follows from the input and the scale; leave out size {self.sampling.size}")
+        for name, kinds in (("method", ("upscaler", "same-model")), ("colours", ("input", "model"))):
+            if getattr(self, name) not in kinds:
+                raise TaskError(f"{name} must be {' or '.join(kinds)}, got {getattr(self, name)!r}")
+        self._check_method()
+
+    def _check_method(self) -> None:
+        if self.method == "upscaler":
+            if self.strength is not None:
+                raise TaskError('strength is for the method "same-model": an upscaler begins in noise; leave it out')
+            return
+        if self.noise_level is not None:
+            raise TaskError('noise_level is for the method "upscaler": use strength, or leave it out')
+        if self.coherence.every not in (None, 1):
+            raise TaskError(
+                'with the method "same-model" each frame begins from its own picture, and all are run wholly: '
+                f"leave out every {self.coherence.every}"
+            )
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise TaskError(f"strength must be in (0, 1], got {self.strength}")
+        if self.scale is not None and not 2 <= self.scale <= MAX_SCALE:
+            raise TaskError(f"scale must be between 2 and {MAX_SCALE}, got {self.scale}")
+
+    @property
+    def path(self) -> Path:
+        """Of the input."""
+        return Path(self.input).expanduser()
+
+    def source(self) -> Clip:
+        """The input.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        from segue.media.reader import read
+
+        return read(self.path)
+
+    @property
+    def frames(self) -> int:
+        """How many frames the input has."""
+        return len(self.source())
+
+    @property
+    def fps(self) -> float:
+        """Of the input."""
+        return float(self.source().fps)
+
+    def usual_model(self) -> str | None:
+        """The model to take where none is asked for: an upscaler, or the one that made the input; None if unknown."""
+        if self.method == "upscaler":
+            return UPSCALER
+        record = record_beside(self.path)
+        return None if record is None else record.model.name
+
+    def result_name(self, frames: int) -> str:
+        """What to call the result if nobody says."""
+        from segue.media.formats import FORMATS
+
+        path = self.path
+        if path.is_dir():
+            # What follows a dot would be taken for a suffix.
+            return f"{path.name.replace('.', '-')}-large"
+        suffix, kind = path.suffix.lower(), "picture" if frames == 1 else "video"
+        keeps = suffix in FORMATS and FORMATS[suffix].kind == kind
+        return f"{path.stem}-large{suffix if keeps else '.png' if frames == 1 else '.mp4'}"
+
+    def check_result(self, path: Path | None) -> None:
+        """Find out whether a result would replace what it is made of.
+
+        Raises:
+            TaskError: it would.
+        """
+        if path is not None and path.expanduser().absolute() == self.path.absolute():
+            raise TaskError(f"{path} is the input, which a rerun needs: choose another name for the result")
+
+    def story(self, frames: int) -> Story:
+        """What each of so many frames shows."""
+        return Story.spread(self.prompt, frames) if self.prompt else found_story(self.path, frames)
+
+    def resolved(self, model: LatentDiffusion, story: Story) -> Upscale:
+        """The same task with nothing left open.
+
+        Raises:
+            TaskError: the method is not for this model, or it cannot enlarge so much.
+        """
+        upscaling, sampling = model.upscaling, self.sampling
+        own = replace(model, upscaling=None)
+        settings = sampling.resolve(own, 1).pinned()
+        common = replace(
+            self,
+            input=str(self.path.absolute()),
+            prompt=story.prompts,
+            sampling=replace(settings, size=None),
+        )
+        if self.method == "same-model":
+            if upscaling is not None:
+                raise TaskError(
+                    f'{model.name} is an upscaler, and the method "same-model" goes over pictures with a model that '
+                    "draws them: leave the method out, or take another model"
+                )
+            strength = STRENGTH if self.strength is None else self.strength
+            tile = self.tiling.tile or min(model.defaults.size)
+            coherence = replace(self.coherence, every=1)
+            return replace(
+                common,
+                scale=self.scale or 4,
+                strength=strength,
+                tiling=replace(self.tiling, tile=tile),
+                coherence=coherence,
+            )
+        if upscaling is None:
+            raise TaskError(
+                f"{model.name} draws pictures from words, and is no upscaler: take one ({UPSCALER} comes with Segue), or "
+                "let the model go over the enlarged picture (--method same-model)"
+            )
+        if self.scale not in (None, upscaling.factor):
+            raise TaskError(f"{model.name} enlarges {upscaling.factor} times, got scale {self.scale}; leave it out")
+        level = upscaling.noise_level if self.noise_level is None else self.noise_level
+        tile = self.tiling.tile or max(min(model.defaults.size), UPSCALED_TILE)
+        coherence = replace(self.coherence, every=self.coherence.every or 4)
+        tiling = replace(self.tiling, tile=tile)
+        return replace(common, scale=upscaling.factor, noise_level=level, tiling=tiling, coherence=coherence)
+
+    def notes(self, model: LatentDiffusion) -> tuple[str, ...]:
+        """What is good to know before it is run, a line each; the record of the result has the same."""
+        clip = self.source()
+        story = self.story(len(clip))
+        said = [story.note] if story.note else []
+        if story.prompts == ("",):
+            said.append(f"nothing says what {self.path.name} shows; --prompt helps the model")
+        return (
+            *notes_on([prompt for prompt in story.prompts if prompt], model),
+            *said,
+            *self._padding(model, clip.size),
+        )
+
+    def _padding(self, model: LatentDiffusion, size: tuple[int, int]) -> tuple[str, ...]:
+        from segue.tasks.upscale_run import padded
+
+        task = self.resolved(model, Story.spread([""], 1))
+        inner = padded(task, model, size)
+        if inner == size:
+            return ()
+        whole = f"{size[0]}x{size[1]} pixels are no multiples of what the model takes"
+        return (f"{whole}: it is shown {inner[0]}x{inner[1]}, mirrored at the edge, and the rest is cut off again",)
+
+    def run(
+        self,
+        model: LatentDiffusion,
+        execution: Execution | None = None,
+        progress: Progress = silent,
+        plan: UpscalePlan | None = None,
+    ) -> Clip:
+        """The larger clip, with the sound and the rate of the input. Its frames are made when they are asked for.
+
+        Args:
+            model: an upscaler, or for the method "same-model" any other.
+            execution: batches and threads.
+            progress: told of every step.
+            plan: of a result that was made before; the input must still be the same.
+
+        Raises:
+            TaskError: if the task does not fit the model or the input.
+            MediaError: if the input cannot be read.
+            ScheduleError: for a solver or a number of steps that the model cannot take.
+        """
+        from segue.tasks.upscale_run import enlarged
+
+        return enlarged(self, model, execution or Execution(), progress, plan)
+
+    def sha256(self) -> str:
+        """Of the input; of a folder, of the names and contents of its pictures."""
+        from segue.media.pictures import FolderFrames
+
+        path, digest = self.path, hashlib.sha256()
+        for file in FolderFrames(path, "white").files if path.is_dir() else [path]:
+            if path.is_dir():
+                digest.update(file.name.encode())
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        return digest.hexdigest()

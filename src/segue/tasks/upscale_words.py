@@ -1,0 +1,97 @@
+"""What an upscaler is told of each frame: words of the user, or those that a film of Segue was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segue.errors import RecordError, TaskError
+from segue.tasks.record import Record, read_record
+from segue.temporal.simplex import Route
+
+if TYPE_CHECKING:
+    from segue.temporal.texts import Words
+
+
+@dataclass(frozen=True)
+class Story:
+    """What a film shows, from its first frame to its last.
+
+    Args:
+        prompts: that it passes; [""] if nothing is known.
+        points: mixes of them that it passes in order, each with a share of every prompt.
+        positions: of each frame on the line of these points.
+        words: how texts are mixed.
+        note: what is good to know about where this came from; "" if nothing.
+    """
+
+    prompts: tuple[str, ...]
+    points: tuple[tuple[float, ...], ...]
+    positions: tuple[float, ...]
+    words: Words = "tokens"
+    note: str = ""
+
+    @staticmethod
+    def spread(prompts: Sequence[str], frames: int, note: str = "") -> Story:
+        """One prompt for all frames, or several that are passed at even speed."""
+        points = Route.through(len(prompts)).points
+        last = len(points) - 1
+        positions = tuple(last * frame / max(1, frames - 1) for frame in range(frames))
+        return Story(tuple(prompts), points, positions, note=note)
+
+
+def story_of(record: Record, frames: int) -> Story | None:
+    """What a record says about its film, of which there are so many frames now; None if it has no prompt."""
+    fields, plan = record.fields, record.plan
+    if record.task == "transition":
+        return _of_transition(fields, plan, frames)
+    said = fields.get("prompt")
+    prompts = (said,) if isinstance(said, str) else tuple(said or ())
+    if not any(prompts):
+        return None
+    if record.task == "upscale" and len(plan["positions"]) == frames:
+        points = tuple(tuple(point) for point in plan["points"])
+        return Story(prompts, points, tuple(plan["positions"]), plan["words"])
+    return Story.spread(prompts, frames)
+
+
+def _of_transition(fields: dict[str, Any], plan: dict[str, Any], frames: int) -> Story:
+    from segue.temporal.wording import Wording
+
+    prompts = tuple(Wording.of(prompt).at_first for prompt in fields["prompts"])
+    if len(plan["shots"]) != frames:
+        note = f"its record tells of {len(plan['shots'])} frames, and it has {frames}: prompts are passed at even speed"
+        return Story.spread(prompts, frames, note)
+    route = Route.of(fields.get("weights", ""), len(prompts))
+    if fields["pace"]["loop"] == "loop":
+        route = route.closed()
+    places = [float(node[0]) for node in plan["nodes"]]
+    positions = tuple(places[left] * (1 - share) + places[right] * share for left, right, share in plan["shots"])
+    return Story(prompts, route.points, positions, fields["likeness"].get("words", "tokens"))
+
+
+def record_beside(path: Path) -> Record | None:
+    """The record of a result of Segue, if there is one beside it.
+
+    Raises:
+        RecordError: there is one, and it cannot be read.
+    """
+    from segue.media.disk import record_path
+    from segue.media.formats import FORMATS
+
+    if path.suffix.lower() not in FORMATS and not path.is_dir():
+        return None
+    beside = record_path(path)
+    return read_record(beside) if beside.is_file() else None
+
+
+def found_story(path: Path, frames: int) -> Story:
+    """What the record beside a film says that it shows; nothing, if there is none."""
+    try:
+        record = record_beside(path)
+        story = None if record is None else story_of(record, frames)
+    except (RecordError, TaskError, LookupError, TypeError, ValueError) as error:
+        return Story.spread([""], frames, f"the JSON beside {path.name} does not say what it shows ({error})")
+    return story or Story.spread([""], frames)
