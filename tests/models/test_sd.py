@@ -100,6 +100,8 @@ def test_half_precision_runs_and_stays_close(folder, model):
 def test_predictions_by_config():
     assert prediction_of({}, "x") == "epsilon"
     assert prediction_of({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "x") == "flow_prediction"
+    with pytest.raises(CheckpointError, match="has the scheduler EDMEulerScheduler, whose noise levels"):
+        prediction_of({"_class_name": "EDMEulerScheduler", "prediction_type": "epsilon"}, "x")
     with pytest.raises(CheckpointError, match="got 'score'"):
         prediction_of({"prediction_type": "score"}, "x")
 

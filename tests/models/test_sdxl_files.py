@@ -17,9 +17,10 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tiny_xl import write_xl
 
-from segue.errors import CheckpointError
+from segue.errors import CheckpointError, ModelNotFoundError
 from segue.models.families.sdxl import TIME_IDS
 from segue.models.loading import load_model
+from segue.models.lora_rows import attached
 from segue.models.original_names import original_name
 from segue.models.single_file import XL
 from segue.models.weights import quiet
@@ -145,6 +146,16 @@ def test_other_spellings_hold_the_same(style, xl, trained, tmp_path):
     )
 
 
+def test_a_curve_reaches_both_encoders(xl, trained):
+    waiting: Any = attached(load_model(xl), {trained: "0s:0, 1s:1"})
+    merged: Any = load_model(xl, loras={trained: 0.7}).text([PROMPT])
+    plain: Any = load_model(xl).text([PROMPT])
+    for scale, expected in ((0.7, merged), (0.0, plain)):
+        got: Any = waiting.text.at([PROMPT], [scale])
+        assert torch.allclose(got.text, expected.text, atol=1e-5)
+        assert torch.allclose(got.pooled, expected.pooled, atol=1e-5)
+
+
 def test_every_layer_has_its_original_name(xl):
     """Those of the full model are as many as the published file has, and no two are alike."""
     with torch.device("meta"):
@@ -179,3 +190,9 @@ def test_what_is_no_lora_is_called_by_name(xl, tmp_path):
     ]:
         with pytest.raises(CheckpointError, match=said):
             load_model(path)
+    (tmp_path / "alone").mkdir()
+    shutil.copy(vae, tmp_path / "alone/x.safetensors")
+    with pytest.raises(
+        ModelNotFoundError, match=r"is not a model folder.*; x\.safetensors in it is an autoencoder: it"
+    ):
+        load_model(tmp_path / "alone")

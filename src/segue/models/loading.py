@@ -13,9 +13,10 @@ import torch
 from segue.errors import ModelError, ModelNotFoundError
 from segue.models.families import family_of, find_family
 from segue.models.hub import download, parse_repository
+from segue.models.kinds import kind_of
 from segue.models.precision import quicker_dtype
 from segue.models.profiles import find_profile, with_profile
-from segue.models.weights import read_json, refuse_pickle
+from segue.models.weights import read_header, read_json, refuse_pickle
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -129,8 +130,11 @@ def _from_folder(
 
 
 def _no_index(folder: Path) -> str:
-    single = sorted(file.name for file in folder.glob("*.safetensors"))
-    hint = f"; it holds {single[0]}: give the path of that file" if single else ""
+    single = sorted(folder.glob("*.safetensors"))
+    hint = f"; it holds {single[0].name}: give the path of that file" if single else ""
+    kind = kind_of(read_header(single[0])) if single else None
+    if kind is not None and kind.what != "checkpoint":
+        hint = f"; {single[0].name} in it is {kind}: {kind.advice}"
     return f"{folder} is not a model folder: expected model_index.json, unet/, text_encoder/, tokenizer/, vae/{hint}"
 
 

@@ -266,8 +266,13 @@ def prediction_of(scheduler: Mapping[str, Any], name: str) -> Prediction:
     """What a model predicts, by its scheduler configuration.
 
     Raises:
-        CheckpointError: it names no kind of prediction that there is.
+        CheckpointError: it names no kind of prediction that there is, or belongs to a model of other noise levels.
     """
+    kind = str(scheduler.get("_class_name", ""))
+    if kind.startswith("EDM"):
+        raise CheckpointError(
+            f"{name} has the scheduler {kind}, whose noise levels (as of Playground 2.5) are not read"
+        )
     said = "flow_prediction" if is_flow(scheduler) else str(scheduler.get("prediction_type", "epsilon"))
     if said not in _PREDICTIONS:
         raise CheckpointError(f"{name}: prediction_type must be one of {', '.join(_PREDICTIONS)}; got {said!r}")
