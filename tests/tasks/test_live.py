@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from itertools import islice, pairwise
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.types import Call, Conditioning
 from shown import pixels, record
-from toy import ToyNetwork, toy_model
+from toy import HashedText, ToyNetwork, toy_model
 
 STEPS = 10  # of the toy
 LIVE = Live("one", seed=3, between=6)
@@ -76,6 +77,46 @@ def test_what_was_said_from_another_thread_is_repeated_to_the_bit(model: LatentD
     assert torch.equal(pixels(again), torch.stack(shown))
 
 
+def test_words_are_read_while_the_network_rests() -> None:
+    """Whoever speaks in the middle of a picture waits for it, and a stream that never rests hears them all the same."""
+    busy, clashes = Lock(), list[str]()
+
+    class Busy(ToyNetwork):
+        def __call__(self, x: Tensor, time: Tensor, cond: Conditioning, call: Call) -> Tensor:
+            if not busy.acquire(blocking=False):
+                clashes.append("network")
+                return super().__call__(x, time, cond, call)
+            try:
+                sleep(0.002)
+                return super().__call__(x, time, cond, call)
+            finally:
+                busy.release()
+
+    class Reading(HashedText):
+        def __call__(self, prompts: Sequence[str]) -> Conditioning:
+            if not busy.acquire(blocking=False):
+                clashes.append("text")
+                return super().__call__(prompts)
+            try:
+                sleep(0.002)
+                return super().__call__(prompts)
+            finally:
+                busy.release()
+
+    stream = LIVE.start(replace(toy_model(network=Busy()), text=Reading()))
+    speaking = [Thread(target=stream.say, args=(f"prompt {number}",)) for number in range(6)]
+    for thread in speaking:
+        thread.start()
+    pictures = 0
+    while any(thread.is_alive() for thread in speaking):
+        next(stream)
+        pictures += 1
+    assert pictures < 60
+    next(stream)
+    assert len(stream.log) == 6
+    assert clashes == []
+
+
 def test_a_script_is_what_is_said(model: LatentDiffusion) -> None:
     by_hand = heard(LIVE, model, 50, {15: "two", 30: "three"})
     script = replace(LIVE, say=("15=two", "30=three"), seconds=50 / LIVE.fps).run(model)
@@ -115,6 +156,15 @@ def test_each_picture_costs_one_call_of_the_network(model: LatentDiffusion) -> N
     fork = 4
     # One row for each step after the fork, and one for the key ahead, each with and without its prompt.
     assert set(tally.sizes[-20:]) == {2 * (STEPS - fork + 1)}
+
+
+def test_calls_can_be_of_one_shape(model: LatentDiffusion) -> None:
+    tally = Tally(timed=False)
+    watched = replace(model, denoiser=tally.watching(model.denoiser))
+    stream = LIVE.start(watched, Execution(max_batch=16, deterministic_batch=True))
+    for _ in range(30):
+        next(stream)
+    assert set(tally.sizes) == {16}
 
 
 def test_what_comes_too_fast_is_left_out_unless_there_is_a_queue(model: LatentDiffusion) -> None:

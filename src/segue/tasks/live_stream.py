@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ class LiveStream:
         self.task, self.model = task, model
         self._settings = settings = task.sampling.resolve(model, 1)
         fork = task.fork(settings.steps)
-        guided = 1 if settings.guidance_scale == (1.0,) else 2
+        guided = 1 if settings.guidance_scale == (1.0,) or model.denoiser.embeds_guidance else 2
         self.execution = execution or Execution(max_batch=guided * (settings.steps - fork + 2))
         if model.lora_curves:
             raise TaskError("the scale of a LoRA follows a curve over a film, and a stream has no end: give a number")
@@ -69,6 +70,7 @@ class LiveStream:
         self.pictures = 0
         self._develop = Developer(model.codec)
         self._lock, self._inbox, self._said = Lock(), deque[tuple[Said, "Place"]](), list[Said]()
+        self._model_free, self._next = Lock(), Lock()
         self._shape: tuple[int, ...] | None = None
         self._last: tuple[RowId, Tensor] | None = None
         self._latest = self._place(task.prompt, task.seed)
@@ -105,7 +107,7 @@ class LiveStream:
         if self.pictures == self.task.frames:
             raise StopIteration
         _, latents = self._advance()
-        with torch.no_grad(), with_threads(self.execution.threads):
+        with self._alone(), torch.no_grad(), with_threads(self.execution.threads):
             return self._develop(latents[None], [0], [0.0])[0]
 
     @property
@@ -182,7 +184,7 @@ class LiveStream:
         import torch
 
         self._take_in()
-        with torch.no_grad(), with_threads(self.execution.threads):
+        with self._alone(), torch.no_grad(), with_threads(self.execution.threads):
             left = self._stream.tick()
             while left is None and self._last is None:
                 left = self._stream.tick()
@@ -207,6 +209,18 @@ class LiveStream:
                 self._said.append(said)
                 self._latest, self._heading, self._reached = place, self._stream.ask(place), False
 
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Nobody else asks the model meanwhile: where it is offloaded, its parts take each other's place. Who waits is
+        next, so that a stream in a hurry hears every word.
+        """
+        with self._next:
+            self._model_free.acquire()
+        try:
+            yield
+        finally:
+            self._model_free.release()
+
     def _next_seed(self) -> Place:
         """The key to drift to: the latest prompt, with a seed of its own."""
         ((seed, _),) = self._latest.seeds.items()
@@ -218,7 +232,7 @@ class LiveStream:
 
         from segue.temporal.stream import Place
 
-        with torch.no_grad(), self._lock:
+        with self._alone(), torch.no_grad():
             texts = shown_to(self.model, self.model.text([prompt, self.task.negative]), None, None)
         shape = tuple(texts.text.shape)
         if self._shape is not None and self._shape != shape:
