@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import T5EncoderModel, T5Tokenizer
+from transformers import AutoTokenizer, T5EncoderModel
 
 from segue.errors import CheckpointError, TaskError
 from segue.models.text import parse_weights
@@ -19,6 +19,7 @@ from segue.models.weights import quiet, read_network
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+    from transformers import T5Tokenizer
 
 REMEMBERED = 32
 """Prompts whose embeddings are kept: 8 MB each for T5-XXL and 512 tokens."""
@@ -174,6 +175,7 @@ def _read_tokenizer(folder: Path) -> T5Tokenizer:
         )
     try:
         with quiet():
-            return T5Tokenizer.from_pretrained(folder, local_files_only=True)
+            # Of the two classes of older versions, the one that needs no sentencepiece.
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder} holds no T5 tokenizer ({' '.join(str(error).split())[:200]})") from error
