@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from models.tiny import write_model
+from models.tiny_upscaler import write_upscaler
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "batching.py"
 SHORT = ["--frames", "4", "--repeat", "1", "--json"]
@@ -176,6 +177,25 @@ def test_models_are_judged_by_what_their_pictures_show(tmp_path: Path, corpus: P
     assert found["diversity"]["within"] > 0
     kept = list(corpus.glob("judge-*.safetensors"))
     assert len(kept) == 1, "the judge is kept beside its corpus"
+
+
+def test_upscalers_are_held_against_plain_enlargement(tmp_path: Path, corpus: Path) -> None:
+    model = write_upscaler(tmp_path / "x4", vae="tiny")
+    command = [sys.executable, str(BENCHMARK.with_name("upscaling.py")), str(corpus), "--model", str(model)]
+    command += ["--steps", "1", "2", "--count", "3", "--shown", "2", "-o", str(tmp_path)]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
+    )
+    assert "1 steps" in done.stdout and "PSNR" in done.stdout
+    table = json.loads((tmp_path / f"{corpus.name}.json").read_text("utf-8"))
+    every = table["all"]["ways"]
+    assert set(every) == {"bicubic", "Lanczos", "1 steps", "2 steps", "2 steps, pixels", "codec"}
+    assert table["all"]["pictures"] == 3
+    assert every["bicubic"]["PSNR"][2:] == [0, 0], "the difference to itself"
+    assert every["2 steps"]["PSNR"][2] < 0, "random weights"
+    assert every["2 steps, pixels"]["PSNR"][0] > every["2 steps"]["PSNR"][0], "means are put right"
+    with Image.open(tmp_path / f"{corpus.name}.png") as image:
+        assert image.width == 2 * 7 * 128
 
 
 def test_depth_is_swept_where_it_stopped_and_drawn(tmp_path: Path) -> None:
