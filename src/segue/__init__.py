@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segue import errors
     from segue.media import Clip, read
+    from segue.models.placement import Placement
     from segue.tasks.branching import Branching
     from segue.tasks.image import Image
     from segue.tasks.live import Live
@@ -24,10 +25,10 @@ __version__ = "0.1.0"
 _TASKS = ("Branching", "Image", "Live", "Rerun", "Sampling", "Transition", "Upscale")
 _HOME = {name: f"segue.tasks.{name.lower()}" for name in _TASKS}
 _HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
-_HOME.update(ModelCard="segue.zoo", load="segue.zoo")
+_HOME.update(ModelCard="segue.zoo", load="segue.zoo", Placement="segue.models.placement")
 
 __all__ = ["Branching", "Clip", "Execution", "Image", "Live", "ModelCard", "Rerun", "Sampling", "Transition", "Upscale"]
-__all__ += ["__version__", "errors", "load", "read"]
+__all__ += ["Placement", "__version__", "errors", "load", "read"]
 
 
 def __getattr__(name: str) -> Any:

@@ -241,7 +241,8 @@ def test_a_machine_is_asked_and_not_looked_up() -> None:
     assert all(flops > 1e8 for flops in speed.flops.values())
     work = rehearsed(lambda: torch.empty(64, 64, device="meta") @ torch.empty(64, 64, device="meta"))
     assert speed.seconds(work.times(10)) == pytest.approx(10 * speed.seconds(work), rel=1e-6)
-    twice = Speed({kind: flops * 2 for kind, flops in speed.flops.items()}, speed.moved * 2, speed.overhead / 2)
+    faster = {kind: flops * 2 for kind, flops in speed.flops.items()}
+    twice = Speed(faster, speed.moved * 2, speed.overhead / 2, speed.drag)
     assert twice.seconds(work) == pytest.approx(speed.seconds(work) / 2)
 
 

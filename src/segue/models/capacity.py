@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,25 +75,27 @@ class Speed:
         flops: floating-point operations a second, by kind.
         moved: bytes a second that are read and written, from memory and not from a cache.
         overhead: seconds that it takes to start an operation.
+        drag: how much longer a block of several operations takes than these on their own.
     """
 
     flops: dict[Kind, float]
     moved: float
     overhead: float
+    drag: float = 1.0
 
     def seconds(self, work: Work) -> float:
         """How long work takes, one operation after the other."""
         computing = sum(count / self.flops[kind] for kind, count in work.flops.items())
-        return computing + work.moved / self.moved + work.operations * self.overhead
+        return self.drag * (computing + work.moved / self.moved + work.operations * self.overhead)
 
 
 def measured_speed(device: torch.device, dtype: torch.dtype, patience: float = 0.25) -> Speed:
-    """Time a convolution, a product, attention, an addition, and an operation on next to nothing.
+    """Time a convolution, a product, attention, an addition, an operation on next to nothing, and a block of a UNet.
 
     Args:
         device: to compute on.
         dtype: to compute in.
-        patience: seconds for each of the five.
+        patience: seconds for each of the six.
     """
 
     def noise(*shape: int) -> Tensor:
@@ -105,7 +107,7 @@ def measured_speed(device: torch.device, dtype: torch.dtype, patience: float = 0
     picture = noise(rows, 320, 16, 16).contiguous(memory_format=format_)
     kernel = noise(320, 320, 3, 3).contiguous(memory_format=format_)
     tokens, matrix, heads, small = noise(256 * rows, 640), noise(640, 640), noise(rows, 8, 256, 64), noise(8)
-    wide = noise(64 * rows, 1024, 256)
+    wide = noise(16 * rows, 1024, 256)
     functional: Any = torch.nn.functional
     runs: dict[Kind, Callable[[], Any]] = {
         "convolution": lambda: functional.conv2d(picture, kernel, padding=1),
@@ -118,7 +120,30 @@ def measured_speed(device: torch.device, dtype: torch.dtype, patience: float = 0
             flops[kind] = rehearsed(run).flops[kind] / _quickest(run, device, patience)
         add = rehearsed(lambda: wide + wide).moved / _quickest(lambda: wide + wide, device, patience)
         overhead = _quickest(lambda: small + small, device, patience)
-    return Speed(flops, add, overhead)
+        alone = Speed(flops, add, overhead)
+        block = _block(noise, format_, rows)
+        return replace(alone, drag=_quickest(block, device, patience) / alone.seconds(rehearsed(block)))
+
+
+def _block(noise: Callable[..., Tensor], format_: torch.memory_format, rows: int) -> Callable[[], Any]:
+    """What UNets are made of: norm, convolution, attention and a wide layer, with 320 channels on 32 x 32 places."""
+    width, functional = 320, torch.nn.functional
+    picture = noise(rows, width, 32, 32).contiguous(memory_format=format_)
+    kernel = (noise(width, width, 3, 3) / 50).contiguous(memory_format=format_)
+    single, wide, back = noise(width, width) / 20, noise(4 * width, width) / 20, noise(width, 4 * width) / 40
+
+    def heads(tokens: Tensor) -> Tensor:
+        return functional.linear(tokens, single).unflatten(-1, (8, -1)).transpose(1, 2)
+
+    def run() -> Tensor:
+        x = functional.conv2d(functional.silu(functional.group_norm(picture, 32)), kernel, padding=1) + picture
+        tokens = x.flatten(2).transpose(1, 2)
+        seen = functional.layer_norm(tokens, (width,))
+        attended = functional.scaled_dot_product_attention(heads(seen), heads(seen), heads(seen))
+        tokens = tokens + functional.linear(attended.transpose(1, 2).flatten(2), single)
+        return tokens + functional.linear(functional.gelu(functional.linear(tokens, wide)), back)
+
+    return run
 
 
 def _quickest(run: Callable[[], Any], device: torch.device, patience: float) -> float:
