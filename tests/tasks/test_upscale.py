@@ -30,7 +30,7 @@ from segue.tasks.transition import Transition
 from segue.tasks.upscale import Coherence, Tiling, Upscale
 from segue.tasks.upscale_run import EnlargedFrames
 from segue.temporal.keys import ANY_KEY
-from segue.types import Call, Conditioning, RowId, State
+from segue.types import Call, Conditioning, RowId, State, silent
 from toy import toy_model
 from toy_upscaler import Repeats, toy_upscaler
 
@@ -59,7 +59,7 @@ def with_picture(text: Conditioning, shown: Tensor, level: int) -> Conditioning:
 
 def test_it_is_the_loop_and_nothing_else(picture: str) -> None:
     model = toy_upscaler()
-    clip = Upscale(picture, "a boat", negative="fog", seed=3, colours=MODEL).run(model)
+    clip = Upscale(picture, ("a boat",), negative="fog", seed=3, colours=MODEL).run(model)
     schedule, texts = model.schedule(10, SIZE), model.text(["a boat", "fog"])
     assert model.upscaling is not None
     small = read(picture).frames[0:1]
@@ -91,7 +91,7 @@ def test_a_film_that_stands_still_does_not_flicker(tmp_path: Path) -> None:
 
 def test_frames_between_keys_begin_where_the_keys_were_mixed(film: str) -> None:
     network = Repeats(remembers=True)
-    Upscale(film, "x", coherence=Coherence(4, 0.3), tiling=Tiling(64)).run(toy_upscaler(network)).frames[:]
+    Upscale(film, ("x",), coherence=Coherence(4, 0.3), tiling=Tiling(64)).run(toy_upscaler(network)).frames[:]
     steps = dict.fromkeys(range(9), 0)
     for call, _, _ in network.seen:
         for row in call.rows[: len(call.rows) // 2]:
@@ -103,7 +103,7 @@ def test_each_frame_is_shown_its_own_picture(film: str) -> None:
     network, frames = Repeats(remembers=True), read(film).frames
     model = toy_upscaler(network)
     assert model.upscaling is not None
-    Upscale(film, "x", seed=1).run(model).frames[:]
+    Upscale(film, ("x",), seed=1).run(model).frames[:]
     still = noise(1, "low resolution", 0, ANY_KEY, (3, 16, 24))
     for call, cond, _ in network.seen:
         assert cond.concat is not None
@@ -140,18 +140,20 @@ class Watching:
 def most_alive(count: int) -> tuple[int, int]:
     """The most latents, and the most small pictures, that are held at any time while a film is read in order."""
     model, source = toy_upscaler(), Watching(count)
-    task = Upscale("x", "a boat", coherence=Coherence(4))
+    task = Upscale("x", ("a boat",), coherence=Coherence(4))
     story = task.story(count)
     most = 0
 
-    def count_latents(*_: Any) -> None:
+    def count_latents(what: str, done: float, total: float) -> None:
         nonlocal most
         held = (x for x in gc.get_objects() if type(x) is Tensor and x.shape[-3:] == (12, 16, 24))
         # What is a part of another is not held twice.
         most = max(most, sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in held}.values()))
 
-    frames = EnlargedFrames(source, task.resolved(model, story), model, story, Execution(8), count_latents)
+    frames = EnlargedFrames(source, task.resolved(model, story), model, story, Execution(8), silent)
     for number in range(count):
+        # The last third of a film stands for all of it: looking at every object that there is takes long.
+        frames.progress = count_latents if number > count * 2 // 3 else silent
         frames[number : number + 1]
     return most, max(source.windows)
 
@@ -187,7 +189,7 @@ class Pixelwise:
 
 def test_tiles_are_no_larger_than_asked(picture: str) -> None:
     network = Repeats(remembers=True)
-    Upscale(picture, "x", tiling=Tiling(16, 0.5)).run(toy_upscaler(network), Execution(max_batch=8)).frames[:]
+    Upscale(picture, ("x",), tiling=Tiling(16, 0.5)).run(toy_upscaler(network), Execution(max_batch=8)).frames[:]
     assert {shape[-2:] for _, _, shape in network.seen} == {(8, 8)}
     assert max(shape[0] for _, _, shape in network.seen) <= 8
 
@@ -265,7 +267,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_field_changes_the_film(name: str, film: str) -> None:
-    task = Upscale(film, "a boat")
+    task = Upscale(film, ("a boat",))
     before, after = (each.run(toy_upscaler()).frames[:] for each in (task, replace(task, **CHANGES[name])))
     assert before.shape == after.shape
     assert not torch.equal(before, after)
@@ -273,7 +275,7 @@ def test_every_field_changes_the_film(name: str, film: str) -> None:
 
 @pytest.mark.parametrize("changes", [{"strength": 0.8}, {"scale": 3}, {"seed": 5}])
 def test_every_field_of_the_other_method_changes_the_picture(changes: dict[str, Any], picture: str) -> None:
-    task = Upscale(picture, "a boat", method="same-model", scale=2, colours=MODEL)
+    task = Upscale(picture, ("a boat",), method="same-model", scale=2, colours=MODEL)
     before, after = (each.run(toy_model()).frames[:] for each in (task, replace(task, **changes)))
     assert before.shape != after.shape or not torch.equal(before, after)
 
@@ -281,7 +283,7 @@ def test_every_field_of_the_other_method_changes_the_picture(changes: dict[str, 
 def test_the_other_method_goes_over_the_enlarged_picture(picture: str) -> None:
     """The less it may, the nearer it stays."""
     plain = lanczos(read(picture).frames[:], 2)
-    task = Upscale(picture, "a boat", method="same-model", scale=2, colours=MODEL)
+    task = Upscale(picture, ("a boat",), method="same-model", scale=2, colours=MODEL)
     away = [
         float((replace(task, strength=strength).run(toy_model()).frames[:] - plain).abs().mean())
         for strength in (0.1, 0.5, 1.0)
@@ -292,7 +294,7 @@ def test_the_other_method_goes_over_the_enlarged_picture(picture: str) -> None:
 
 def test_sizes_off_the_grid_are_mirrored_and_cut_and_said(tmp_path: Path) -> None:
     odd = saved(tmp_path, moving(1, (23, 15)), "odd.png")
-    task = Upscale(odd, "a boat")
+    task = Upscale(odd, ("a boat",))
     clip = task.run(toy_upscaler())
     assert clip.size == (46, 30)
     assert clip.frames[:].shape == (1, 3, 30, 46)
@@ -314,7 +316,7 @@ def test_colours_are_those_of_the_input(film: str) -> None:
 
 
 def _run(film: str, colours: Any) -> Tensor:
-    return Upscale(film, "a boat", colours=colours).run(toy_upscaler()).frames[:]
+    return Upscale(film, ("a boat",), colours=colours).run(toy_upscaler()).frames[:]
 
 
 def test_rate_sound_and_range_are_kept(tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_rate_sound_and_range_are_kept(tmp_path: Path) -> None:
         file.writeframes(bytes(2 * 8000))
     frames = torch.tensor([16, 128, 235, 255, 0], dtype=torch.uint8).reshape(5, 1, 1, 1).expand(5, 3, 16, 24)
     source = Clip(TensorFrames(frames.contiguous()), 29.97, Audio(tmp_path / "tone.wav")).save(tmp_path / "in.mp4")
-    clip = Upscale(str(source), "x").run(toy_upscaler())
+    clip = Upscale(str(source), ("x",)).run(toy_upscaler())
     back = read(clip.save(tmp_path / "out.mp4"))
     assert back.fps == read(source).fps == clip.fps
     assert back.audio is not None
@@ -364,11 +366,11 @@ def test_what_is_finished_is_kept(film: str, tmp_path: Path) -> None:
         if what == "upscaling" and done > 50:
             raise KeyboardInterrupt
 
-    clip = Upscale(film, "a boat").run(toy_upscaler(), progress=stop)
+    clip = Upscale(film, ("a boat",)).run(toy_upscaler(), progress=stop)
     with pytest.raises(InterruptedRunError) as caught:
         clip.save(tmp_path / "large.apng")
     kept = read(tmp_path / "large.apng")
-    whole = Upscale(film, "a boat").run(toy_upscaler()).frames[:]
+    whole = Upscale(film, ("a boat",)).run(toy_upscaler()).frames[:]
     assert caught.value.frames == len(kept) == 5
     assert (kept.frames[:] - whole[:5]).abs().max() <= 1 / 255
     assert not json.loads((tmp_path / "large.json").read_text())["complete"]
@@ -376,8 +378,8 @@ def test_what_is_finished_is_kept(film: str, tmp_path: Path) -> None:
 
 def test_progress_ends_where_it_said(film: str) -> None:
     said: list[tuple[float, float]] = []
-    task = Upscale(film, "a boat", coherence=Coherence(4, 0.5))
-    task.run(toy_upscaler(), progress=lambda _, done, total: said.append((done, total))).frames[:]
+    task = Upscale(film, ("a boat",), coherence=Coherence(4, 0.5))
+    task.run(toy_upscaler(), progress=lambda what, done, total: said.append((done, total))).frames[:]
     assert [done for done, _ in said] == sorted(done for done, _ in said)
     assert {total for _, total in said} == {said[-1][0]} == {3 * 10 + 6 * 5}
 
@@ -400,14 +402,15 @@ def test_progress_ends_where_it_said(film: str) -> None:
     ],
 )
 def test_bad_fields_are_refused(changes: dict[str, Any], said: str) -> None:
+    values: dict[str, Any] = {"input": "x.png", **changes}
     with pytest.raises(TaskError, match=said):
-        Upscale(**{"input": "x.png", **changes})
+        Upscale(**values)
 
 
 @pytest.mark.parametrize(
     ("kind", "values", "said"),
     [
-        (Tiling, {"tile": 0}, "tile must be"),
+        (Tiling, {"window": 0}, "window must be"),
         (Tiling, {"overlap": 0.9}, "overlap must be"),
         (Coherence, {"every": 0}, "every must be"),
         (Coherence, {"depth": 1.0}, "depth must be"),

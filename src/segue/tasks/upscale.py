@@ -24,7 +24,7 @@ UPSCALER = "emoji-x4"
 
 MAX_SCALE = 8
 STRENGTH = 0.3
-UPSCALED_TILE = 512
+UPSCALED_WINDOW = 512
 """Pixels, a side, that an upscaler is given at once, unless its own size is larger: it looks at details."""
 
 
@@ -33,18 +33,18 @@ class Tiling:
     """Parts that are denoised by themselves, so that memory stays the same at any size.
 
     Args:
-        tile: side of such a part, in pixels of the result; left out, what suits the model.
-        overlap: share of a tile that its neighbours share with it, from 0, below 0.9.
+        window: side of such a part, in pixels of the result; left out, what suits the model.
+        overlap: share of a window that its neighbours have in common with it, from 0, below 0.9.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    tile: int | None = None
+    window: int | None = None
     overlap: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.tile is not None and self.tile < 1:
-            raise TaskError(f"tile must be a number of pixels from 1, got {self.tile}")
+        if self.window is not None and self.window < 1:
+            raise TaskError(f"window must be a number of pixels from 1, got {self.window}")
         if not 0 <= self.overlap < 0.9:
             raise TaskError(f"overlap must be in [0, 0.9), got {self.overlap}")
 
@@ -247,26 +247,26 @@ class Upscale:
                     "draws them: leave the method out, or take another model"
                 )
             strength = STRENGTH if self.strength is None else self.strength
-            tile = self.tiling.tile or min(model.defaults.size)
+            window = self.tiling.window or min(model.defaults.size)
             coherence = replace(self.coherence, every=1)
             return replace(
                 common,
                 scale=self.scale or 4,
                 strength=strength,
-                tiling=replace(self.tiling, tile=tile),
+                tiling=replace(self.tiling, window=window),
                 coherence=coherence,
             )
         if upscaling is None:
             raise TaskError(
-                f"{model.name} draws pictures from words, and is no upscaler: take one ({UPSCALER} comes with Segue), or "
-                "let the model go over the enlarged picture (--method same-model)"
+                f"{model.name} draws pictures from words, and is no upscaler: take one ({UPSCALER} comes with Segue), "
+                "or let the model go over the enlarged picture (--method same-model)"
             )
         if self.scale not in (None, upscaling.factor):
             raise TaskError(f"{model.name} enlarges {upscaling.factor} times, got scale {self.scale}; leave it out")
         level = upscaling.noise_level if self.noise_level is None else self.noise_level
-        tile = self.tiling.tile or max(min(model.defaults.size), UPSCALED_TILE)
+        window = self.tiling.window or max(min(model.defaults.size), UPSCALED_WINDOW)
         coherence = replace(self.coherence, every=self.coherence.every or 4)
-        tiling = replace(self.tiling, tile=tile)
+        tiling = replace(self.tiling, window=window)
         return replace(common, scale=upscaling.factor, noise_level=level, tiling=tiling, coherence=coherence)
 
     def notes(self, model: LatentDiffusion) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.diffusion.guidance import classifier_free
-from segue.diffusion.loop import denoise
+from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import Ancestry, InheritedNoise, noise, start_noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
@@ -132,7 +132,7 @@ class EnlargedFrames:
         """Find out before long work what would be in its way.
 
         Raises:
-            TaskError: the noise level or the tile does not suit the model.
+            TaskError: the noise level or the window does not suit the model.
             ScheduleError: nor do the steps or the solver.
         """
         _ = self.schedule, self._tile
@@ -171,13 +171,13 @@ class EnlargedFrames:
 
     @cached_property
     def _tile(self) -> int:
-        """Side of a tile, in latents."""
-        asked, pixels = self.task.tiling.tile or 0, self._pixels
+        """Side of a window, in latents."""
+        asked, pixels = self.task.tiling.window or 0, self._pixels
         tile = asked // pixels
         if asked % (pixels * ALIGNED):
             low = max(ALIGNED, tile // ALIGNED * ALIGNED) * pixels
             raise TaskError(
-                f"tile must be a multiple of {pixels * ALIGNED} pixels for this model, got {asked}; "
+                f"window must be a multiple of {pixels * ALIGNED} pixels for this model, got {asked}; "
                 f"the nearest are {low} and {low + ALIGNED * pixels}"
             )
         return tile
@@ -236,9 +236,8 @@ class EnlargedFrames:
     def _key(self, model: LatentDiffusion, place: int) -> Trajectory:
         """A frame that is run wholly. The last two are kept."""
         if place not in self._keys:
-            state = self._begun([self.keys[place]])
-            made = Trajectory()
-            for state in self._run(model, state, self._cost(place)):
+            begun, made = self._begun([self.keys[place]]), Trajectory()
+            for state in self._run(model, begun, self._cost(place)):
                 if int(state.step[0]) in (self._fork, len(self.schedule)):
                     made.latents[int(state.step[0])] = state.x[0]
             for old in list(self._keys)[:-1]:
@@ -253,11 +252,9 @@ class EnlargedFrames:
         numbers = list(range(first + 1, last))
         x = [Between(*ends, (number - first) / (last - first)).at(self._fork) for number in numbers]
         step = torch.full((len(numbers),), self._fork, dtype=torch.int64)
-        state = State(torch.stack(x), step, _named(numbers))
-        done = self._cost(left + 1) + self._wholly
-        for state in self._run(model, state, done):
-            pass
-        return dict(zip(numbers, state.x, strict=True))
+        begun = State(torch.stack(x), step, _named(numbers))
+        states = self._run(model, begun, self._cost(left + 1) + self._wholly)
+        return dict(zip(numbers, collect(states, self.schedule), strict=True))
 
     def _begun(self, numbers: Sequence[int]) -> State:
         """Where frames that are run wholly begin."""
