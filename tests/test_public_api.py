@@ -18,7 +18,7 @@ import segue
 from segue import errors
 
 ROOT = Path(__file__).parents[1]
-TASKS = [segue.Image, segue.Live, segue.Transition]
+TASKS = [segue.Image, segue.Live, segue.Transition, segue.Upscale]
 PARTS = [segue.Sampling, segue.Branching, segue.Execution]
 
 
@@ -77,9 +77,9 @@ def test_tasks_are_frozen_values_of_few_documented_fields(kind: type[Any]) -> No
 
 
 @pytest.mark.parametrize("kind", TASKS, ids=lambda kind: kind.__name__)
-def test_what_a_picture_shows_is_the_only_thing_that_must_be_said(kind: type[Any]) -> None:
+def test_what_a_picture_shows_or_where_it_is_is_all_that_must_be_said(kind: type[Any]) -> None:
     required = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
-    assert required in (["prompt"], ["prompts"])
+    assert required in (["prompt"], ["prompts"], ["input"])
 
 
 def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
