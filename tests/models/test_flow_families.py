@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from safetensors.torch import save_file
 from tiny_flow import CHANNELS, write_flux, write_sd3
 
 from segue.cli.main import main
@@ -260,6 +261,36 @@ def test_the_command_draws_with_a_folder(folders, tmp_path, capsys):
         assert out.is_file()
     assert main([*told[:-1], "40x32", "--device", "cpu"]) != 0
     assert "multiple of 16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["sd3", "dev"])
+def test_a_lora_for_the_transformer_is_merged(name, folders, models, tmp_path):
+    layer = "transformer_blocks.1.attn.to_q"
+    rows = models[name].parts["transformer"].get_submodule(layer).weight.shape
+    factors = {"A": torch.randn(2, rows[1]), "B": torch.randn(rows[0], 2)}
+    file = tmp_path / "style.safetensors"
+    save_file({f"transformer.{layer}.lora_{side}.weight": factor for side, factor in factors.items()}, file)
+    styled = load_model(folders[name], device="cpu", loras={file: 1.0})
+    assert (ours(styled, 2.0, 1, (32, 32), 1) - ours(models[name], 2.0, 1, (32, 32), 1)).abs().max() > 1e-3
+    other = {"sd3": "dev", "dev": "sd3"}[name]
+    unknown = {
+        f"transformer.single_transformer_blocks.9.attn.to_q.lora_{side}.weight": part for side, part in factors.items()
+    }
+    save_file(unknown, file)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        load_model(folders[other], device="cpu", loras={file: 1.0})
+
+
+def test_single_files_are_refused_by_name(tmp_path):
+    files = {
+        "FLUX": "double_blocks.0.img_attn.qkv.weight",
+        "Stable Diffusion 3": "model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight",
+    }
+    for name, key in files.items():
+        file = tmp_path / "one.safetensors"
+        save_file({key: torch.zeros(2, 2), "x_embedder.proj.weight": torch.zeros(2, 2)}, file)
+        with pytest.raises(CheckpointError, match=name):
+            load_model(file, device="cpu")
 
 
 def test_the_fingerprint_follows_t5(folders, models, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,8 +190,9 @@ def test_what_cannot_be_shared_is_refused_by_name(models):
     ):
         WithPassengers(model.denoiser, sharing, looking, passengers)(X[[1]], at[[1]], cond[[1]])
     place = sites(model.backbone)[0]
-    before = place.module.processor
-    place.module.set_processor(AttnProcessor2_0())
+    before: Any = place.module.processor
+    other: Any = AttnProcessor2_0()
+    place.module.set_processor(other)
     try:
         with (
             pytest.raises(TaskError, match=r"runs by AttnProcessor2_0.*Stable Diffusion 3 or FLUX"),

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import AutoTokenizer, T5EncoderModel
@@ -82,7 +82,11 @@ class T5Text:
                 f"a prompt may have {self.length - 1} tokens for this model, about {self.length * 2 // 3} words; "
                 f"got {len(ids)}: shorten {prompt[:60]!r}"
             )
-        return (*ids, int(self.tokenizer.eos_token_id)), [*weights, 1.0]
+        return (*ids, self._id("eos")), [*weights, 1.0]
+
+    def _id(self, kind: Literal["eos", "pad"]) -> int:
+        tokenizer: Any = self.tokenizer  # its stubs know tokenizers without these
+        return int(getattr(tokenizer, f"{kind}_token_id"))
 
     def _learn(self, wanted: Sequence[tuple[int, ...]]) -> None:
         """Encode what is not known yet, in one visit to the device."""
@@ -94,7 +98,7 @@ class T5Text:
             return
         with visiting(self.encoder, self.device), torch.no_grad():
             for ids in unknown:
-                padding = [int(self.tokenizer.pad_token_id)] * (self.length - len(ids))
+                padding = [self._id("pad")] * (self.length - len(ids))
                 tokens = torch.tensor([[*ids, *padding]], device=self.encoder.device)
                 self._known[ids] = self.encoder(tokens).last_hidden_state[0].float().cpu()
 
