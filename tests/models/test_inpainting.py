@@ -186,7 +186,7 @@ def test_a_single_file_equals_its_folder(configured, painter, tmp_path, monkeypa
         plain = Path(shutil.copytree(painter, tmp_path / "plain"))
         path = plain / "unet/config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "in_channels": 4}))
-        monkeypatch.setattr(single_file, "_BY_TEXT_WIDTH", {32: plain})
+        monkeypatch.setattr(single_file, "_SHIPPED", {"": plain})
         monkeypatch.setattr(single_file, "clip_tokenizer", CLIPTokenizer.from_pretrained)
         model = load_model(single)
     folder = load_model(painter)
@@ -202,7 +202,7 @@ def test_the_inpainting_model_of_2_x_predicts_noise(painter, tmp_path, monkeypat
     folder = Path(shutil.copytree(painter, tmp_path / "two"))
     path = folder / "scheduler/scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
-    monkeypatch.setattr(single_file, "_BY_TEXT_WIDTH", {32: folder})
+    monkeypatch.setattr(single_file, "_SHIPPED", {"": folder})
     monkeypatch.setattr(single_file, "SD2", folder)
     monkeypatch.setattr(single_file, "clip_tokenizer", CLIPTokenizer.from_pretrained)
     model = load_model(single)
