@@ -167,7 +167,7 @@ def test_memory_does_not_grow_with_the_film() -> None:
 
 @pytest.mark.parametrize("method", ["upscaler", "same-model"])
 def test_tiles_make_what_the_whole_makes(picture: str, method: Any) -> None:
-    """Where pixels do not look at each other; `test_upscaler_looks` measures the seams of a real one."""
+    """Where pixels do not look at each other; `test_upscale_looks` measures the seams of a real one."""
     model = (
         toy_upscaler()
         if method == "upscaler"
