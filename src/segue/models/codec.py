@@ -116,7 +116,8 @@ def _tiled(f: Callable[[Tensor], Tensor], x: Tensor, tile: int, factor: float) -
                 weights = part.new_zeros(whole)
             rows = slice(round(top * factor), round(top * factor) + part.shape[-2])
             columns = slice(round(left * factor), round(left * factor) + part.shape[-1])
-            weight = _ramp(part.shape[-2], part)[:, None] * _ramp(part.shape[-1], part)
+            inner = (top > 0, top + tile < height), (left > 0, left + tile < width)
+            weight = _ramp(part.shape[-2], inner[0], part)[:, None] * _ramp(part.shape[-1], inner[1], part)
             total[..., rows, columns] += part * weight
             weights[rows, columns] += weight
     assert total is not None and weights is not None
@@ -131,10 +132,16 @@ def _starts(length: int, tile: int) -> list[int]:
     return [*range(0, length - tile, stride), length - tile]
 
 
-def _ramp(length: int, like: Tensor) -> Tensor:
-    """Blending weights along one side: rising over the first quarter, falling over the last, never 0."""
-    position = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
-    return torch.minimum(position, position.flip(0)).clamp(max=length / 4)
+def _ramp(length: int, inner: tuple[bool, bool], like: Tensor) -> Tensor:
+    """Blending weights along one side. Towards a neighbour they rise over the overlap, a quarter of the length, but for
+    its outermost places, which see too little of what surrounds them and count for nothing."""
+    position = torch.arange(length, dtype=like.dtype, device=like.device) + 0.5
+    blind = length // 16
+    rise = ((position - blind) / (length / 4 - 2 * blind)).clamp(0, 1)
+    weight = torch.ones_like(position)
+    if inner[0]:
+        weight = weight * rise
+    return weight * rise.flip(0) if inner[1] else weight
 
 
 def codec_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
