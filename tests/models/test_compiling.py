@@ -76,7 +76,8 @@ def test_what_cannot_be_compiled_is_refused(own: LatentDiffusion, monkeypatch) -
     wrong: Any = "all"
     with pytest.raises(ModelError, match="blocks or graphs"):
         Placement(compile=wrong)
-    for kept in ({"storage": "float8"}, {"offload": "model"}):
+    kinds: list[dict[str, Any]] = [{"storage": "float8"}, {"offload": "model"}]
+    for kept in kinds:
         with pytest.raises(ModelError, match="leave storage and offload out"):
             Placement(compile="blocks", **kept)
     with pytest.raises(ModelError, match='records the kernels of CUDA, and this is cpu: take "blocks"'):

@@ -242,7 +242,7 @@ def test_missing_paths_are_not_looked_for_on_the_hub(source):
 def test_devices_and_dtypes_that_are_not_there(folder):
     with pytest.raises(ModelError, match=r'device "warp" cannot be used here \(.*"cpu" always can'):
         load_model(folder, device="warp")
-    with pytest.raises(ModelError, match="dtype must be one of float32, float16, bfloat16; got int8"):
+    with pytest.raises(ModelError, match="dtype must be one of float32, float16, bfloat16 or auto; got int8"):
         load_model(folder, dtype="int8")
     assert find_dtype(None, torch.device("cuda")) == torch.float16
     assert find_dtype(torch.bfloat16, torch.device("cpu")) == torch.bfloat16

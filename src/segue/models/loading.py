@@ -39,17 +39,13 @@ def load_model(
     at_home: bool = False,
     text_from: Path | None = None,
 ) -> LatentDiffusion:
-    """A frozen model, ready to use.
-
-    Only safetensors are read, and no code that comes with a model is ever run.
+    """A frozen model, ready to use. Only safetensors are read, and no code that comes with a model is ever run.
 
     Args:
         source: a folder of the diffusers layout; a single .safetensors file of the original layout; a hub repository
             "owner/name", "owner/name@revision", or "owner/name/path/file.safetensors" for a single file in it.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest that this machine has.
-        dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU, elsewhere what the family computes in:
-            bfloat16 for Stable Diffusion 3 and FLUX, float16 for others. "auto" is that too, but on a CPU bfloat16
-            where a measurement finds it quicker.
+        dtype: see `dtype_of`.
         prediction: what the network predicts, where the files cannot tell: a single file of Stable Diffusion 2.x does
             not say whether it is a 768 px v-model (assumed) or a 512 px epsilon-model.
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
@@ -57,8 +53,7 @@ def load_model(
         name: what to call the model; by default, the source.
         profile: a name of `segue.models.profiles`, whose defaults to take; None is what the checkpoint's scheduler asks
             for, or else its family's.
-        at_home: leave its networks in main memory, though `device` is where they will work: see
-            `segue.models.placement`.
+        at_home: leave its networks in main memory, though they work on `device`: see `segue.models.placement`.
         text_from: the folder of the model whose text encoder and tokenizer an upscaler shares, if it has none itself.
 
     Raises:
@@ -71,8 +66,7 @@ def load_model(
     """
     place = find_device(device)
     path = locate(source)
-    stated = None if dtype == AUTO and place.type != "cpu" else dtype
-    precision = find_dtype(stated or usual_dtype(path, place), place)
+    precision = dtype_of(path, place, dtype)
     place = torch.device("cpu") if at_home else place
     title = name or str(source)
     if path.is_dir():
@@ -155,6 +149,19 @@ def find_device(device: str | torch.device | None) -> torch.device:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f'device "{device}" cannot be used here ({why}); "cpu" always can') from None
     return chosen
+
+
+def dtype_of(path: Path, device: torch.device, dtype: str | torch.dtype | None) -> torch.dtype:
+    """What a model there computes in: "float32", "float16" or "bfloat16", if one is named.
+
+    None is float32 on the CPU, elsewhere what the family computes in: bfloat16 for Stable Diffusion 3 and FLUX, float16
+    for others. "auto" is that too, but on a CPU bfloat16 where a measurement finds it quicker.
+
+    Raises:
+        ModelError: it is none of these.
+    """
+    stated = None if dtype == AUTO and device.type != "cpu" else dtype
+    return find_dtype(stated or usual_dtype(path, device), device)
 
 
 def usual_dtype(path: Path, device: torch.device) -> str | None:

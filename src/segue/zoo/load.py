@@ -41,7 +41,7 @@ def load(
             single .safetensors file; a hub repository. None is what SEGUE_MODEL names, or else the embedded "emoji".
         device: "cpu", "cuda", "mps"; None takes the fastest that this machine has.
         dtype: "float32", "float16" or "bfloat16"; None is float32 on the CPU, elsewhere what the model's family
-            computes in: see `segue.models.loading.load_model`. "auto" is bfloat16 on CPUs that are quicker in it.
+            computes in: see `segue.models.loading.dtype_of`. "auto" is bfloat16 on CPUs that are quicker in it.
         prediction: what the network predicts, where the files cannot tell.
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
         loras: LoRA files and their scales, merged into the weights. A scale may be a curve over the film that the
