@@ -126,7 +126,7 @@ def run(name: str, config: Path | None = None, overrides: Sequence[str] = ()) ->
 
 def _loaded(path: Path) -> ModuleType:
     if not path.is_file():
-        raise TrainingError(f"there is no file {path}; `segue train {names()[-1]} --copy {path.name}` writes a recipe")
+        raise TrainingError(f"there is no file {path}; `segue train t2i --copy {path.name}` writes a recipe")
     # Under a name of its own: a recipe called torch.py must not stand in the way of torch.
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     if spec is None or spec.loader is None:
