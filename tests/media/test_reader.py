@@ -288,3 +288,11 @@ def test_a_still_webp_or_gif_is_one_picture(tmp_path: Path) -> None:
         Image.new("RGB", (8, 6), (200, 100, 50)).save(tmp_path / f"x{suffix}")
         clip = read(tmp_path / f"x{suffix}")
         assert (len(clip), clip.size) == (1, (8, 6))
+
+
+@pytest.mark.parametrize("suffix", [".apng", ".gif", ".webp"])
+def test_animations_can_be_read_backwards(suffix: str, tmp_path: Path) -> None:
+    path = Clip(TensorFrames(moving(6)), fps=5).save(tmp_path / f"film{suffix}")
+    frames, forwards = read(path).frames, read(path).frames[:]
+    for number in (5, 2, 4, 0):
+        assert torch.equal(frames[number : number + 1][0], forwards[number])

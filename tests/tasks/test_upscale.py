@@ -152,8 +152,8 @@ def most_alive(count: int) -> tuple[int, int]:
 
     frames = EnlargedFrames(source, task.resolved(model, story), model, story, Execution(8), silent)
     for number in range(count):
-        # The last third of a film stands for all of it: looking at every object that there is takes long.
-        frames.progress = count_latents if number > count * 2 // 3 else silent
+        # The last half of a film stands for all of it: looking at every object that there is takes long.
+        frames.progress = count_latents if number > count // 2 else silent
         frames[number : number + 1]
     return most, max(source.windows)
 
