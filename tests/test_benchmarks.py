@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,52 @@ def test_a_picture_and_a_film_are_timed_as_a_user_makes_them(tiny: Path) -> None
     assert (film["frames"], film["native"]) == (4, 4)
     assert 2 * picture["rows"] < film["rows"] <= 4 * picture["rows"]
     assert min(film[part] for part in ("draw", "decode", "write")) > 0
+
+
+def speed(*arguments: str) -> dict[str, Any]:
+    """What the benchmark of speed says."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK.with_name("speed.py")), *arguments, "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("size", "reference", "ours"),
+    [
+        # 4 steps, 10 branches: each is begun at step 2, and its first call thrown away.
+        ("sdxl-turbo", (2 * 4 + 10 * 2, 28, 10), (4 + 1, 18, 0)),
+        # 30 steps with guidance, 13 branches on 5 levels: 4, 3, 3, 2 and 1 that run 15, 12, 9, 6 and 3 steps.
+        ("sd15", (2 * 30 + 60 + 36 + 27 + 12 + 3, 2 * 198, 0), (30 + 15 + 12 + 9 + 6 + 3, 2 * 198, 0)),
+    ],
+)
+def test_the_reference_is_counted_as_its_authors_run_it(
+    size: str, reference: tuple[int, int, int], ours: tuple[int, int, int]
+) -> None:
+    """Nothing is computed; the sizes are those of the real models."""
+    table = speed("--size", size, "--count")
+    assert table["parameters"] == {"sdxl-turbo": 2_567_463_684, "sd15": 859_520_964}[size]
+    for name, expected in (("reference", reference), ("segue", ours)):
+        counted = table[name]
+        assert (counted["calls"], counted["rows"], counted["unused"]) == expected
+        assert counted["decoded"] == counted["pictures"] == table["branches"] + 2, "no picture is decoded twice"
+    assert "times_faster" not in table
+
+
+def test_a_lever_repeats_the_film_of_the_first(tiny: Path) -> None:
+    table = speed("--levers", "--model", str(tiny), "--frames", "6", "--repeat", "1")
+    found = {row["name"]: row for row in table["levers"]}
+    before, now = found["before"], found["default now"]
+    assert before["psnr"] is None
+    assert len({(row["native"], row["rows"]) for row in found.values()}) == 1
+    assert now["decoded"] < before["decoded"], "each picture once, where it was twice"
+    assert found["decoded once"]["psnr"] > 60 and now["psnr"] > 60
+    assert 20 < found["bfloat16, channels last"]["psnr"] < now["psnr"]
+    assert all(min(row["draw"], row["decode"]) > 0 for row in found.values())
 
 
 def test_transitions_are_drawn_a_row_each(tiny: Path, tmp_path: Path) -> None:
