@@ -210,7 +210,7 @@ def test_an_estimate_that_is_right_decodes_to_the_codecs_own_error(corpus: Path,
 def test_a_mistake_is_a_line(
     override: str, said: str, corpus: Path, quarter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sizes = ("widths=[8,16]", "norm_groups=4", "heads=2", "window=4", "through=", "steps=1", "batch=2")
+    sizes = ("widths=[8,16]", "norm_groups=4", "heads=2", "window=4", "through=", "more=[]", "steps=1", "batch=2")
     given = [f"corpus={corpus}", f"codec={quarter}", f"out={tmp_path / 'run'}", *sizes]
     assert main(["train", "upscaler", *given, override]) not in (0, 70)
     error = capsys.readouterr().err.splitlines()[-1]

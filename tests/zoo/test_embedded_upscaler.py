@@ -35,7 +35,7 @@ def drawn() -> Tensor:
     pictures: list[Tensor] = []
     kinds = (("white", "#c02040", "ring"), ("#cfe6ff", "#222222", "star"), ("#f4e0a0", "#2a6", "bars"))
     for ground, ink, shape in kinds:
-        image = Image.new("RGB", (SIDE * OVER,) * 2, ground)
+        image = Image.new("RGB", (SIDE * OVER, SIDE * OVER), ground)
         brush, unit = ImageDraw.Draw(image), SIDE * OVER // 16
         if shape == "ring":
             brush.ellipse((2 * unit, 3 * unit, 13 * unit, 14 * unit), fill=ink)

@@ -53,7 +53,7 @@ from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
 from segue.training.recipes.t2i import SCHEDULER
 from segue.training.sitting import Sitting, settled
-from segue.types import Conditioning, Point, RowId
+from segue.types import Codec, Conditioning, Denoiser, Point, RowId
 
 LOW_RES: dict[str, Any] = {
     "_class_name": "DDPMScheduler",
@@ -325,7 +325,7 @@ def export(run: Run, text: ClipText, config: Config) -> Path:
 
 @torch.no_grad()
 def upscaled(
-    denoiser: NetworkDenoiser, codec: AutoencoderCodec, cond: Conditioning, small: Float[Tensor, "b 3 h w"], steps: int
+    denoiser: Denoiser, codec: Codec, cond: Conditioning, small: Float[Tensor, "b 3 h w"], steps: int
 ) -> Float[Tensor, "b 3 H W"]:
     """Small pictures in [0, 1], enlarged in so many steps from the noise of seed 0, shown with the least noise."""
     schedule = Schedule.from_config(SCHEDULER, steps)
