@@ -77,6 +77,7 @@ def entries(*names: str, shape: tuple[int, ...] = (4, 4)) -> dict[str, Entry]:
         ),
         (entries("decoder.up_blocks.0.resnets.0.conv1.bias"), "an autoencoder"),
         (entries("first_stage_model.decoder.up.0.block.0.conv1.bias"), "an autoencoder"),
+        (entries("encoder.layers.0.weight", "decoder.layers.0.weight"), "an autoencoder"),
         (entries("text_model.encoder.layers.0.mlp.fc1.bias"), "a text encoder"),
         (entries("encoder.block.0.layer.0.SelfAttention.q.weight"), "a text encoder"),
         (entries("lm_head.weight"), "None"),

@@ -90,7 +90,10 @@ _FORMS: tuple[tuple[What, re.Pattern[str]], ...] = (
     ("checkpoint", re.compile(r"^model\.diffusion_model\.")),
     ("transformer", re.compile(r"^(double_blocks|joint_blocks|transformer_blocks|single_transformer_blocks)\.")),
     ("UNet", re.compile(r"^(down_blocks\.\d+\.(resnets|attentions)|input_blocks)\.")),
-    ("autoencoder", re.compile(r"^(first_stage_model\.)?(encoder\.(down|mid|conv_in)|decoder\.(up|mid|conv_in))")),
+    (
+        "autoencoder",
+        re.compile(r"^(first_stage_model\.)?(encoder\.(down|mid|conv_in)|decoder\.(up|mid|conv_in|layers\.\d))"),
+    ),
     (
         "text encoder",
         re.compile(r"^(text_model\.|embeddings\.|encoder\.(layers|block)\.|shared\.weight$|cond_stage_model\.)"),
