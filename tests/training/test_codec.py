@@ -94,7 +94,8 @@ def test_with_a_discriminator_a_run_that_was_stopped_goes_on_as_if_it_had_not_be
     assert ours.decode(ours.encode(pictures)).shape == pictures.shape
     assert float(ours.encode(pictures).detach().std()) == pytest.approx(1, abs=0.7)
     again = AutoencoderCodec(stock.float().eval())
-    assert ours.encode(pictures).equal(again.encode(pictures))
+    # Ours has its channels last, where kernels sum in another order.
+    torch.testing.assert_close(ours.encode(pictures), again.encode(pictures), atol=1e-5, rtol=1e-4)
 
 
 def test_decoder_only_keeps_the_latents_of_a_kl_codec(corpus: Path, tmp_path: Path) -> None:
