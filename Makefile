@@ -61,7 +61,7 @@ types: $(DEV)
 tests: export OMP_NUM_THREADS = 1
 tests: export OMP_WAIT_POLICY = passive
 tests: $(DEV)
-	$(BIN)/pytest -q --durations=10
+	$(BIN)/pytest -q --durations=10 --numprocesses=2 --dist=worksteal
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist demo.mp4 demo.json
