@@ -162,7 +162,7 @@ def test_processors_that_hold_weights_come_back_as_they_were(model, ask):
             return self.scale * self.inner(attn, hidden_states, *args, **kwargs)
 
     place = sites(model.parts["unet"])[0]
-    plain = place.module.processor
+    plain: Any = place.module.processor
     weighted: Any = Weighted(plain)
     place.module.set_processor(weighted)
     try:

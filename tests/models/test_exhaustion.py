@@ -111,7 +111,5 @@ def test_decoding_says_what_it_did(model, monkeypatch) -> None:
         raise REFUSALS[0]
 
     monkeypatch.setattr(type(model.codec), "_decode", full)
-    with pytest.raises(
-        ExhaustedError, match=r"decoding 2 x 64x64 pixels: take a smaller --tile, --offload"
-    ):
+    with pytest.raises(ExhaustedError, match=r"decoding 2 x 64x64 pixels: take a smaller --tile, --offload"):
         model.codec.decode(torch.zeros(2, 4, 8, 8))

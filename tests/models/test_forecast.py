@@ -22,7 +22,7 @@ from segue.models.decoding import SHARE, bytes_per_latent, tiled
 from segue.models.forecast import Render, changes, forecast
 from segue.models.loading import load_model
 from segue.models.placement import Placement, placed
-from segue.models.rehearsal import rehearsed, weights_of
+from segue.models.rehearsal import Kind, rehearsed, weights_of
 from segue.models.skeleton import skeleton
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -241,7 +241,7 @@ def test_a_machine_is_asked_and_not_looked_up() -> None:
     assert all(flops > 1e8 for flops in speed.flops.values())
     work = rehearsed(lambda: torch.empty(64, 64, device="meta") @ torch.empty(64, 64, device="meta"))
     assert speed.seconds(work.times(10)) == pytest.approx(10 * speed.seconds(work), rel=1e-6)
-    faster = {kind: flops * 2 for kind, flops in speed.flops.items()}
+    faster: dict[Kind, float] = {kind: flops * 2 for kind, flops in speed.flops.items()}
     twice = Speed(faster, speed.moved * 2, speed.overhead / 2, speed.drag)
     assert twice.seconds(work) == pytest.approx(speed.seconds(work) / 2)
 

@@ -677,9 +677,9 @@ def test_ghosts_are_told_and_the_film_repeats() -> None:
     assert torch.equal(pixels(task.run(model, plan=plan)), pixels(clip))
 
 
-def test_attention_is_shared_where_there_is_a_unet() -> None:
+def test_attention_is_shared_where_there_is_a_network() -> None:
     for likeness in (Likeness(structure=0.5), Likeness(interpolation=1.0), Likeness(shared_attention=0.2)):
-        with pytest.raises(TaskError, match="attention of a UNet, and toy has none"):
+        with pytest.raises(TaskError, match="attention of a network, and toy has none"):
             replace(SMALL, likeness=likeness).run(toy_model())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,13 +72,9 @@ def padded(task: Upscale, model: LatentDiffusion, size: tuple[int, int]) -> tupl
     """(width, height) that a resolved task makes of frames of this size, before they are enlarged."""
     grid, scale = model.codec.scale, task.scale or 1
     # A picture whose enlargement is on the grid of the codec need not be on it itself.
-    whole = model.upscaling.grid if model.upscaling is not None else grid // _common(grid, scale)
+    whole = model.upscaling.grid if model.upscaling is not None else grid // math.gcd(grid, scale)
     width, height = (-(-side // whole) * whole for side in size)
     return width, height
-
-
-def _common(a: int, b: int) -> int:
-    return a if b == 0 else _common(b, a % b)
 
 
 @dataclass
