@@ -42,7 +42,9 @@ def test_an_update_begins_as_none_and_is_all_that_is_trained(folder: Path) -> No
     text = model.text(["apple", "cat"]).text
     before = answer(network, text)
     updates = add_low_rank(network, 2)
-    assert answer(network, text).equal(before)
+    # W + 0 is W; its numbers may lie in another order in memory, by which a convolution chooses its sums.
+    assert torch.equal(network.conv_in.weight, model.parts["unet"].conv_in.weight)
+    assert answer(network, text).allclose(before, rtol=0, atol=1e-5)
     trained = {id(value) for value in network.parameters() if value.requires_grad}
     assert trained == {id(value) for value in updates.parameters()}
     disturbed(updates)
