@@ -193,6 +193,24 @@ def test_a_fault_of_segue_is_one_line(run: Run, film: list[str], monkeypatch: py
     assert "Traceback" in run(*film, *SHORT).err
 
 
+def test_a_rerun_tells_other_tiles_and_takes_what_cannot_be_compiled_as_it_is(
+    run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("image", "a", "--model", checkpoint, "--steps", "1", "--tile", "320", "-o", "x.png").code == 0
+    assert "warning" not in run("rerun", "x.json", "-o", "same.png").err
+    answer = run("rerun", "x.json", "-o", "other.png", "--tile", "384")
+    assert "decoded in tiles of up to 320 pixels, now of 384" in answer.err
+    assert run("rerun", "x.json", "-o", "none.png", "--tile", "0").code == 1
+    record = json.loads((tmp_path / "x.json").read_text())
+    record["model"]["compile"] = "blocks"
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    answer = run("rerun", "x.json", "-o", "plain.png")
+    assert answer.code == 0
+    assert "ran compiled (blocks), now uncompiled" in answer.err
+    assert run("rerun", "x.json", "-o", "plain.png", "--compile", "blocks").code == 1
+
+
 def test_a_rerun_finds_the_loras_that_were_used(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v"
     width = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")[f"{layer[5:]}.weight"].shape[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -67,9 +67,22 @@ class ModelChoice:
             self.profile or made.profile,
             self.storage or made.storage,
             self.offload or (made.offload if self.device is None else None),
-            self.tile or made.tile,
+            made.tile if self.tile is None else self.tile,
             self.compile or (made.compile if self.device is None else None),
         )
+
+    def compiled_if_possible(self) -> ModelChoice:
+        """The same without compiling, where this machine cannot: it changes no more than the last digits."""
+        from segue.errors import ModelError
+        from segue.models.compiling import check_compiler
+        from segue.models.loading import find_device
+
+        if self.compile is not None:
+            try:
+                check_compiler(self.compile, find_device(self.device))
+            except ModelError:
+                return replace(self, compile=None)
+        return self
 
     def load(self, progress: Progress) -> LatentDiffusion:
         """The model, ready to use.

@@ -38,6 +38,8 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
     if drawing.tree is not None and not isinstance(task, Transition):
         raise TaskError("only a transition has a tree to draw; leave out --tree")
     chosen = model.otherwise(made)
+    if model.compile is None:
+        chosen = chosen.compiled_if_possible()
 
     def make(progress: Meter):
         loaded = chosen.load(progress)

@@ -209,6 +209,11 @@ def differences(record: Record, model: LatentDiffusion) -> list[str]:
     ]
     if (now.device, now.dtype) != (record.model.device, record.model.dtype):
         found.append(f"ran on {record.model.device} in {record.model.dtype}, now {now.device} in {now.dtype}")
+    if record.model.tile is not None and now.tile != record.model.tile:
+        found.append(f"was decoded in tiles of up to {record.model.tile} pixels, now of {now.tile}")
+    if now.compile != record.model.compile:
+        before, after = (f"compiled ({how})" if how else "uncompiled" for how in (record.model.compile, now.compile))
+        found.append(f"ran {before}, now {after}")
     return found
 
 
