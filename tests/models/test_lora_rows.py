@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_flow import write_flux, write_sd3
 
 from segue.diffusion.guidance import classifier_free
 from segue.errors import CheckpointError, TaskError
 from segue.models.loading import load_model
+from segue.models.lora import applied
 from segue.models.lora_rows import SCALES, RowScaledText, attached
+from segue.tasks.sampling import Sampling
+from segue.tasks.transition import Transition
 from segue.types import RowId
 from segue.zoo.load import load
 
@@ -132,3 +136,23 @@ def test_other_architectures_are_refused(folder, short_model, tmp_path) -> None:
     save_file({"unet.nowhere.lora_A.weight": torch.ones(1, 2), "unet.nowhere.lora_B.weight": torch.ones(2, 1)}, path)
     with pytest.raises(CheckpointError, match="has no layer"):
         attached(short_model, {path: CURVE})
+
+
+@pytest.mark.parametrize(("write", "part"), [(write_flux, "text_encoder_2"), (write_sd3, "text_encoder_3")])
+def test_a_curve_reaches_t5_and_leaves_nothing_behind(write, part, tmp_path) -> None:
+    folder = write(tmp_path / "model")
+    base = load(folder, "cpu")
+    names = [name for name, layer in base.parts[part].named_modules() if isinstance(layer, torch.nn.Linear)]
+    lora = write_lora(tmp_path / "t5.safetensors", base, tuple(f"{part}.{name}" for name in names))
+    task = Transition(("a cat", "a red apple"), seconds=0.5, sampling=Sampling(steps=2, size=(32, 32)))
+    told = load(folder, "cpu", loras={lora: "0s:0, 0.5s:1"})
+    plain, curved = (task.run(model).frames[:] for model in (base, told))
+    assert torch.equal(plain[0], curved[0]), "the curve begins at 0"
+    assert (plain[-1] - curved[-1]).abs().max() > 1e-4
+    text = base.text(["a cat"]).text
+    assert isinstance(told.text, RowScaledText)
+    assert not torch.equal(told.text.at(["a cat"], [1.0]).text, text)
+    assert torch.equal(told.text(["a cat"]).text, text)
+    with applied(base, {lora: 1.0}):
+        assert torch.allclose(base.text(["a cat"]).text, told.text.at(["a cat"], [1.0]).text, atol=1e-4)
+    assert torch.equal(base.text(["a cat"]).text, text)

@@ -10,6 +10,7 @@ import torch
 from tiny_flow import t5, t5_tokenizer
 
 from segue.errors import CheckpointError, TaskError
+from segue.models.lora_rows import scaled
 from segue.models.text_t5 import REMEMBERED, T5Text, read_t5, visiting, waits
 
 CPU = torch.device("cpu")
@@ -114,3 +115,24 @@ def test_a_tokenizer_of_another_vocabulary_is_no_pair(folder, tmp_path):
     t5(50).save_pretrained(tmp_path / "text_encoder_2")
     with pytest.raises(CheckpointError, match="are no pair"):
         read_t5(tmp_path, "text_encoder_2", 24, CPU, torch.float32)
+
+
+def test_an_encoder_that_was_changed_is_asked_anew(text):
+    calls = counted(text)
+    before = text(["a cat"])
+    weight = text.encoder.get_submodule("encoder.block.0.layer.0.SelfAttention.q").weight
+    with torch.no_grad():
+        weight.mul_(2)
+    assert not torch.equal(text(["a cat"]), before)
+    with torch.no_grad():
+        weight.mul_(0.5)
+    assert torch.equal(text(["a cat"]), before)
+    assert len(calls) == 3
+
+
+def test_nothing_is_remembered_while_loras_are_told_their_scales(text):
+    calls = counted(text)
+    with scaled(torch.ones(1, 1)):
+        text(["a cat", "a cat"])
+        text(["a cat"])
+    assert len(calls) == 2 and not text._known

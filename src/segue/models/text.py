@@ -95,6 +95,17 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return joined
 
 
+def stamp_of(encoder: torch.nn.Module) -> tuple[int, ...]:
+    """Another one whenever a weight was changed or moved; none while the encoder learns, or is told LoRA scales.
+
+    What an encoder answered may be remembered under it, and nothing while there is none.
+    """
+    weights = list(encoder.parameters())
+    if are_told() or any(weight.requires_grad for weight in weights):
+        return ()
+    return hash(tuple((weight.data_ptr(), weight._version) for weight in weights)), len(weights)
+
+
 @dataclass(frozen=True)
 class ClipText:
     """A TextEncoder around a CLIP text model.
@@ -211,7 +222,7 @@ class ClipText:
 
     def _recalled(self, ids: tuple[int, ...]) -> Read:
         """What the encoder makes of one chunk; asked only if it was not asked lately, or may answer otherwise now."""
-        stamp = self._stamp()
+        stamp = stamp_of(self.encoder)
         read = self._known.pop((*stamp, *ids), None) if stamp else None
         if read is None:
             padding = self.context - 2 - len(ids)
@@ -222,13 +233,6 @@ class ClipText:
             for key in list(self._known)[:-REMEMBERED]:
                 del self._known[key]
         return read
-
-    def _stamp(self) -> tuple[int, ...]:
-        """Another one whenever a weight was changed or moved; none while the encoder learns, or is told LoRA scales."""
-        weights = list(self.encoder.parameters())
-        if are_told() or any(weight.requires_grad for weight in weights):
-            return ()
-        return hash(tuple((weight.data_ptr(), weight._version) for weight in weights)), len(weights)
 
     def _seen(self, ids: Tensor) -> Read:
         if self.clip_skip == 0 and self.normed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, T5EncoderModel
 
 from segue.errors import CheckpointError, TaskError
-from segue.models.text import parse_weights
+from segue.models.text import parse_weights, stamp_of
 from segue.models.weights import quiet, read_network
 
 if TYPE_CHECKING:
@@ -32,21 +32,24 @@ _HOME = torch.device("cpu")
 class T5Text:
     """Token embeddings of prompts, always of the same number of tokens, as the models were trained: padding counts.
 
-    Each prompt is encoded alone, so that its numbers do not depend on its companions, and only once. Weights multiply
-    the embeddings, which are then scaled so that their mean magnitude stays as it was, as `ClipText` does; the text on
-    either side of a change of weight is cut into tokens on its own.
+    Each prompt is encoded alone, so that its numbers do not depend on its companions, and only once for as long as the
+    encoder's weights stay as they are. Weights of words multiply the embeddings, which are then scaled so that their
+    mean magnitude stays as it was, as `ClipText` does; the text on either side of a change of weight is cut into tokens
+    on its own.
 
     Args:
-        encoder: in eval mode; it visits `device` while it works, if it lies elsewhere.
+        encoder: in eval mode.
         tokenizer: of the same vocabulary.
         length: tokens of every prompt, with its end token.
         device: where embeddings go.
+        visits: whether the encoder comes to `device` by itself while it works; not where a placement moves it.
     """
 
     encoder: T5EncoderModel
     tokenizer: T5Tokenizer
     length: int
     device: torch.device
+    visits: bool = True
     _known: OrderedDict[tuple[int, ...], Tensor] = field(
         init=False, repr=False, compare=False, default_factory=OrderedDict[tuple[int, ...], "Tensor"]
     )
@@ -65,10 +68,8 @@ class T5Text:
         if not prompts:
             raise TaskError("expected at least one prompt to encode; got none")
         cut = [self._cut(prompt) for prompt in prompts]
-        self._learn([ids for ids, _ in cut])
-        rows = torch.stack([_weighted(self._known[ids], weights) for ids, weights in cut])
-        self._forget()
-        return rows.to(self.device)
+        read = self._read([ids for ids, _ in cut])
+        return torch.stack([_weighted(read[ids], weights) for ids, weights in cut]).to(self.device)
 
     def _cut(self, prompt: str) -> tuple[tuple[int, ...], list[float]]:
         """Token ids of a prompt, its end token among them, and their weights."""
@@ -88,23 +89,26 @@ class T5Text:
         tokenizer: Any = self.tokenizer  # its stubs know tokenizers without these
         return int(getattr(tokenizer, f"{kind}_token_id"))
 
-    def _learn(self, wanted: Sequence[tuple[int, ...]]) -> None:
-        """Encode what is not known yet, in one visit to the device."""
-        unknown = [ids for ids in dict.fromkeys(wanted) if ids not in self._known]
-        for ids in wanted:
-            if ids in self._known:
-                self._known.move_to_end(ids)
-        if not unknown:
-            return
-        with visiting(self.encoder, self.device), torch.no_grad():
-            for ids in unknown:
-                padding = [self._id("pad")] * (self.length - len(ids))
-                tokens = torch.tensor([[*ids, *padding]], device=self.encoder.device)
-                self._known[ids] = self.encoder(tokens).last_hidden_state[0].float().cpu()
-
-    def _forget(self) -> None:
+    def _read(self, asked: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:
+        """What the encoder makes of tokens. What it must still be asked, it is asked in one visit to the device."""
+        wanted = dict.fromkeys(asked)
+        # Before the visit: weights that are visiting lie elsewhere, and are the same.
+        stamp = stamp_of(self.encoder)
+        read = {ids: self._known[(*stamp, *ids)] for ids in wanted if stamp and (*stamp, *ids) in self._known}
+        if unknown := [ids for ids in wanted if ids not in read]:
+            with visiting(self.encoder, self.device) if self.visits else nullcontext(), torch.no_grad():
+                read |= {ids: self._encoded(ids) for ids in unknown}
+        for ids in wanted if stamp else ():
+            self._known[(*stamp, *ids)] = read[ids]
+            self._known.move_to_end((*stamp, *ids))
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
+        return read
+
+    def _encoded(self, ids: tuple[int, ...]) -> Float[Tensor, "n d"]:
+        padding = [self._id("pad")] * (self.length - len(ids))
+        tokens = torch.tensor([[*ids, *padding]], device=self.encoder.device)
+        return self.encoder(tokens).last_hidden_state[0].float().cpu()
 
 
 def _weighted(embeddings: Float[Tensor, "n d"], weights: Sequence[float]) -> Float[Tensor, "n d"]:
