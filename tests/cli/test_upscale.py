@@ -91,6 +91,14 @@ def test_it_is_written_with_its_record_and_can_be_repeated(
         assert (tmp_path / again).read_bytes() == (tmp_path / out).read_bytes()
 
 
+def test_a_rerun_does_not_replace_the_input(run: Run, tmp_path: Path, upscaler: Path) -> None:
+    saved(tmp_path / "a.png")
+    assert run("upscale", "a.png", "-o", "b.png", "--steps", "1", "--model", upscaler).code == 0
+    before = (tmp_path / "a.png").read_bytes()
+    assert "is the input" in said(run("rerun", "b.json", "-o", "../" + tmp_path.name + "/a.png"), 2)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
 def test_it_finds_a_name_by_itself(run: Run, tmp_path: Path, upscaler: Path) -> None:
     saved(tmp_path / "a.png")
     answer = run("upscale", "a.png", "--steps", "1", "--model", upscaler)

@@ -451,3 +451,24 @@ def test_names_of_results(tmp_path: Path) -> None:
         assert Upscale(str(tmp_path / name)).result_name(frames) == expected
     with pytest.raises(TaskError, match="is the input"):
         Upscale(str(tmp_path / "a.png")).check_result(tmp_path / "a.png")
+
+
+def test_neither_the_input_nor_its_record_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link.png").symlink_to("a.png")
+    source = Upscale(saved(tmp_path, moving(1, SIZE), "a.png"))
+    film = Upscale(saved(tmp_path, moving(3, SIZE), "b.gif"))
+    source.check_result(tmp_path / "a.webp")
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text("{}")
+    for task, name, said in (
+        (source, "other/../a.png", "is the input"),
+        (Upscale(str(tmp_path / "link.png")), "a.png", "is the input"),
+        (source, "a.webp", "how a.png was made"),
+        (source, "other/../a.webp", "how a.png was made"),
+        (film, "b.mp4", "how b.gif was made"),
+    ):
+        with pytest.raises(TaskError, match=said):
+            task.check_result(tmp_path / name)
+    for name in (None, tmp_path / "other/a.png", tmp_path / "c.webp"):
+        source.check_result(name)

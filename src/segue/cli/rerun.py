@@ -15,6 +15,7 @@ from segue.tasks.image import Image
 from segue.tasks.record import WrittenAs
 from segue.tasks.rerun import Rerun
 from segue.tasks.transition import Transition
+from segue.tasks.upscale import Upscale
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
     made, task, was = again.record.model, again.task, again.record.output or WrittenAs(".mp4")
     if drawing.tree is not None and not isinstance(task, Transition):
         raise TaskError("only a transition has a tree to draw; leave out --tree")
+    if isinstance(task, Upscale):
+        task.check_result(output.output)
     chosen = model.otherwise(made)
     if model.compile is None:
         chosen = chosen.compiled_if_possible()

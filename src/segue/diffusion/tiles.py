@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALIGNED = 8
-"""Windows begin at multiples of it, so that a network's halvings meet the same latents in all of them."""
+"""Windows begin at multiples of it if they can, so that a network's halvings meet the same latents in all of them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,16 @@ def windows(height: int, width: int, tile: int, overlap: int) -> tuple[Window, .
 
 
 def starts_of(length: int, tile: int, overlap: int) -> tuple[int, ...]:
-    """Where windows begin along one side: aligned, the last one flush with the end.
+    """Where windows begin along one side, the last one flush with the end; neighbours share `overlap` or more.
 
-    Neighbours share `overlap` latents or more, up to all but `ALIGNED` of a window.
+    They are aligned, or if that would share less, begin at multiples of a smaller power of two.
     """
     if length <= tile:
         return (0,)
-    stride = max(ALIGNED, (tile - overlap) // ALIGNED * ALIGNED)
+    most, unit = tile - overlap, ALIGNED
+    while unit > most:
+        unit //= 2
+    stride = most // unit * unit
     return (*range(0, length - tile, stride), length - tile)
 
 

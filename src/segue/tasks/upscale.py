@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from segue.errors import TaskError
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
-from segue.tasks.upscale_words import Story, found_story, record_beside
+from segue.tasks.upscale_words import Story, found_story, record_beside, recorded_at
 from segue.temporal.wording import Wording
 from segue.types import Progress, silent
 
@@ -213,13 +213,26 @@ class Upscale:
         return f"{path.stem}-large{suffix if keeps else '.png' if frames == 1 else '.mp4'}"
 
     def check_result(self, path: Path | None) -> None:
-        """Find out whether a result would replace what it is made of.
+        """Find out whether a result, or its record, would replace what it is made of.
 
         Raises:
             TaskError: it would.
+            MediaError: its suffix names no format.
         """
-        if path is not None and path.expanduser().absolute() == self.path.absolute():
+        from segue.media.disk import record_path
+
+        if path is None:
+            return
+        # A link is replaced itself, and not what it leads to.
+        place = _place(path)
+        if place in (_place(self.path), self.path.resolve()):
             raise TaskError(f"{path} is the input, which a rerun needs: choose another name for the result")
+        beside = recorded_at(self.path)
+        if beside is not None and beside.is_file() and _place(record_path(path)) == _place(beside):
+            raise TaskError(
+                f"the record of {path} would replace {beside}, which says how {self.path.name} was made: "
+                "choose a name with another stem for the result"
+            )
 
     def story(self, frames: int) -> Story:
         """What each of so many frames shows."""
@@ -327,3 +340,9 @@ class Upscale:
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
         return digest.hexdigest()
+
+
+def _place(path: Path) -> Path:
+    """Where a name stands, whichever way leads there."""
+    path = path.expanduser()
+    return path.parent.resolve() / path.name

@@ -72,19 +72,22 @@ def _of_transition(fields: dict[str, Any], plan: dict[str, Any], frames: int) ->
     return Story(prompts, route.points, positions, fields["likeness"].get("words", "tokens"))
 
 
+def recorded_at(path: Path) -> Path | None:
+    """Where the record of an input lies, if there is one; None for a format that Segue does not write."""
+    from segue.media.disk import record_path
+    from segue.media.formats import FORMATS
+
+    return record_path(path) if path.suffix.lower() in FORMATS or path.is_dir() else None
+
+
 def record_beside(path: Path) -> Record | None:
     """The record of a result of Segue, if there is one beside it.
 
     Raises:
         RecordError: there is one, and it cannot be read.
     """
-    from segue.media.disk import record_path
-    from segue.media.formats import FORMATS
-
-    if path.suffix.lower() not in FORMATS and not path.is_dir():
-        return None
-    beside = record_path(path)
-    return read_record(beside) if beside.is_file() else None
+    beside = recorded_at(path)
+    return read_record(beside) if beside is not None and beside.is_file() else None
 
 
 def found_story(path: Path, frames: int) -> Story:
