@@ -142,6 +142,12 @@ class Live:
             raise TaskError(f"a stream needs 2 or more steps, got {steps}")
         return min(max(1, math.floor(steps * self.depth + 1e-9)), steps - 1)
 
+    def rows(self, model: LatentDiffusion) -> int:
+        """How many rows of the network a tick has at most: branches, a key that was said, and one to drift to."""
+        settings = self.sampling.resolve(model, 1)
+        guided = 1 if settings.guidance_scale == (1.0,) or model.denoiser.embeds_guidance else 2
+        return guided * (settings.steps - self.fork(settings.steps) + 2)
+
     def resolved(self, model: LatentDiffusion) -> Live:
         """The same task with a model's defaults written out."""
         model.refuse_negative([self.negative])
@@ -184,7 +190,7 @@ class Live:
         Raises:
             TaskError: if there is no end to it, or the task does not fit the model.
             ScheduleError: for a solver or a number of steps that the model cannot take.
-            InterruptedRunError: on Ctrl-C, with the pictures that are finished.
+            InterruptedRunError: on Ctrl-C, or as memory ran out, with the pictures that are finished.
         """
         if self.frames is None:
             raise TaskError("a film has an end: give seconds, or start the stream and take its pictures as they come")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from segue.errors import InterruptedRunError, TaskError
+from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError, TaskError
 from segue.tasks.frames import DecodedFrames, Developer
 from segue.tasks.image import NoPlan
 from segue.tasks.likeness import Likeness
@@ -47,8 +47,7 @@ class LiveStream:
         self.task, self.model = task, model
         self._settings = settings = task.sampling.resolve(model, 1)
         fork = task.fork(settings.steps)
-        guided = 1 if settings.guidance_scale == (1.0,) or model.denoiser.embeds_guidance else 2
-        self.execution = execution or Execution(max_batch=guided * (settings.steps - fork + 2))
+        self.execution = execution or Execution(max_batch=task.rows(model))
         if model.lora_curves:
             raise TaskError("the scale of a LoRA follows a curve over a film, and a stream has no end: give a number")
         with self.execution.applied(model) as ready:
@@ -108,7 +107,10 @@ class LiveStream:
             raise StopIteration
         _, latents = self._advance()
         with self._alone(), torch.no_grad(), with_threads(self.execution.threads):
-            return self._develop(latents[None], [0], [0.0])[0]
+            picture = self._develop(latents[None], [0], [0.0])[0]
+        # One that Ctrl-C came before is none.
+        self.pictures += 1
+        return picture
 
     @property
     def reached(self) -> bool:
@@ -138,9 +140,12 @@ class LiveStream:
 
     @property
     def replay(self) -> Live:
-        """The task that shows these pictures again, to the bit, on the same machine."""
-        seconds = self.task.seconds or max(self.pictures, 1) / self.task.fps
-        return replace(self.task, say=self.log, seconds=seconds)
+        """The task that shows these pictures again, to the bit, on the same machine.
+
+        Raises:
+            TaskError: there are more than a film has.
+        """
+        return self._replay(self.pictures)
 
     def film(self, progress: Progress = silent) -> Clip:
         """The rest of a stream that has an end, as a clip with its record; its pictures are latents until they are
@@ -148,23 +153,32 @@ class LiveStream:
 
         Raises:
             TaskError: it has none.
-            InterruptedRunError: on Ctrl-C, with the pictures that are finished.
+            InterruptedRunError: on Ctrl-C, or as memory ran out, with the pictures that are finished.
         """
         if self.task.frames is None:
             raise TaskError("a film has an end: give seconds")
+        first = self.pictures
         shown: list[Tensor] = []
         try:
             while self.pictures < self.task.frames:
                 shown.append(self._advance()[1])
+                self.pictures += 1
                 progress("streaming", self.pictures, self.task.frames)
-        except KeyboardInterrupt:
-            message = f"interrupted; {len(shown)} of {self.task.frames} pictures were finished"
-            raise InterruptedRunError(message, self._clip(shown, complete=False) if shown else None) from None
+        except (KeyboardInterrupt, ExhaustedError) as cause:
+            self.pictures = first + len(shown)
+            exhausted = isinstance(cause, ExhaustedError)
+            ended, why = (ExhaustedRunError, cause) if exhausted else (InterruptedRunError, "interrupted")
+            message = f"{why}; {len(shown)} of {self.task.frames} pictures were finished"
+            raise ended(message, self._clip(shown, complete=False) if shown else None) from None
         return self._clip(shown)
 
-    def record(self, complete: bool = True) -> Record:
-        """What makes these pictures again."""
-        task = self.replay
+    def record(self, frames: int | None = None, complete: bool = True) -> Record:
+        """What makes the first so many of these pictures again; None is all of them.
+
+        Raises:
+            TaskError: there are more than a film has.
+        """
+        task = self._replay(self.pictures if frames is None else frames)
         notes = task.notes(self.model)
         return Record.of(task.name, task, NoPlan(), self.model, self.execution, {}, complete, notes)
 
@@ -177,7 +191,13 @@ class LiveStream:
         shots = tuple(Shot(number, number) for number in latents)
         threads = self.execution.pinned().threads
         frames = DecodedFrames(latents, dict.fromkeys(latents, 0.0), shots, self._develop, 1, threads)
-        return Clip(frames, self.task.fps, provenance=Provenance(self.record(complete).to_dict()))
+        return Clip(frames, self.task.fps, provenance=Provenance(self.record(complete=complete).to_dict()))
+
+    def _replay(self, frames: int) -> Live:
+        seconds = self.task.seconds if frames == self.task.frames else max(frames, 1) / self.task.fps
+        # What was said after the last of them changes none.
+        say = tuple(str(said) for said in self._said if said.after < frames)
+        return replace(self.task, say=say, seconds=seconds)
 
     def _advance(self) -> tuple[RowId, Float[Tensor, "c h w"]]:
         """One tick, or those of the first picture; where the stream stands still, the last picture stays."""
@@ -192,7 +212,6 @@ class LiveStream:
         if self._last is None:
             raise ValueError("a stream that has begun has a last picture")
         self._reached = self._reached or self._last[0] == self._heading
-        self.pictures += 1
         return self._last
 
     def _take_in(self) -> None:
