@@ -145,12 +145,41 @@ def test_every_family_can_be_kept_otherwise(write, tmp_path, monkeypatch) -> Non
         assert torch.equal(picture(offload=offload, storage="float8"), small)
 
 
+@pytest.mark.parametrize("write", [write_sd3, write_flux])
+def test_t5_is_moved_by_one_alone(write, tmp_path, monkeypatch) -> None:
+    """T5 is called again and again, and nobody in between; what is away is spoilt, so that its use is seen."""
+    folder = write(tmp_path / "model")
+    prompts = ("a cat", "a red apple", "a green apple")
+    plain: Any = load(folder, "cpu").text
+    guard, leave = Residence.guard, Residence.leave
+
+    def guarded(residence: Residence) -> None:
+        guard(residence)
+        residence.leave()
+
+    def left(residence: Residence) -> None:
+        leave(residence)
+        for part in residence.networks.values():
+            for tensor in part.parameters():
+                tensor.data = torch.full_like(tensor.data, float("nan"))
+
+    monkeypatch.setattr(Residence, "guard", guarded)
+    monkeypatch.setattr(Residence, "leave", left)
+    monkeypatch.setattr("segue.models.placement.SHARED", ())
+    text: Any = load(folder, "cpu", placement=Placement(offload="model")).text
+    for prompt in prompts:
+        assert torch.equal(text.t5([prompt]), plain.t5([prompt]))
+    for prompt in prompts:
+        assert torch.equal(text([prompt]).text, plain([prompt]).text)
+
+
 def test_text_encoders_are_told_where_embeddings_go(tmp_path) -> None:
     text: Any = load(write_flux(tmp_path / "model"), "cpu").text
-    there = _addressed(text, torch.device("meta"))
+    there = _addressed(text, torch.device("meta"), visits=False)
     assert (text.t5.device.type, there.t5.device.type) == ("cpu", "meta")
+    assert (text.t5.visits, there.t5.visits) == (True, False)
     assert there.t5.encoder is text.t5.encoder
-    assert _addressed(text.clip, torch.device("meta")) is text.clip
+    assert _addressed(text.clip, torch.device("meta"), visits=False) is text.clip
 
 
 def test_storage_is_a_part_of_what_a_model_is_and_waiting_is_not(own, monkeypatch) -> None:

@@ -99,12 +99,11 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
         for name, network in model.parts.items():
             if not is_codec(name):
                 store(network, placement.storage, next(network.parameters()).dtype)
-    text = model.text
+    text = _addressed(model.text, device, visits=placement.offload is None)
     if placement.offload is None:
         for name, network in model.parts.items():
             if name not in model.waiting or device.type in SHARED:
                 _move(network, device)
-        text = _addressed(text, device)
     elif placement.offload == "model":
         Residence(dict(model.parts), device).guard()
     else:
@@ -118,14 +117,21 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
     return model if placement.compile is None else compiled(model, placement.compile)
 
 
-def _addressed(text: Any, device: torch.device) -> Any:
-    """A text encoder that hands its embeddings to a device, and so do those that it is made of."""
+def _addressed(text: Any, device: torch.device, *, visits: bool) -> Any:
+    """A text encoder that hands its embeddings to a device, and so do those that it is made of.
+
+    Args:
+        text: any.
+        device: where embeddings go.
+        visits: whether networks that wait come there by themselves; nothing else may move them then.
+    """
+    said = {"device": device, "visits": visits}
     changed: dict[str, Any] = {}
     for item in fields(text) if is_dataclass(text) else ():
         value = getattr(text, item.name)
-        if isinstance(value, torch.device):
-            changed[item.name] = device
-        elif item.init and is_dataclass(value) and (told := _addressed(value, device)) is not value:
+        if item.name in said:
+            changed[item.name] = said[item.name]
+        elif item.init and is_dataclass(value) and (told := _addressed(value, device, visits=visits)) is not value:
             changed[item.name] = told
     whole: Any = text
     return replace(whole, **changed) if changed else text
