@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 from collections.abc import Generator
 from http.client import HTTPConnection
 from io import BytesIO
 from pathlib import Path
 from threading import Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -165,6 +167,26 @@ def test_it_listens_on_loopback_and_only_while_it_is_open() -> None:
         port = place.port
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port or 0), timeout=2)
+
+
+def reset(player: Player, said: bytes) -> None:
+    """Say something, and go away without a word."""
+    place = urlsplit(player.url)
+    with socket.create_connection((place.hostname, place.port or 0), timeout=5) as asking:
+        asking.sendall(said)
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_who_goes_away_in_the_middle_is_no_news(player: Player, capfd: pytest.CaptureFixture[str]) -> None:
+    place = urlsplit(player.url)
+    whole = f"GET {place.path} HTTP/1.0\r\nHost: {place.netloc}\r\n\r\n".encode()
+    for said in (b"", b"GE", whole[:-2], *[whole] * 20):
+        reset(player, said)
+    assert state(player)["title"] == "one → two"
+    for thread in enumerate_threads():
+        if "process_request" in thread.name:
+            thread.join(timeout=10)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_page_that_is_open_gets_the_end() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segue.errors import InterruptedRunError
+from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError
 from segue.media.clip import levels_of
 from segue.media.writer import Writer
 from segue.models.bundle import LatentDiffusion
@@ -23,7 +23,7 @@ from segue.tasks.transition_plan import TransitionPlan
 from segue.tasks.transition_stream import Part
 from segue.types import Call, Conditioning
 from shown import pixels, record
-from toy import ToyNetwork, toy_model
+from toy import PatchCodec, ToyNetwork, toy_model
 
 FILM = Transition(("one", "two", "three"), seconds=2.0, fps=20, seeds=(1, 2, 3))
 TASKS = {
@@ -144,3 +144,42 @@ def test_ctrl_c_while_it_is_made_is_heard(model: LatentDiffusion) -> None:
 
     with pytest.raises(InterruptedRunError, match="pictures were finished"):
         list(FILM.stream(model, progress=progress))
+
+
+class Batches(PatchCodec):
+    """Remembers how many pictures it decoded at a time, and has no memory for one of these times."""
+
+    def __init__(self, full: int = 0) -> None:
+        self.decoded, self.full = list[int](), full
+
+    def decode(self, latents: Tensor) -> Tensor:
+        self.decoded.append(len(latents))
+        if len(self.decoded) == self.full:
+            raise ExhaustedError("out of memory while decoding")
+        return super().decode(latents)
+
+
+@pytest.mark.parametrize("name", ["adaptive", "fixed", "smooth", "blend", "crossfed"])
+@pytest.mark.parametrize("glimpses", [True, False])
+def test_who_looks_on_has_hardly_more_decoded(name: str, glimpses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several pictures are decoded together, a call that is not full is filled up, which costs as much."""
+    monkeypatch.setattr(Execution, "decoded_at_once", lambda *_: 4)  # pyright: ignore[reportUnknownLambdaType]
+    plain, watched = Batches(), Batches()
+    clip = TASKS[name].run(replace(toy_model(), codec=plain))
+    written = levels_of(clip.frames, slice(0, len(clip)))
+    stream = TASKS[name].stream(replace(toy_model(), codec=watched), glimpses=glimpses)
+    shown = [part.picture for part in frames_of(list(stream))]
+    assert torch.equal(torch.stack(shown), written)
+    assert set(watched.decoded) == {4}
+    assert sum(watched.decoded) <= 1.25 * sum(plain.decoded)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 1.0])
+def test_memory_that_runs_out_while_one_looks_keeps_what_is_finished(model: LatentDiffusion, share: float) -> None:
+    counted = Batches()
+    list(FILM.stream(replace(model, codec=counted)))
+    stream = FILM.stream(replace(model, codec=Batches(full=round(share * len(counted.decoded)))))
+    with pytest.raises(ExhaustedRunError, match=r"out of memory while decoding; .* pictures were finished") as caught:
+        list(stream)
+    assert caught.value.partial is not None
+    assert len(caught.value.partial) >= 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import sys
 import time
 import webbrowser
 from bisect import insort
@@ -225,6 +226,11 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     player: Player
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who goes away in the middle of asking is no news: the terminal belongs to the film."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class _Answer(BaseHTTPRequestHandler):
     server_version, sys_version = "segue", ""
@@ -271,8 +277,8 @@ class _Answer(BaseHTTPRequestHandler):
             ("Content-Security-Policy", policy),
         ):
             self.send_header(name, value)
-        self.end_headers()
         try:
+            self.end_headers()
             self.wfile.write(body)
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             self.close_connection = True  # Who asked has gone.

@@ -73,6 +73,10 @@ class Album:
             found.update(zip(part, to_uint8(made), strict=True))
         return [found[name] for name in names]
 
+    def knows(self, name: int, *, exactly: bool = False) -> bool:
+        """Whether the picture of a node is at hand, as it is written; or exactly, as it was developed."""
+        return name in self._floats or (not exactly and name in self._levels)
+
     def rest(self) -> None:
         """Measuring is over: keep the pictures only as they will be written."""
         self._floats.clear()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, NoReturn
 
-from segue.errors import InterruptedRunError
+from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError
 from segue.media.clip import levels_of
 from segue.tasks.sampling import with_threads
 from segue.temporal.timeline import Shot
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segue.media.clip import Clip
+    from segue.tasks.album import Album
     from segue.tasks.transition_run import TransitionRun
 
 
@@ -63,13 +65,15 @@ class TransitionStream:
         """The next picture.
 
         Raises:
-            InterruptedRunError: on Ctrl-C while it is made, with the pictures that are finished.
+            InterruptedRunError: on Ctrl-C while it is made, or as memory ran out, with the pictures that are finished.
         """
         try:
             with self._working():
                 return next(self._parts)
         except KeyboardInterrupt:
             self.stop()
+        except ExhaustedError as error:
+            self._end(error)
 
     @property
     def clip(self) -> Clip:
@@ -86,11 +90,17 @@ class TransitionStream:
         Raises:
             InterruptedRunError: with the pictures that are finished.
         """
+        self._end(KeyboardInterrupt())
+
+    def _end(self, cause: KeyboardInterrupt | ExhaustedError) -> NoReturn:
+        """Let the run tell what is finished."""
         with self._working():
             if self._clip is not None:
-                raise InterruptedRunError("interrupted; all pictures were finished", self._clip)
-            self._steps.throw(KeyboardInterrupt)
-        raise KeyboardInterrupt
+                exhausted = isinstance(cause, ExhaustedError)
+                ended, why = (ExhaustedRunError, cause) if exhausted else (InterruptedRunError, "interrupted")
+                raise ended(f"{why}; all pictures were finished", self._clip)
+            self._steps.throw(cause)
+        raise cause
 
     def _made(self) -> Iterator[Part]:
         while True:
@@ -107,23 +117,32 @@ class TransitionStream:
         run = self._run
         new = [name for name in run.tree.frames() if name not in self._seen and run.is_finished(name)]
         self._seen.update(new)
-        if new and self._glimpses:
-            for name in new:
-                yield Part(None, run.tree.nodes[name].position, self._picture(Shot(name, name)))
+        if self._glimpses:
+            pictures = self._pictures([Shot(name, name) for name in new])
+            for name, picture in zip(new, pictures, strict=True):
+                yield Part(None, run.tree.nodes[name].position, picture)
 
     def _settled(self) -> Iterator[Part]:
         """The frames that can be shown after those before them."""
-        shown = self._run.shown or ()
-        while self._next < len(shown):
-            shot = shown[self._next]
-            if not (self._run.is_finished(shot.left) and self._run.is_finished(shot.right)):
-                return
-            left, right = (self._run.tree.nodes[name].position for name in (shot.left, shot.right))
+        run, shown = self._run, (self._run.shown or ())[self._next :]
+        ready = list(takewhile(lambda shot: run.is_finished(shot.left) and run.is_finished(shot.right), shown))
+        for shot, picture in zip(ready, self._pictures(ready), strict=True):
+            left, right = (run.tree.nodes[name].position for name in (shot.left, shot.right))
             number, self._next = self._next, self._next + 1
-            yield Part(number, left + shot.share * (right - left), self._picture(shot))
+            yield Part(number, left + shot.share * (right - left), picture)
 
-    def _picture(self, shot: Shot) -> Tensor:
-        return levels_of(self._run.frames((shot,)), slice(0, 1))[0]
+    def _pictures(self, shots: Sequence[Shot]) -> Iterator[Tensor]:
+        """Their pictures, one by one; those that must be developed are developed as many together as the album does."""
+        album, batch = self._run.album, self._run.album.batch
+        for place, shot in enumerate(shots):
+            if _unknown(album, shot):
+                names = dict[int, None]()
+                for later in islice(shots, place, None):
+                    names.update(dict.fromkeys(_unknown(album, later)))
+                    if len(names) >= batch:
+                        break
+                _ = self._run.frames(tuple(Shot(name, name) for name in islice(names, batch)))[:]
+            yield levels_of(self._run.frames((shot,)), slice(0, 1))[0]
 
     @contextmanager
     def _working(self) -> Generator[None]:
@@ -132,3 +151,9 @@ class TransitionStream:
 
         with torch.no_grad(), with_threads(self._run.execution.threads):
             yield
+
+
+def _unknown(album: Album, shot: Shot) -> list[int]:
+    """The nodes of a frame whose pictures are not at hand."""
+    mixed = shot.left != shot.right
+    return [name for name in (shot.left, shot.right) if not album.knows(name, exactly=mixed)]
