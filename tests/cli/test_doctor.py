@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tiny import write_model
+from tiny_flow import write_flux, write_sd3
+from tiny_upscaler import write_upscaler
+from tiny_xl import write_xl
 
 from cli.conftest import SHORT, Run
-from segue.errors import TaskError
+from segue.errors import CheckpointError, ModelError, TaskError
 from segue.tasks.image import Image
 from segue.tasks.outlook import Asked, Load, outlook
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
+from segue.zoo.cards import names
 from segue.zoo.load import load
 
 FEW = ["--steps", "4", "--max-batch", "4"]
@@ -73,6 +81,114 @@ def test_what_cannot_be_asked_is_refused(run: Run, checkpoint: Path) -> None:
     assert run("doctor", "--model", checkpoint, "--frames", "0").code == 2
     with pytest.raises(TaskError, match="memory must be above 0 GiB"):
         Load(memory=0)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_embedded_model_is_forecast(name: str) -> None:
+    found = outlook(Asked(name, "cpu"), timed=False)
+    model = load(name, "cpu")
+    assert {part.name for part in found.forecast.parts} == set(model.parts)
+    render, usual = found.forecast.render, model.defaults
+    assert (render.size, render.steps, render.began) == (usual.size, usual.steps, usual.guidance_start)
+    assert render.terms == (1 if usual.guidance_scale == 1 else 2)
+    assert ("segue upscale" in found.made) == (model.upscaling is not None)
+
+
+def changed(folder: Path, file: str, **entries: Any) -> Path:
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+    return folder
+
+
+SCHEDULER = "scheduler/scheduler_config.json"
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "sd": write_model,
+    "full LCM": lambda folder: changed(
+        write_model(folder, time_cond_proj_dim=8), SCHEDULER, _class_name="LCMScheduler"
+    ),
+    "sdxl": write_xl,
+    "turbo": lambda folder: changed(
+        write_xl(folder, vae="tiny"),
+        SCHEDULER,
+        _class_name="EulerAncestralDiscreteScheduler",
+        timestep_spacing="trailing",
+    ),
+    "upscaler": write_upscaler,
+    "sd3": write_sd3,
+    "sd3 without T5": lambda folder: write_sd3(folder, with_t5=False),
+    "flux dev": write_flux,
+    "flux schnell": lambda folder: write_flux(folder, embeds=False, dynamic=False),
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_what_is_forecast_is_what_the_model_is_used_with(kind: str, tmp_path: Path) -> None:
+    folder = FAMILIES[kind](tmp_path / "model")
+    model = load(folder, "cpu")
+    found = outlook(Asked(folder, "cpu"), timed=False).forecast
+    usual = model.defaults
+    assert (found.render.size, found.render.steps) == (usual.size, usual.steps)
+    terms = 1 if usual.guidance_scale == 1 or model.denoiser.embeds_guidance else 2
+    assert found.render.terms == terms
+    assert found.render.all_rows == terms * usual.steps
+    assert {part.name for part in found.parts} == set(model.parts)
+    odd = Sampling(size=(usual.size[0] + model.grid // 2, usual.size[1]))
+    with pytest.raises(TaskError, match=f"size must be a multiple of {model.grid} on both sides"):
+        outlook(Asked(folder, "cpu"), odd, timed=False)
+
+
+def test_a_profile_is_forecast_and_refused_as_it_is_loaded(checkpoint: Path) -> None:
+    for source in (checkpoint, "emoji"):
+        with pytest.raises(ModelError, match="profile must be one of"):
+            outlook(Asked(source, "cpu", profile="nonsense"), timed=False)
+    render = outlook(Asked(checkpoint, "cpu", profile="lcm"), timed=False).forecast.render
+    assert (render.steps, render.terms) == (4, 1)
+    for profile in ("lcm", "turbo"):
+        with pytest.raises(ModelError, match=f"profile '{profile}' is for"):
+            outlook(Asked("emoji", "cpu", profile=profile), timed=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--profile nonsense", "profile must be one of"),
+        ("--solver nonsense", "nonsense"),
+        ("--offload model", "makes room on a graphics card"),
+        ("--compile graphs", "records the kernels of CUDA"),
+        ("--lora style.safetensors", "--lora is not read for a forecast"),
+        ("--hub", "--hub asks whether the hub answers"),
+        ("--memory inf", "memory must be above 0 GiB"),
+        ("--memory nan", "memory must be above 0 GiB"),
+    ],
+)
+def test_nothing_that_is_asked_is_ignored(run: Run, checkpoint: Path, line: str, message: str) -> None:
+    answer = run("doctor", "--model", checkpoint, *line.split())
+    assert answer.code in (1, 2)
+    assert message in answer.err
+
+
+def test_a_prediction_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    folder = write_flux(tmp_path / "model")
+    with pytest.raises(ModelError, match="predicts the velocity of a flow"):
+        outlook(Asked(folder, "cpu", prediction="epsilon"), timed=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "entries"),
+    [
+        ("unet/config.json", {"down_block_types": ["Nope", "Nope"]}),
+        ("unet/config.json", {"block_out_channels": "x"}),
+        ("unet/config.json", {"sample_size": None}),
+        ("text_encoder/config.json", {"num_attention_heads": 7}),
+        ("model_index.json", {"unet": "UNet2DConditionModel"}),
+        ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny", "x"]}),
+        ("model_index.json", {"_class_name": "SomethingElse"}),
+    ],
+)
+def test_damaged_configurations_are_named(checkpoint: Path, tmp_path: Path, file: str, entries: dict[str, Any]) -> None:
+    folder = changed(Path(shutil.copytree(checkpoint, tmp_path / "model")), file, **entries)
+    with pytest.raises(CheckpointError):
+        outlook(Asked(folder, "cpu"), timed=False)
 
 
 def test_weights_in_float8_are_repeated(run: Run, checkpoint: Path, tmp_path: Path) -> None:

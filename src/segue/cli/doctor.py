@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from segue.cli.fields import verb
 from segue.cli.machine import examine
 from segue.cli.options import ModelChoice
+from segue.errors import TaskError
 from segue.tasks.outlook import Asked, Load, outlook
 from segue.tasks.sampling import Execution, Sampling
 
@@ -43,7 +44,14 @@ def doctor(checkup: Checkup, model: ModelChoice, sampling: Sampling, execution: 
     """
     if (model, sampling, execution, load) == (ModelChoice(), Sampling(), Execution(), Load()):
         return _machine(checkup)
-    asked = Asked(model.model, model.device, model.dtype, model.model_config, model.placement())
+    if checkup.hub:
+        raise TaskError("--hub asks whether the hub answers, and goes without a model: leave it out, or the rest")
+    if model.lora:
+        raise TaskError("--lora is not read for a forecast, since merged it takes nothing more: leave it out")
+    placement = model.placement()
+    asked = Asked(
+        model.model, model.device, model.dtype, model.model_config, placement, model.profile, model.prediction
+    )
     found = outlook(asked, sampling, execution, load)
     print(json.dumps(as_dict(found)) if checkup.json else described(found))
     return 0 if found.fits else TIGHT
@@ -67,7 +75,8 @@ def described(found: Outlook) -> str:
     """For people."""
     forecast = found.forecast
     render = forecast.render
-    rows = {
+    rows = {"forecast of": f"{found.made}, {_size(forecast)}, {render.steps} steps"}
+    rows |= {
         part.name: f"{_bytes(part.bytes)} of weights ({part.parameters:,} numbers, {part.kind})"
         for part in forecast.parts
     }
@@ -75,6 +84,8 @@ def described(found: Outlook) -> str:
         rows[phase.name] = f"{_bytes(phase.peak)}: {_bytes(phase.weights)} weights, {_bytes(phase.tensors)} at work"
     rows["decoded at once"] = f"up to {render.placement.tile} px" if render.placement.tile else "whole pictures"
     rows["memory"] = f"{_bytes(forecast.peak)} of {_bytes(found.memory.room)} that can be used on {render.device}"
+    if forecast.home:
+        rows["main memory"] = f"{_bytes(forecast.home)} of {_bytes(found.main.room)}, for weights before they leave it"
     rows["work"] = f"{forecast.flops / 1e12:,.3g} TFLOP in {round(render.all_rows):,} network rows of {_size(forecast)}"
     if forecast.seconds is not None:
         rows["time"] = f"about {_time(forecast.seconds)}, at the speed that was just measured"
@@ -82,6 +93,10 @@ def described(found: Outlook) -> str:
     lines = [f"{name:{width}}  {text}" for name, text in rows.items()]
     if found.fits:
         return "\n".join([*lines, "it fits"])
+    if not found.fits_at_home:
+        lines.append(f"it does not fit: main memory lacks {_bytes(forecast.home - found.main.room)}")
+    if forecast.peak <= found.memory.room:
+        return "\n".join(lines)
     advice = [
         f"  {change.options}: {_bytes(change.forecast.peak)}{', which fits' if change.fits else ''}"
         for change in found.changes
@@ -101,6 +116,8 @@ def as_dict(found: Outlook) -> dict[str, Any]:
         {"options": change.options, "peak": change.forecast.peak, "fits": change.fits} for change in found.changes
     ]
     return {
+        "made": found.made,
+        "steps": forecast.render.steps,
         "size": list(forecast.render.size),
         "device": str(forecast.render.device),
         "parts": [asdict(part) for part in forecast.parts],
@@ -108,6 +125,8 @@ def as_dict(found: Outlook) -> dict[str, Any]:
         "loading": forecast.loading,
         "peak": forecast.peak,
         "room": found.memory.room,
+        "home": forecast.home,
+        "main_room": found.main.room,
         "rows": forecast.render.all_rows,
         "tile": forecast.render.placement.tile,
         "flops": forecast.flops,

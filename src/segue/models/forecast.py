@@ -36,6 +36,7 @@ class Render:
         keys: how many of these run from the first step on.
         shared: share of the steps that the others have in common with these.
         terms: network rows for one step of one picture: 2 with guidance, else 1.
+        began: share of the run before guidance sets in; one row is enough until then.
         max_batch: the most network rows in one call.
         together: pictures that are handed to the decoder at once.
         device: where it runs.
@@ -49,6 +50,7 @@ class Render:
     keys: int = 1
     shared: float = 0.0
     terms: int = 2
+    began: float = 0.0
     max_batch: int = 16
     together: int = 8
     placement: Placement = field(default_factory=Placement)
@@ -62,7 +64,11 @@ class Render:
     def all_rows(self) -> float:
         """Network rows of all calls."""
         later = max(0, self.pictures - self.keys)
-        return self.terms * self.steps * (min(self.keys, self.pictures) + later * (1 - self.shared))
+        return self.steps * (min(self.keys, self.pictures) * self._terms(0.0) + later * self._terms(self.shared))
+
+    def _terms(self, since: float) -> float:
+        """Network rows of a picture that is run from this share on, to one step of a whole run."""
+        return self.terms * (1 - since) - (self.terms - 1) * max(0.0, self.began - since)
 
     def batched(self, rows: int) -> Render:
         """The same with smaller calls, and as many fewer pictures decoded at once."""
@@ -121,6 +127,7 @@ class Forecast:
         parts: the networks.
         phases: in their order.
         loading: bytes of main memory that hold all weights while the model is loaded.
+        home: bytes of main memory that the weights take beside a device with memory of its own, at most.
         seconds: that it takes; None if the speed of the device is not known.
     """
 
@@ -128,6 +135,7 @@ class Forecast:
     parts: tuple[Part, ...]
     phases: tuple[Phase, ...]
     loading: int
+    home: int = 0
     seconds: float | None = None
 
     @property
@@ -155,9 +163,11 @@ def forecast(model: Skeleton, render: Render, speed: Speed | None = None) -> For
     parts = tuple(part_of(name, network, render.placement) for name, network in model.parts.items())
     phases = tuple(_phases(model, render, {part.name: part for part in parts}))
     # Weights are stored in fewer bits once all are there.
-    loading = sum(tensor.nbytes for network in model.parts.values() for tensor in weights_of(network))
+    loaded = {name: sum(tensor.nbytes for tensor in weights_of(network)) for name, network in model.parts.items()}
+    away = model.parts if render.placement.begins_at_home else model.waiting
+    home = 0 if render.device.type in SHARED else sum(loaded[name] for name in away)
     seconds = None if speed is None else sum(speed.seconds(phase.work) * phase.calls for phase in phases)
-    return Forecast(render, parts, phases, loading, seconds)
+    return Forecast(render, parts, phases, sum(loaded.values()), home, seconds)
 
 
 def part_of(name: str, network: nn.Module, placement: Placement) -> Part:
@@ -303,7 +313,7 @@ def _in_tiles(model: Skeleton, now: Forecast, memory: Memory) -> _Step:
 
 def _smaller_picture(model: Skeleton, now: Forecast, memory: Memory) -> _Step:
     """Three quarters of the sides, until it fits or is small."""
-    render, grid = now.render, model.codec.scale * 8
+    render, grid = now.render, math.lcm(model.grid, model.codec.scale * 8)
     sizes = [render.size]
     while min(sizes[-1]) > _LEAST_SIDE:
         width, height = (max(_LEAST_SIDE, math.floor(side * _SHRINK) // grid * grid) for side in sizes[-1])

@@ -14,7 +14,7 @@ from segue.errors import ModelError
 from segue.types import Prediction
 
 if TYPE_CHECKING:
-    from segue.models.bundle import LatentDiffusion
+    from segue.models.bundle import Defaults, LatentDiffusion
 
 _TABLE = Path(__file__).parent / "families" / "profiles.toml"
 
@@ -52,6 +52,23 @@ class Profile:
     def suits(self, family: str, scheduler: Mapping[str, Any]) -> bool:
         """Whether it can be used with a model. What was distilled from noise prediction is no use on a flow."""
         return family in self.families and (self.name == family or not is_flow(scheduler))
+
+    def over(self, before: Defaults, *, told: bool, stated: bool) -> Defaults:
+        """The defaults of a model with those of this profile laid over them.
+
+        Args:
+            before: without it.
+            told: whether the network is told its guidance scale as a number.
+            stated: whether the model's files state the size that it is made for.
+        """
+        return replace(
+            before,
+            steps=self.steps,
+            guidance_scale=(told and self.told_guidance_scale) or self.guidance_scale,
+            guidance_start=0.0,
+            solver=self.solver or before.solver,
+            size=self.size if self.size and not stated else before.size,
+        )
 
 
 @cache
@@ -92,6 +109,28 @@ def chosen_by(family: str, scheduler: Mapping[str, Any]) -> Profile | None:
     )
 
 
+def profile_for(name: str | None, family: str, scheduler: Mapping[str, Any], title: str) -> Profile | None:
+    """The profile of this name; without one, that which a checkpoint's scheduler asks for, if it does.
+
+    Args:
+        name: of the profile, or None.
+        family: of the model.
+        scheduler: its configuration.
+        title: what the model is called.
+
+    Raises:
+        ModelError: an unknown profile, or one that does not suit the model.
+    """
+    if name is None:
+        return chosen_by(family, scheduler)
+    profile = find_profile(name)
+    if not profile.suits(family, scheduler):
+        fitting = [one.name for one in profiles().values() if one.suits(family, scheduler)]
+        names = f"expected one of {', '.join(fitting)}" if fitting else "leave profile out, there is none for it"
+        raise ModelError(f"profile {profile.name!r} is for {profile.about}, and {title} is no such model; {names}")
+    return profile
+
+
 def with_profile(model: LatentDiffusion, name: str | None, *, stated: bool) -> LatentDiffusion:
     """The model with the defaults of a profile, which becomes part of what it is.
 
@@ -103,20 +142,8 @@ def with_profile(model: LatentDiffusion, name: str | None, *, stated: bool) -> L
     Raises:
         ModelError: an unknown profile, or one that does not suit the model.
     """
-    profile = chosen_by(model.family, model.scheduler) if name is None else find_profile(name)
+    profile = profile_for(name, model.family, model.scheduler, model.name)
     if profile is None:
         return model
-    if not profile.suits(model.family, model.scheduler):
-        fitting = [one.name for one in profiles().values() if one.suits(model.family, model.scheduler)]
-        names = f"expected one of {', '.join(fitting)}" if fitting else "leave profile out, there is none for it"
-        raise ModelError(f"profile {profile.name!r} is for {profile.about}, and {model.name} is no such model; {names}")
-    before, told = model.defaults, profile.told_guidance_scale if model.denoiser.embeds_guidance else None
-    defaults = replace(
-        before,
-        steps=profile.steps,
-        guidance_scale=told or profile.guidance_scale,
-        guidance_start=0.0,
-        solver=profile.solver or before.solver,
-        size=profile.size if profile.size and not stated else before.size,
-    )
+    defaults = profile.over(model.defaults, told=model.denoiser.embeds_guidance, stated=stated)
     return replace(model, scheduler={**model.scheduler, **profile.scheduler}, defaults=defaults, profile=profile.name)

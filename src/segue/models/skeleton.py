@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
-from segue.errors import CheckpointError, ModelNotFoundError
+from segue.errors import CheckpointError, ModelNotFoundError, SegueError
 from segue.models.codec import AutoencoderCodec, codec_dtype
+from segue.models.families import find_family
+from segue.models.families.flux import PATCH
 from segue.models.hub import configurations, parse_repository
 from segue.models.rehearsal import Work, rehearsed, weights_of
-from segue.models.single_file import find_config
-from segue.models.weights import quiet, read_header, read_json, refuse_pickle
+from segue.models.single_file import INPAINTING, SD2, find_config
+from segue.models.weights import MISFITS, quiet, read_header, read_json, refuse_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,11 +43,19 @@ class Skeleton:
         name: of the model.
         parts: its networks on the meta device, by their folders.
         dtype: what the denoiser and the text encoders compute in.
+        family: its module of `segue.models.families`.
+        scheduler: the configuration of its scheduler, as its files state it.
+        configs: the folder that its configurations were read from.
+        stated: whether they are its own, or the user named them, and not those that come with Segue for single files.
     """
 
     name: str
     parts: Mapping[str, nn.Module]
     dtype: torch.dtype
+    family: str
+    scheduler: Mapping[str, Any]
+    configs: Path
+    stated: bool = True
     _known: dict[tuple[Any, ...], Work] = field(default_factory=dict[tuple[Any, ...], Work], repr=False)
 
     @property
@@ -75,6 +86,19 @@ class Skeleton:
         side = config.get("sample_size") or 128
         height, width = (side, side) if isinstance(side, int) else side
         return int(width) * self.codec.scale, int(height) * self.codec.scale
+
+    @property
+    def told_guidance(self) -> bool:
+        """Whether the denoiser is told its guidance scale as a number, and so needs one row where others need two."""
+        config: Any = self.parts[self.denoiser].config
+        return bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
+
+    @property
+    def grid(self) -> int:
+        """Width and height of a picture are multiples of it."""
+        config: Any = self.parts[self.denoiser].config
+        patch = {"flux": PATCH, "sd3": int(config.get("patch_size") or 1)}.get(self.family, 1)
+        return self.codec.scale * patch
 
     def reading(self, part: str) -> Work:
         """What it takes to encode one chunk of a prompt."""
@@ -123,7 +147,15 @@ class Skeleton:
 
     def _once(self, key: tuple[Any, ...], run: Callable[[], Any], network: nn.Module) -> Work:
         if key not in self._known:
-            self._known[key] = rehearsed(run, weights_of(network))
+            try:
+                self._known[key] = rehearsed(run, weights_of(network))
+            except SegueError:
+                raise
+            except MISFITS as error:
+                why = " ".join(str(error).split())[:200]
+                raise CheckpointError(
+                    f"{self.name}: its parts do not fit each other, or this size; {key[0]} fails with {why}"
+                ) from error
         return self._known[key]
 
     def _tokens(self, part: str) -> int:
@@ -140,7 +172,13 @@ class Skeleton:
         return max((self._tokens(part) for part in self.encoders), default=_CLIP)
 
 
-def skeleton(source: str | Path, dtype: torch.dtype, config: Path | None = None, name: str | None = None) -> Skeleton:
+def skeleton(
+    source: str | Path,
+    dtype: torch.dtype,
+    config: Path | None = None,
+    name: str | None = None,
+    text_from: Path | None = None,
+) -> Skeleton:
     """The networks of a model, from what its files state about them. No weights are read, and none downloaded.
 
     Args:
@@ -148,35 +186,64 @@ def skeleton(source: str | Path, dtype: torch.dtype, config: Path | None = None,
         dtype: what it shall compute in.
         config: a folder whose configurations a single file is read with.
         name: what to call it; by default, the source.
+        text_from: the folder of the model whose text encoder an upscaler shares, if it has none itself.
 
     Raises:
         ModelNotFoundError: nothing is there.
         ModelAccessError: the hub refuses, or cannot be reached.
         CheckpointError: damaged, or of networks that the installed libraries do not have.
     """
-    path = _located(source)
-    channels = None
+    path = located(source)
+    changes, stated, channels = dict[str, Any](), path.is_dir() or config is not None, None
     if path.is_file():
         header = read_header(path)
         path = find_config(path, header, config)
         channels = header[_FIRST_LAYER].shape[1] if _FIRST_LAYER in header else None
+        changes = _marked(header, path, channels)
     index = read_json(path / "model_index.json")
+    family = find_family(index, str(path))
     parts: dict[str, nn.Module] = {}
     for part in (*DENOISERS, *ENCODERS, CODEC):
-        library, kind = index.get(part) or (None, None)
-        if library is None or kind is None:
+        library, kind = _entry(index, part, path)
+        folder = (text_from or path if part in ENCODERS else path) / part
+        if library is None or kind is None or (part in family.optional and not folder.is_dir()):
             continue
-        settings = read_json(path / part / "config.json")
+        settings = read_json(folder / "config.json")
         if part == "unet" and channels is not None:
             settings["in_channels"] = channels
         precision = codec_dtype(settings, dtype) if part == CODEC else dtype
-        parts[part] = _without_weights(str(library), str(kind), settings, path / part, precision)
+        parts[part] = _without_weights(str(library), str(kind), settings, folder, precision)
     if CODEC not in parts or not any(part in parts for part in DENOISERS):
         raise CheckpointError(f"{path} is no whole model: expected a unet or a transformer, and a vae")
-    return Skeleton(name or str(source), parts, dtype)
+    scheduler = {**read_json(path / "scheduler" / "scheduler_config.json"), **changes}
+    return Skeleton(name or str(source), parts, dtype, family.module, scheduler, path, stated)
 
 
-def _located(source: str | Path) -> Path:
+def _entry(index: Mapping[str, Any], part: str, path: Path) -> tuple[Any, Any]:
+    """(library, class) of a part, both None if the model has none such."""
+    said = index.get(part) or (None, None)
+    if not isinstance(said, list | tuple) or len(said) != 2:
+        raise CheckpointError(
+            f"{path / 'model_index.json'} should say a library and a class of {part}, such as "
+            f'["diffusers", "UNet2DConditionModel"]; it says {said!r}'
+        )
+    return said[0], said[1]
+
+
+def _marked(header: Mapping[str, Any], configs: Path, channels: int | None) -> dict[str, Any]:
+    """What a single file's marks and channels say about the scheduler: see `segue.models.single_file.from_file`."""
+    if "v_pred" in header:
+        return {"prediction_type": "v_prediction", **({"rescale_betas_zero_snr": True} if "ztsnr" in header else {})}
+    return {"prediction_type": "epsilon"} if configs == SD2 and channels == INPAINTING else {}
+
+
+def located(source: str | Path) -> Path:
+    """The folder of a model's configurations, or the file that it is; of a hub repository, these are downloaded.
+
+    Raises:
+        ModelNotFoundError: nothing is there.
+        ModelAccessError: the hub refuses, or cannot be reached.
+    """
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -202,12 +269,16 @@ def _without_weights(
     if not isinstance(made, type) or not issubclass(made, torch.nn.Module):
         raise CheckpointError(f"{folder} is for {library}.{kind}, which is no network of the installed libraries")
     source: Any = made
-    with quiet(), META:
-        if library == "diffusers":
-            network = source.from_config(dict(settings))
-        else:
-            network = source(source.config_class.from_dict(dict(settings)))
-        return network.to(dtype).eval().requires_grad_(False)
+    try:
+        with quiet(), META:
+            if library == "diffusers":
+                network = source.from_config(dict(settings))
+            else:
+                network = source(source.config_class.from_dict(dict(settings)))
+            return network.to(dtype).eval().requires_grad_(False)
+    except (*MISFITS, StrictDataclassError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{folder / 'config.json'} describes no {kind} that can be built: {why}") from error
 
 
 _Inputs = Callable[[Any, tuple[int, int, int], int, torch.dtype], dict[str, Any]]
@@ -220,6 +291,8 @@ def _unet(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dty
         "timestep": _empty(torch.float32, rows),
         "encoder_hidden_states": _empty(dtype, rows, tokens, config["cross_attention_dim"]),
     }
+    if config.get("time_cond_proj_dim"):
+        inputs["timestep_cond"] = _empty(dtype, rows, config["time_cond_proj_dim"])
     if config.get("num_class_embeds"):
         inputs["class_labels"] = torch.zeros(rows, dtype=torch.long, device=META)
     if config.get("addition_embed_type") == "text_time":

@@ -106,23 +106,24 @@ def find_card(source: str | Path) -> ModelCard | None:
     return None
 
 
+def stated_by(card: ModelCard) -> dict[str, Any]:
+    """The fields of a model's defaults that its card states."""
+    fields = ("size", "steps", "guidance_scale", "guidance_start", "solver")
+    return {key: getattr(card, key) for key in fields if getattr(card, key) is not None}
+
+
 def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
     """The model with the defaults and the vocabulary of its card, whose LoRA is a part of the model's name.
 
     Raises:
         CheckpointError: the card says that it enlarges, by so much, and the model does not.
     """
-    said: dict[str, Any] = {
-        key: getattr(card, key)
-        for key in ("size", "steps", "guidance_scale", "guidance_start", "solver")
-        if getattr(card, key) is not None
-    }
     found = model.upscaling.factor if model.upscaling else None
     if card.factor != found and card.factor is not None:
         raise CheckpointError(f"{card.folder / CARD} says factor = {card.factor}, and its weights have {found}")
     if model.upscaling is not None and card.noise_level is not None:
         model = replace(model, upscaling=replace(model.upscaling, noise_level=card.noise_level))
-    defaults = replace(model.defaults, **said)
+    defaults = replace(model.defaults, **stated_by(card))
     return replace(model, defaults=defaults, vocabulary=card.vocabulary, words=card.words, loras=())
 
 

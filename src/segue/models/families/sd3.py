@@ -145,7 +145,7 @@ def from_folder(
         denoiser=NetworkDenoiser(Sd3Network(transformer, codec.scale), "flow_prediction"),
         codec=codec,
         scheduler=scheduler,
-        defaults=Defaults(size=(side, side), steps=28, guidance_scale=7.0, solver="euler"),
+        defaults=defaults(side),
         parts=parts,
         weights=tuple((file, 1.0) for file in (*files, *clips[0][1], *clips[1][1], *t5_files, *vae_files)),
         settings=sd.settings_of(folder, tuple(parts)),
@@ -164,6 +164,11 @@ def _read_clip(
     part = folder / f"text_encoder{number}"
     encoder, files = read_network(CLIPTextModelWithProjection, part, "model", device, dtype)
     return ClipText(encoder, sd.read_tokenizer(folder / f"tokenizer{number}", encoder), 1, normed=False), files
+
+
+def defaults(side: int) -> Defaults:
+    """What models of so many pixels a side are used with."""
+    return Defaults(size=(side, side), steps=28, guidance_scale=7.0, solver="euler")
 
 
 def check_parts(transformer: SD3Transformer2DModel, text: Sd3Text, channels: int, name: str) -> None:
