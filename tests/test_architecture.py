@@ -67,7 +67,13 @@ LIBRARIES: dict[str, set[str]] = {
 """The rooms that may import each library; one that is not listed may not be imported at all."""
 
 HEAVY = {"torch", "diffusers", "transformers", "scipy", "av", "cv2", "accelerate"}
-NO_FACE_IMPORTS = {"tasks/depths.py", "tasks/transition_run.py", "tasks/transition_setting.py", "tasks/upscale_run.py"}
+NO_FACE_IMPORTS = {
+    "tasks/depths.py",
+    "tasks/transition_run.py",
+    "tasks/transition_setting.py",
+    "tasks/upscale_live.py",
+    "tasks/upscale_run.py",
+}
 """Tasks keep heavy imports inside functions; these modules of theirs are themselves only imported in one."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_flow import write_flux
 from torch import Tensor
 
 from footage import moving
@@ -23,15 +24,18 @@ from segue.evaluation.movement import movement
 from segue.media import Audio, Clip, TensorFrames, read
 from segue.media.enlarge import lanczos, low_band
 from segue.models.denoiser import NetworkDenoiser
+from segue.models.loading import load_model
 from segue.tasks.image import Image
+from segue.tasks.live import Live
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.tasks.upscale import Coherence, Tiling, Upscale
-from segue.tasks.upscale_run import EnlargedFrames
+from segue.tasks.upscale_run import EnlargedFrames, padded
 from segue.temporal.keys import ANY_KEY
+from segue.temporal.texts import mixed
 from segue.types import Call, Conditioning, RowId, State, silent
-from toy import toy_model
+from toy import ToyNetwork, toy_model
 from toy_upscaler import Repeats, toy_upscaler
 
 SIZE = (24, 16)
@@ -232,6 +236,37 @@ def test_the_record_beside_a_transition_says_what_each_frame_shows(tmp_path: Pat
     assert "7 frames, and it has 5" in Upscale(str(tmp_path / "film.apng")).story(5).note
 
 
+@pytest.mark.parametrize("queue", [False, True])
+def test_the_record_beside_a_live_film_says_what_each_frame_shows(queue: bool, tmp_path: Path) -> None:
+    """What was said last is reached where the stream reaches it, and what was told on the way is what it was told."""
+    network = Listens()
+    say, words = ("3=two", "5=three"), ("one", "two", "three")
+    task = Live("one", say=say, between=6, seconds=40, fps=1, idle="hold", queue=queue)
+    task.run(toy_model(network=network), Execution(64)).save(tmp_path / "live.apng")
+    found = Upscale(str(tmp_path / "live.apng")).story(40)
+    assert found.prompts == words
+    mixes = [found.points[int(position)] for position in found.positions]
+    assert mixes[0] == (1, 0, 0)
+    assert mixes[-1] == (0, 0, 1)
+    assert mixes[3 + 10 - 2] == (1, 0, 0) != mixes[3 + 10 - 1]
+    assert ((0, 1, 0) in mixes) == queue
+    texts = toy_model().text(words)
+    for mix in {mix for mix in mixes if 0 in mix}:
+        assert any(torch.allclose(mixed(texts, mix, "tokens").text[0], text, atol=0.02) for text in network.heard)
+    assert "40 frames, and it has 30" in Upscale(str(tmp_path / "live.apng")).story(30).note
+
+
+@dataclass(frozen=True)
+class Listens(ToyNetwork):
+    """A network that remembers the texts that it was told."""
+
+    heard: list[Tensor] = field(default_factory=list[Tensor])
+
+    def __call__(self, x: Tensor, time: Tensor, cond: Conditioning, call: Call) -> Tensor:
+        self.heard.extend(cond.text)
+        return super().__call__(x, time, cond, call)
+
+
 def test_the_record_beside_a_picture_says_what_it_shows(tmp_path: Path) -> None:
     Image("a boat").run(toy_model()).save(tmp_path / "boat.png")
     task = Upscale(str(tmp_path / "boat.png"))
@@ -398,6 +433,7 @@ def test_progress_ends_where_it_said(film: str) -> None:
         ({"method": "same-model", "strength": 0.0}, r"in \(0, 1\]"),
         ({"method": "same-model", "scale": 9}, "between 2 and 8"),
         ({"method": "same-model", "coherence": Coherence(every=2)}, "leave out every 2"),
+        ({"method": "same-model", "coherence": Coherence(depth=0.5)}, "leave out depth 0.5"),
         ({"sampling": Sampling(size=(64, 64))}, "size follows from the input"),
     ],
 )
@@ -472,3 +508,45 @@ def test_neither_the_input_nor_its_record_is_replaced(tmp_path: Path) -> None:
             task.check_result(tmp_path / name)
     for name in (None, tmp_path / "other/a.png", tmp_path / "c.webp"):
         source.check_result(name)
+
+
+def test_records_of_before_have_a_depth_for_either_method(picture: str) -> None:
+    Upscale(picture, method="same-model", coherence=Coherence(1, 0.3)).run(toy_model()).frames[:]
+
+
+def test_more_prompts_than_frames_are_refused(film: str, picture: str) -> None:
+    with pytest.raises(TaskError, match=r"there are 10 prompts, and film[.]apng has 9 frames:"):
+        Upscale(film, ("x",) * 10).run(toy_upscaler())
+    with pytest.raises(TaskError, match=r"there are 2 prompts, and picture[.]png has 1 frame:"):
+        Upscale(picture, ("x", "y")).run(toy_upscaler())
+
+
+def test_a_negative_prompt_that_nothing_hears_is_refused_or_said(picture: str) -> None:
+    model, task = toy_upscaler(), Upscale(picture, ("a boat",), negative="fog")
+    told = replace(model, denoiser=replace(model.denoiser, embeds_guidance=True))
+    with pytest.raises(TaskError, match="Leave 'fog' out"):
+        task.run(told)
+    assert not task.notes(model)
+    (note,) = replace(task, sampling=Sampling(guidance_scale=(1.0,))).notes(model)
+    assert "'fog' has no effect" in note
+
+
+def test_coherence_that_leaves_no_step_out_is_said(film: str, picture: str) -> None:
+    one = Sampling(steps=1)
+    (note,) = Upscale(film, ("x",), coherence=Coherence(2, 0.5), sampling=one).notes(toy_upscaler())
+    assert "--every and --depth leave no step out: of 1" in note
+    for quiet in (
+        Upscale(film, ("x",), sampling=one),
+        Upscale(film, ("x",), coherence=Coherence(2, 0.5)),
+        Upscale(picture, ("x",), coherence=Coherence(2, 0.5), sampling=one),
+    ):
+        assert not quiet.notes(toy_upscaler())
+
+
+def test_the_other_method_takes_any_size_for_a_model_of_patches(tmp_path: Path) -> None:
+    """40 x 24 pixels, three times larger, are on the grid of the codec, and not on that of its tokens."""
+    model = load_model(write_flux(tmp_path / "flux"), device="cpu")
+    odd = saved(tmp_path, moving(1, (40, 24)), "odd.png")
+    task = Upscale(odd, ("a cat",), method="same-model", scale=3, tiling=Tiling(64), sampling=Sampling(steps=2))
+    assert padded(task.resolved(model, task.story(1)), model, (40, 24)) == (48, 32)
+    assert task.run(model).frames[:].shape == (1, 3, 72, 120)

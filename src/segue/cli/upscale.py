@@ -16,6 +16,7 @@ from segue.tasks.upscale import Upscale
 def upscale(task: Upscale, model: ModelChoice, execution: Execution, output: Output) -> int:
     """Make a picture or a film larger: segue upscale film.mp4 -o large.mp4"""
     source = task.source()
+    task.check_prompts(len(source))
     task.check_result(output.output)
     chosen = model if model.model else replace(model, model=task.usual_model())
 

@@ -24,6 +24,8 @@ UPSCALER = "emoji-x4"
 
 MAX_SCALE = 8
 STRENGTH = 0.3
+EVERY = 4
+DEPTH = 0.3
 UPSCALED_WINDOW = 512
 """Pixels, a side, that an upscaler is given at once, unless its own size is larger: it looks at details."""
 
@@ -56,18 +58,18 @@ class Coherence:
     Args:
         every: one frame in so many is run wholly, and the last one; 1 runs all. Left out, 4 for an upscaler.
         depth: share of the run, in [0, 1), that frames between two of these do not repeat: they begin from a mix of
-            both there, and go on by what their own small picture shows.
+            both there, and go on by what their own small picture shows. Left out, 0.3 for an upscaler.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     every: int | None = None
-    depth: float = 0.3
+    depth: float | None = None
 
     def __post_init__(self) -> None:
         if self.every is not None and self.every < 1:
             raise TaskError(f"every must be a number of frames from 1, got {self.every}")
-        if not 0 <= self.depth < 1:
+        if self.depth is not None and not 0 <= self.depth < 1:
             raise TaskError(f"depth must be in [0, 1), got {self.depth}")
 
 
@@ -163,6 +165,12 @@ class Upscale:
                 'with the method "same-model" each frame begins from its own picture, and all are run wholly: '
                 f"leave out every {self.coherence.every}"
             )
+        # Records of this method have had a depth beside every 1, which nobody asked for.
+        if self.coherence.depth is not None and self.coherence.every is None:
+            raise TaskError(
+                'with the method "same-model" each frame begins from its own picture, and none from a mix of others: '
+                f"leave out depth {self.coherence.depth}"
+            )
         if self.strength is not None and not 0 < self.strength <= 1:
             raise TaskError(f"strength must be in (0, 1], got {self.strength}")
         if self.scale is not None and not 2 <= self.scale <= MAX_SCALE:
@@ -234,6 +242,18 @@ class Upscale:
                 "choose a name with another stem for the result"
             )
 
+    def check_prompts(self, frames: int) -> None:
+        """Find out whether a film of so many frames can pass all prompts.
+
+        Raises:
+            TaskError: it has fewer frames.
+        """
+        if len(self.prompt) > frames:
+            raise TaskError(
+                f"there are {len(self.prompt)} prompts, and {self.path.name} has {frames} frame{'s'[: frames > 1]}: "
+                "give at most one prompt for each frame"
+            )
+
     def story(self, frames: int) -> Story:
         """What each of so many frames shows."""
         return Story.spread(self.prompt, frames) if self.prompt else found_story(self.path, frames)
@@ -245,6 +265,7 @@ class Upscale:
             TaskError: the method is not for this model, or it cannot enlarge so much.
         """
         upscaling, sampling = model.upscaling, self.sampling
+        model.refuse_negative([self.negative])
         own = replace(model, upscaling=None)
         settings = sampling.resolve(own, 1).pinned()
         common = replace(
@@ -278,7 +299,8 @@ class Upscale:
             raise TaskError(f"{model.name} enlarges {upscaling.factor} times, got scale {self.scale}; leave it out")
         level = upscaling.noise_level if self.noise_level is None else self.noise_level
         window = self.tiling.window or max(min(model.defaults.size), UPSCALED_WINDOW)
-        coherence = replace(self.coherence, every=self.coherence.every or 4)
+        depth = DEPTH if self.coherence.depth is None else self.coherence.depth
+        coherence = Coherence(self.coherence.every or EVERY, depth)
         tiling = replace(self.tiling, window=window)
         return replace(common, scale=upscaling.factor, noise_level=level, tiling=tiling, coherence=coherence)
 
@@ -292,8 +314,25 @@ class Upscale:
         return (
             *notes_on([prompt for prompt in story.prompts if prompt], model),
             *said,
+            *self._without_effect(model, len(clip)),
             *self._padding(model, clip.size),
         )
+
+    def _without_effect(self, model: LatentDiffusion, frames: int) -> list[str]:
+        """Of what was asked for."""
+        task, said = self.resolved(model, Story.spread([""], 1)), list[str]()
+        steps = task.sampling.steps or 1
+        if self.negative.strip() and task.sampling.guidance_scale == (1.0,):
+            said.append(f"with a guidance of 1 the negative prompt {self.negative!r} has no effect: raise --guidance")
+        # A rerun has the defaults written out, and is to say the same.
+        usual = {"every": (None, 1, EVERY), "depth": (None, DEPTH)}
+        asked = [name for name, values in usual.items() if getattr(self.coherence, name) not in values]
+        if task.method == "upscaler" and frames > 1 and asked and int(steps * (task.coherence.depth or 0.0)) == 0:
+            said.append(
+                f"--{' and --'.join(asked)} leave no step out: of {steps}, none lies before depth "
+                f"{task.coherence.depth}, and all frames are run wholly"
+            )
+        return said
 
     def _padding(self, model: LatentDiffusion, size: tuple[int, int]) -> tuple[str, ...]:
         from segue.tasks.upscale_run import padded

@@ -42,6 +42,8 @@ def enlarged(
 ) -> Clip:
     """What `Upscale.run` says."""
     clip = task.source()
+    if plan is None:
+        task.check_prompts(len(clip))
     story = task.story(len(clip)) if plan is None else _replayed(task, plan, len(clip))
     settled = task.resolved(model, story)
     if model.inpaints:
@@ -70,8 +72,8 @@ def _replayed(task: Upscale, plan: UpscalePlan, frames: int) -> Story:
 
 def padded(task: Upscale, model: LatentDiffusion, size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) that a resolved task makes of frames of this size, before they are enlarged."""
-    grid, scale = model.codec.scale, task.scale or 1
-    # A picture whose enlargement is on the grid of the codec need not be on it itself.
+    grid, scale = model.grid, task.scale or 1
+    # A picture whose enlargement is on the grid of the model need not be on it itself.
     whole = model.upscaling.grid if model.upscaling is not None else grid // math.gcd(grid, scale)
     width, height = (-(-side // whole) * whole for side in size)
     return width, height
@@ -171,11 +173,12 @@ class EnlargedFrames:
         """Side of a window, in latents."""
         asked, pixels = self.task.tiling.window or 0, self._pixels
         tile = asked // pixels
-        if asked % (pixels * ALIGNED):
-            low = max(ALIGNED, tile // ALIGNED * ALIGNED) * pixels
+        unit = math.lcm(pixels * ALIGNED, self.model.grid)
+        if asked % unit:
+            low = max(unit, asked // unit * unit)
             raise TaskError(
-                f"window must be a multiple of {pixels * ALIGNED} pixels for this model, got {asked}; "
-                f"the nearest are {low} and {low + ALIGNED * pixels}"
+                f"window must be a multiple of {unit} pixels for this model, got {asked}; "
+                f"the nearest are {low} and {low + unit}"
             )
         return tile
 
@@ -188,7 +191,7 @@ class EnlargedFrames:
     @cached_property
     def _fork(self) -> int:
         """The step at which frames between keys begin."""
-        return int(len(self.schedule) * self.task.coherence.depth)
+        return int(len(self.schedule) * (self.task.coherence.depth or 0.0))
 
     @cached_property
     def _start(self) -> Float[Tensor, "c h w"]:

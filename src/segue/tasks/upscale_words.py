@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segue.errors import RecordError, TaskError
 from segue.tasks.record import Record, read_record
+from segue.tasks.sampling import Sampling
 from segue.temporal.simplex import Route
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def story_of(record: Record, frames: int) -> Story | None:
     fields, plan = record.fields, record.plan
     if record.task == "transition":
         return _of_transition(fields, plan, frames)
+    if record.task == "live":
+        return _of_live(fields, frames)
     said = fields.get("prompt")
     prompts = (said,) if isinstance(said, str) else tuple(said or ())
     if not any(prompts):
@@ -70,6 +73,25 @@ def _of_transition(fields: dict[str, Any], plan: dict[str, Any], frames: int) ->
     places = [float(node[0]) for node in plan["nodes"]]
     positions = tuple(places[left] * (1 - share) + places[right] * share for left, right, share in plan["shots"])
     return Story(prompts, route.points, positions, fields["likeness"].get("words", "tokens"))
+
+
+def _of_live(fields: dict[str, Any], frames: int) -> Story:
+    from segue.tasks.live import Live
+    from segue.tasks.upscale_live import told
+    from segue.temporal.wording import Wording
+
+    stated: dict[str, Any] = {**fields, "sampling": Sampling(**fields["sampling"])}
+    task = Live(**stated)
+    prompts = tuple(Wording.of(prompt).at_first for prompt in (task.prompt, *(said.prompt for said in task.script)))
+    if task.frames != frames:
+        note = f"its record tells of {task.frames} frames, and it has {frames}: prompts are passed at even speed"
+        return Story.spread(prompts, frames, note)
+    points, positions = list[tuple[float, ...]](), list[float]()
+    for shares in told(task):
+        if not points or points[-1] != shares:
+            points.append(shares)
+        positions.append(float(len(points) - 1))
+    return Story(prompts, tuple(points), tuple(positions))
 
 
 def recorded_at(path: Path) -> Path | None:
