@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from segue.errors import InterruptedRunError, ScheduleError, TaskError
+from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError, ScheduleError, TaskError
 from segue.media.clip import to_uint8
 from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import Tally
@@ -310,3 +310,18 @@ def test_an_interrupted_film_keeps_what_was_made(model: LatentDiffusion) -> None
     assert caught.value.partial is not None
     assert len(caught.value.partial) == 7
     assert not record(caught.value.partial)["complete"]
+
+
+def test_memory_that_runs_out_keeps_what_was_made_and_its_record_makes_it_again(
+    model: LatentDiffusion, tmp_path: Path
+) -> None:
+    def progress(what: str, done: float, total: float) -> None:
+        if done == 7:
+            raise ExhaustedError("out of memory")
+
+    with pytest.raises(ExhaustedRunError, match="out of memory; 7 of 48 pictures were finished") as caught:
+        replace(LIVE, seconds=4.0).run(model, progress=progress)
+    partial = caught.value.partial
+    assert partial is not None
+    again = Rerun.read(partial.save(tmp_path / "x.apng").with_suffix(".json")).run(model)
+    assert torch.equal(pixels(again), pixels(partial))
