@@ -26,7 +26,7 @@ from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import Tally
 from segue.models.families.flux import packed, unpacked
 from segue.models.loading import load_model, usual_dtype
-from segue.models.weights import quiet
+from segue.models.weights import freeze, quiet
 from segue.tasks.image import Image
 from segue.tasks.likeness import Likeness
 from segue.tasks.sampling import Execution, Sampling
@@ -172,6 +172,29 @@ def test_half_precision_runs_and_stays_close(folders, models):
     card = torch.device("cuda")
     assert usual_dtype(folders["dev"], card) == "bfloat16"
     assert usual_dtype(folders["dev"], torch.device("cpu")) is None
+
+
+def test_weights_are_read_in_their_own_precision_from_the_first(folders, monkeypatch):
+    """As they come from the reader, before anything is converted: by way of float32 they would take twice the room."""
+    read: dict[str, set[torch.dtype]] = {}
+
+    def frozen(network: Any, device: torch.device, dtype: torch.dtype) -> None:
+        read[type(network).__name__] = {tensor.dtype for tensor in network.parameters()}
+        freeze(network, device, dtype)
+
+    monkeypatch.setattr("segue.models.weights.freeze", frozen)
+    half = load_model(folders["sd3"], device="cpu", dtype=torch.float16)
+    assert read == {
+        "SD3Transformer2DModel": {torch.float16},
+        "CLIPTextModelWithProjection": {torch.float16},
+        "T5EncoderModel": {torch.bfloat16},
+        "AutoencoderKL": {torch.float32},  # which says that it leaves the range of float16
+    }
+    whole = load_model(folders["sd3"], device="cpu")
+    assert set().union(*read.values()) == {torch.float32}
+    for part, network in half.parts.items():
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(tensor, whole.parts[part].state_dict()[name].to(tensor.dtype)), (part, name)
 
 
 def test_a_guidance_scale_is_embedded_row_by_row(models):

@@ -157,10 +157,16 @@ def read_network(
     read_json(folder / "config.json")
     variant, files = weight_files(folder, stem, dtype)
     options = {"variant": variant} if variant else {}
+    # In its own precision from the first: by way of float32, half precision would take twice the memory.
     try:
         with quiet():
             network, report = kind.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                torch_dtype=dtype,
+                **options,
             )
     except MISFITS as error:
         raise CheckpointError(_misfit(folder, kind, str(error))) from error
