@@ -16,7 +16,7 @@ from tiny_upscaler import write_upscaler
 
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
-from segue.errors import CheckpointError, ModelNotFoundError, TaskError
+from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError
 from segue.models.families import upscaler
 from segue.models.loading import load_model
 from segue.models.weights import quiet
@@ -136,6 +136,14 @@ def test_other_tasks_refuse_it_by_name(folder) -> None:
 def test_parts_that_do_not_fit(changes, said: str, tmp_path) -> None:
     with pytest.raises(CheckpointError, match=said):
         load_model(write_upscaler(tmp_path / "odd", **changes), device="cpu")
+
+
+def test_what_cannot_be_predicted_is_the_askers_mistake(folder) -> None:
+    made: Any = load_model
+    with pytest.raises(ModelError, match=r"prediction must be one of epsilon.*got 'noise'") as caught:
+        made(folder, device="cpu", prediction="noise")
+    assert not isinstance(caught.value, CheckpointError)
+    assert load_model(folder, device="cpu", prediction="epsilon").denoiser.prediction == "epsilon"
 
 
 def test_an_upscaler_that_cannot_be_noised(folder, tmp_path) -> None:

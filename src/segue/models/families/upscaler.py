@@ -22,7 +22,7 @@ from segue.errors import CheckpointError, ScheduleError
 from segue.models.bundle import Defaults, LatentDiffusion, Upscaling
 from segue.models.codec import AutoencoderCodec, codec_dtype
 from segue.models.denoiser import NetworkDenoiser
-from segue.models.families.sd import AUTOENCODERS, UNetNetwork, prediction_of, read_tokenizer
+from segue.models.families.sd import AUTOENCODERS, UNetNetwork, predicting, prediction_of, read_tokenizer
 from segue.models.text import ClipText
 from segue.models.weights import read_json, read_network
 from segue.types import Prediction
@@ -56,9 +56,10 @@ def from_folder(
         ModelNotFoundError: a part is missing.
         UnsafeFileError: a part comes as a pickle only.
         CheckpointError: a file is damaged, or the parts do not make an upscaler.
+        ModelError: `prediction` is none that there is.
     """
     index, words = read_json(folder / "model_index.json"), text_from or folder
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = predicting(read_json(folder / "scheduler" / "scheduler_config.json"), prediction)
     noising = read_json(folder / "low_res_scheduler" / "scheduler_config.json")
     kind = str(index.get("vae", [None, "AutoencoderKL"])[1])
     if kind not in AUTOENCODERS:
@@ -68,8 +69,6 @@ def from_folder(
     vae_dtype = codec_dtype(read_json(folder / "vae" / "config.json"), dtype)
     vae, vae_files = read_network(AUTOENCODERS[kind], folder / "vae", _STEM, device, vae_dtype)
     upscaling = upscaling_of(unet, AutoencoderCodec(vae), noising, index, name)
-    if prediction is not None:
-        scheduler = {**scheduler, "prediction_type": prediction}
     codec, text = AutoencoderCodec(vae), ClipText(encoder, read_tokenizer(words / "tokenizer", encoder))
     width, expected = encoder.config.hidden_size, unet.config["cross_attention_dim"]
     if width != expected:
@@ -79,7 +78,7 @@ def from_folder(
     return LatentDiffusion(
         name=name,
         text=text,
-        denoiser=NetworkDenoiser(UNetNetwork(unet), prediction_of(scheduler, name)),
+        denoiser=NetworkDenoiser(UNetNetwork(unet), prediction or prediction_of(scheduler, name)),
         codec=codec,
         scheduler=scheduler,
         defaults=Defaults((side, side), STEPS, GUIDANCE_SCALE, solver=solver_for(scheduler)),
