@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import write_model
 from tiny_flow import write_flux, write_sd3
 from tiny_upscaler import write_upscaler
 from tiny_xl import write_xl
 
 from cli.conftest import SHORT, Run
+from segue.cli.doctor import described
 from segue.errors import CheckpointError, ModelError, TaskError
+from segue.models import capacity, loading
+from segue.models.capacity import Memory
+from segue.models.placement import Placement
 from segue.tasks.image import Image
-from segue.tasks.outlook import Asked, Load, outlook
+from segue.tasks.outlook import Asked, Load, Outlook, outlook
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
 from segue.zoo.cards import names
@@ -148,6 +153,37 @@ def test_a_profile_is_forecast_and_refused_as_it_is_loaded(checkpoint: Path) -> 
             outlook(Asked("emoji", "cpu", profile=profile), timed=False)
 
 
+def test_a_card_is_forecast_in_its_dtype_and_beside_main_memory(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flux, card = write_flux(tmp_path / "model"), torch.device("cuda")
+    plenty, nothing = Memory(1 << 34, 1 << 34, 0), Memory(1 << 34, 0, 0)
+
+    def find_device(device: str | None) -> torch.device:
+        return card
+
+    def memory_of(device: torch.device) -> Memory:
+        return plenty if device == card else nothing
+
+    monkeypatch.setattr(loading, "find_device", find_device)
+    monkeypatch.setattr(capacity, "memory_of", memory_of)
+
+    def look(folder: Path, **how: Any) -> Outlook:
+        return outlook(Asked(folder, **how), timed=False)
+
+    assert look(flux).dtype == look(flux, dtype="auto").dtype == torch.bfloat16
+    assert look(checkpoint).dtype == torch.float16
+    plain, stored = look(checkpoint), look(checkpoint, placement=Placement(storage="float8"))
+    assert plain.fits and plain.forecast.home == 0
+    assert stored.forecast.home == stored.forecast.loading > 0
+    assert stored.forecast.peak < stored.memory.room
+    assert not stored.fits
+    assert "main memory lacks" in described(stored)
+    waits = next(part for part in look(flux).forecast.parts if part.name == "text_encoder_2")
+    assert look(flux).forecast.home == waits.bytes > 0
+    assert not look(flux).fits
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -209,8 +245,6 @@ def test_weights_in_float8_are_repeated(run: Run, checkpoint: Path, tmp_path: Pa
 
 
 def test_float8_keeps_the_picture_of_the_embedded_model() -> None:
-    from segue.models.placement import Placement
-
     task = Image("a red apple", seed=8)
     plain = task.run(load("emoji", "cpu")).frames[0:1]
     small = task.run(load("emoji", "cpu", placement=Placement(storage="float8"))).frames[0:1]

@@ -75,7 +75,7 @@ def described(found: Outlook) -> str:
     """For people."""
     forecast = found.forecast
     render = forecast.render
-    rows = {"forecast of": f"{found.made}, {_size(forecast)}, {render.steps} steps"}
+    rows = {"forecast of": f"{found.made}, {_size(forecast)}, steps {render.steps}, {_dtype(found)}"}
     rows |= {
         part.name: f"{_bytes(part.bytes)} of weights ({part.parameters:,} numbers, {part.kind})"
         for part in forecast.parts
@@ -118,6 +118,7 @@ def as_dict(found: Outlook) -> dict[str, Any]:
     return {
         "made": found.made,
         "steps": forecast.render.steps,
+        "dtype": _dtype(found),
         "size": list(forecast.render.size),
         "device": str(forecast.render.device),
         "parts": [asdict(part) for part in forecast.parts],
@@ -134,6 +135,10 @@ def as_dict(found: Outlook) -> dict[str, Any]:
         "fits": found.fits,
         "changes": changes,
     }
+
+
+def _dtype(found: Outlook) -> str:
+    return str(found.dtype).removeprefix("torch.")
 
 
 def _size(forecast: Forecast) -> str:

@@ -58,6 +58,7 @@ class Outlook:
         changes: what to change, if it does not fit; each on top of those before.
         main: main memory, where weights are loaded, or wait, before they come to the device.
         made: what the forecast is of, in words.
+        dtype: what networks compute in.
     """
 
     forecast: Forecast
@@ -65,6 +66,7 @@ class Outlook:
     changes: tuple[Change, ...]
     main: Memory
     made: str
+    dtype: torch.dtype
 
     @property
     def fits(self) -> bool:
@@ -151,14 +153,14 @@ def outlook(
             speed = measured_speed(device, dtype)
     found = forecast(model, render, speed)
     advice = () if found.peak <= memory.room else tuple(changes(model, found, memory))
-    return Outlook(found, memory, advice, memory_of(torch.device("cpu")), _made(model, render))
+    return Outlook(found, memory, advice, memory_of(torch.device("cpu")), _made(model, render), dtype)
 
 
 def _made(model: Skeleton, render: Render) -> str:
     one = render.pictures == 1
     if model.family == "upscaler":
         what = "a picture" if one else f"{render.pictures} frames"
-        return f"{what} enlarged to this size in one window; segue upscale cuts larger ones into several"
+        return f"{what} enlarged in one window (segue upscale cuts larger ones into several)"
     return "a picture" if one else f"a film of {render.pictures} frames"
 
 
