@@ -223,6 +223,13 @@ def test_what_cannot_be_is_refused_by_name() -> None:
     Placement(offload="model").check(CUDA)
 
 
+def test_int8_is_refused_where_a_network_waits(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("segue.models.placement.store", lambda *_: None)
+    with pytest.raises(ModelError, match=r"text_encoder_2 of .* waits in main memory: take storage float8"):
+        load(write_flux(tmp_path / "flux"), "cpu", placement=Placement(storage="int8"))
+    load(write_sd3(tmp_path / "sd3", with_t5=False), "cpu", placement=Placement(storage="int8"))
+
+
 def test_int8_asks_for_its_package(own, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(MissingExtraError, match=r'pip install "segue\[int8\]"'):

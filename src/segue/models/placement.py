@@ -95,6 +95,11 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
     placement.check(device)
     if model.placement.begins_at_home:
         raise ModelError(f"{model.name} is stored and placed already: load it anew to place it otherwise")
+    if placement.storage == "int8" and model.waiting:
+        raise ModelError(
+            f"weights in int8 stay on the device, and {', '.join(model.waiting)} of {model.name} waits in main memory: "
+            "take storage float8"
+        )
     if placement.storage is not None:
         for name, network in model.parts.items():
             if not is_codec(name):
