@@ -304,6 +304,23 @@ def test_a_lora_for_the_transformer_is_merged(name, folders, models, tmp_path):
         load_model(folders[other], device="cpu", loras={file: 1.0})
 
 
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("dev", "lora_unet_double_blocks_0_img_attn_qkv"),
+        ("dev", "lora_unet_single_blocks_0_linear1"),
+        ("sd3", "lora_unet_joint_blocks_0_x_block_attn_qkv"),
+    ],
+)
+def test_a_lora_of_the_family_in_a_naming_that_is_not_read(name, layer, folders, tmp_path):
+    file = tmp_path / "style.safetensors"
+    save_file({f"{layer}.lora_{side}.weight": torch.ones(2, 2) for side in ("down", "up")}, file)
+    with pytest.raises(CheckpointError, match=r"kohya's scripts do.*not read for this family.*names of diffusers"):
+        load_model(folders[name], device="cpu", loras={file: 1.0})
+    with pytest.raises(CheckpointError, match="another architecture"):
+        load_model(folders[{"sd3": "dev", "dev": "sd3"}[name]], device="cpu", loras={file: 1.0})
+
+
 def test_single_files_are_refused_by_name(tmp_path):
     files = {
         "FLUX": "double_blocks.0.img_attn.qkv.weight",

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import nn
 
 from segue.errors import CheckpointError, ModelError
-from segue.models.kinds import kind_of
+from segue.models.kinds import FLUX, SD3, kind_of
 from segue.models.original_names import original_name
 from segue.models.weights import read_header
 
@@ -41,6 +41,8 @@ _PREFIXES = {
     "text_encoder_3_": "text_encoder_3",
     "text_encoder_": "text_encoder",
 }
+_FLOWS = {"sd3": SD3, "flux": FLUX}
+_ORIGINAL = re.compile(r"(double|single|joint)_blocks[._]")
 _OLD_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -174,7 +176,15 @@ def fitting(model: LatentDiffusion, path: Path) -> list[tuple[nn.Linear | nn.Con
             f"{model.name} has no layer {'.'.join(target)}" if layer is None else _shape_problem(layer, update, target)
         )
         if why or layer is None:
-            kind = kind_of(read_header(path))
+            header = read_header(path)
+            kind = kind_of(header)
+            original = next((key for key in header if _ORIGINAL.search(key)), None)
+            if kind and original and kind.family == _FLOWS.get(model.family):
+                raise CheckpointError(
+                    f"{path} is {kind}, as {model.name} is, but names its layers as the original code and kohya's "
+                    f'scripts do ("{original}"), which is not read for this family. Expected the names of diffusers, '
+                    'such as "transformer.transformer_blocks.0.attn.to_q.lora_A.weight": convert it'
+                )
             what = f"is {kind}, and" if kind and kind.family else "was"
             raise CheckpointError(f"{path} {what} made for a model of another architecture: {why}")
         fitting.append((layer, update))
