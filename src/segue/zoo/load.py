@@ -47,8 +47,8 @@ def load(
         loras: LoRA files and their scales, merged into the weights. A scale may be a curve over the film that the
             model makes, "0s:0, 2s:1"; it then acts beside the weights, on each row as strongly as its time says.
         placement: what weights are stored as, and which networks wait off the device; None keeps all of them there.
-        profile: what the model is used with: turbo, lcm, lightning, hyper, or the name of its family for the usual;
-            None is what its scheduler or its card asks for.
+        profile: what the model is used with: turbo, lcm, lightning, hyper, or sd or sdxl for what is usual with
+            these; other families have none. None is what its scheduler or its card asks for.
 
     Raises:
         ModelError: with the reason, and what to do; see `segue.models.loading.load_model` and `segue.zoo.cards`.
