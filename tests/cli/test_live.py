@@ -214,7 +214,12 @@ def test_ctrl_c_while_a_picture_is_written_waits_for_it(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(VideoSink, "append", append)
-    answer = run(*words, "--seconds", "1", "-o", "x.mp4", "--json")
+    # As in a terminal; where tests share a machine, their processes are told to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        answer = run(*words, "--seconds", "1", "-o", "x.mp4", "--json")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (answer.code, answer.json["frames"]) == (130, 3)
     assert len(read(tmp_path / "x.mp4")) == 3
 
