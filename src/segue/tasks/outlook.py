@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from segue.errors import TaskError
 from segue.tasks.branching import USUAL_DEPTH
 from segue.tasks.sampling import Execution, Resolved, Sampling, with_threads
+from segue.tasks.upscale import DEPTH, EVERY
 from segue.temporal.curve import Curve
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 _MOST = 1 << 20
-_EVERY, _DEPTH = 4, 0.3
-"""What `segue upscale` does by itself: it runs one frame in so many wholly, and of the others all but this share."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def _render(
     guided = highest != 1 and not model.told_guidance
     keys, shared = min(2, load.frames), USUAL_DEPTH
     if model.family == "upscaler":
-        keys, shared = 1 - (1 - load.frames) // _EVERY, int(_DEPTH * sampling.steps) / sampling.steps
+        keys, shared = 1 - (1 - load.frames) // EVERY, int(DEPTH * sampling.steps) / sampling.steps
     return Render(
         size=sampling.size,
         steps=sampling.steps,

@@ -24,8 +24,8 @@ UPSCALER = "emoji-x4"
 
 MAX_SCALE = 8
 STRENGTH = 0.3
-EVERY = 4
-DEPTH = 0.3
+EVERY, DEPTH = 4, 0.3
+"""By default, one frame in so many is run wholly, and of the others all but this share."""
 UPSCALED_WINDOW = 512
 """Pixels, a side, that an upscaler is given at once, unless its own size is larger: it looks at details."""
 
