@@ -1,0 +1,44 @@
+"""Optical flow as an engine of correspondence: exact to parts of a pixel, at short intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segue.motion.flow import flow
+from segue.motion.match import Match
+from segue.motion.occlusion import followed
+from segue.motion.warp import warp
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FlowMatcher:
+    """Dense inverse search (see `segue.motion.flow`), believed where it leads there and back again."""
+
+    @property
+    def name(self) -> str:
+        """What it is."""
+        return "dis-medium"
+
+    def __call__(
+        self,
+        a: Float[Tensor, "b 3 h w"],
+        b: Float[Tensor, "b 3 h w"],
+        start: tuple[Match, Match] | None = None,
+    ) -> tuple[Match, Match]:
+        """From `a` to `b`, and from `b` to `a`. What is believed so far is not used: the search begins coarsely.
+
+        Raises:
+            ValueError: the shapes differ, or a side is shorter than 16 pixels.
+        """
+        there, back = flow(a, b), flow(b, a)
+        return _match(a, b, there, followed(there, back)), _match(b, a, back, followed(back, there))
+
+
+def _match(here: Tensor, there: Tensor, way: Tensor, believed: Bool[Tensor, "b h w"]) -> Match:
+    error = (warp(there, way) - here).square().mean(1)
+    return Match(way, error, believed.to(way), whole=False)
