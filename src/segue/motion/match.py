@@ -43,7 +43,7 @@ class Match:
         return Match(self.way[rows], self.error[rows], self.confidence[rows], self.whole)
 
     def remap(self, there: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """What lies there, brought here: gathered if ways are whole, else bicubic; the border stands for what is beyond.
+        """What lies there, brought here: gathered if ways are whole, else bicubic; beyond is the border.
 
         Raises:
             ValueError: it is of another size.
