@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.errors import ModelError, ModelNotFoundError
+from segue.models.devices import find_device
 from segue.models.families import family_of, find_family
 from segue.models.hub import download, parse_repository
 from segue.models.kinds import kind_of
@@ -130,25 +131,6 @@ def _no_index(folder: Path) -> str:
     if kind is not None and kind.what != "checkpoint":
         hint = f"; {single[0].name} in it is {kind}: {kind.advice}"
     return f"{folder} is not a model folder: expected model_index.json, unet/, text_encoder/, tokenizer/, vae/{hint}"
-
-
-def find_device(device: str | torch.device | None) -> torch.device:
-    """The device that is meant, which must be there.
-
-    Raises:
-        ModelError: this machine does not have it.
-    """
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f'device "{device}" cannot be used here ({why}); "cpu" always can') from None
-    return chosen
 
 
 def dtype_of(path: Path, device: torch.device, dtype: str | torch.dtype | None) -> torch.dtype:
