@@ -50,7 +50,7 @@ LIBRARIES: dict[str, set[str]] = {
     "transformers": {"models", "training"},
     "tokenizers": {"models", "training"},
     "huggingface_hub": {"models"},
-    "safetensors": {"models", "training", "zoo"},
+    "safetensors": {"models", "motion", "training", "zoo"},
     "accelerate": {"training"},
     "resvg_py": {"training"},
     "av": {"media", "cli"},

@@ -45,12 +45,16 @@ class Match:
     def remap(self, there: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """What lies there, brought here: gathered if ways are whole, else bicubic; beyond is the border.
 
+        Along a way of no length it comes as it is, bit for bit.
+
         Raises:
             ValueError: it is of another size.
         """
         if there.shape[0] != len(self) or there.shape[2:] != self.way.shape[2:]:
             raise ValueError(f"ways of shape {tuple(self.way.shape)} do not lead into {tuple(there.shape)}")
-        return gathered(there, self.way) if self.whole else warp(there, self.way)
+        if self.whole:
+            return gathered(there, self.way)
+        return torch.where((self.way == 0).all(1, keepdim=True), there, warp(there, self.way))
 
     def then(self, onward: Match) -> Match:
         """These ways and, from where they end, those of another match: errors add up, confidences are multiplied."""

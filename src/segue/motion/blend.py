@@ -1,0 +1,158 @@
+"""Frames that agree: each becomes the mean of those around it, brought to its place, with its detail kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+
+from segue.motion.detail import energy, gain, high
+from segue.motion.doubling import Pool, Side, centred
+from segue.motion.kept import Shelf
+from segue.types import Progress, silent
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.motion.fields import Fields
+    from segue.types import Frames
+
+Mode = Literal["fast", "balanced", "accurate"]
+
+
+@dataclass(frozen=True)
+class Blending:
+    """How frames are blended.
+
+    Args:
+        window: frames to each side that a frame is blended with.
+        mode: "fast" doubles (see `segue.motion.doubling`), "balanced" brings every frame of the window along its own
+            composed way, "accurate" searches for all of these.
+        grain: 0 to 1, how much of the detail that each frame has for itself is kept: 0 cleans noise away; with 1, as
+            much of it is there as in the frames, but moves with what is shown.
+        most: the largest gain of detail.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    window: int = 15
+    mode: Mode = "fast"
+    grain: float = 1.0
+    most: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.window < 0 or self.mode not in get_args(Mode) or not 0 <= self.grain <= 1 or not self.most >= 1:
+            raise ValueError(
+                f"blending takes a window of 0 frames or more, a mode of {', '.join(get_args(Mode))}, "
+                f"a grain of 0 to 1 and a gain of 1 or more; got {self}"
+            )
+
+
+def blended(
+    style: Frames,
+    fields: Fields,
+    blending: Blending | None = None,
+    *,
+    numbers: Iterable[int] | None = None,
+    progress: Progress = silent,
+) -> Iterator[tuple[int, Float[Tensor, "3 h w"], Float[Tensor, "h w"]]]:
+    """The number of each frame, the frame blended with its neighbours, and how far that changed it.
+
+    Nothing is blended across a cut; equal frames come out as they are, bit for bit. A clip that runs backwards gives
+    the same pictures in turn. Any frame can be asked for, in any order, with the same bits; one after the other they
+    are quickest, and memory holds about three windows of pictures.
+
+    Args:
+        style: pictures in [0, 1].
+        fields: where their pixels are found in each other; of as many frames of the same size.
+        blending: how.
+        numbers: which frames; all by default.
+        progress: told of each frame.
+
+    Returns:
+        The change is the largest over the colours, in [0, 1], and exactly 0 where the pixel is as it was.
+
+    Raises:
+        ValueError: `style` and `fields` differ in size or length, or there is no such frame.
+    """
+    if len(style) != len(fields) or style.size != fields.size:
+        raise ValueError(
+            f"expected pictures like those that were compared, {len(fields)} of {fields.size[0]}x{fields.size[1]}; "
+            f"got {len(style)} of {style.size[0]}x{style.size[1]}"
+        )
+    blending = blending or Blending()
+    asked = list(range(len(style)) if numbers is None else numbers)
+    if any(number not in range(len(style)) for number in asked):
+        raise ValueError(f"frames are 0 to {len(style) - 1}; asked for {asked}")
+    return _blended(style, fields, blending, asked, progress)
+
+
+def _blended(
+    style: Frames, fields: Fields, blending: Blending, asked: list[int], progress: Progress
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    leaves = Leaves(style, fields, blending.window)
+    pools = _doubled(fields, leaves, blending) if blending.mode == "fast" else Pairs(fields, leaves, blending)
+    for done, number in enumerate(asked):
+        leaf = leaves(number)
+        picture = finished(pools(number), leaf, blending)
+        change = (picture - leaf[:, :3]).abs().amax(1)
+        yield number, picture[0], change[0]
+        progress("blending frames", done + 1, len(asked))
+
+
+class Leaves:
+    """Frames as they are blended: their colours, and the energy of their detail. The last few windows are held."""
+
+    def __init__(self, style: Frames, fields: Fields, window: int) -> None:
+        self.style, self.fields = style, fields
+        self._held: Shelf[Tensor] = Shelf(0, least=2 * window + 2)
+
+    def __call__(self, number: int) -> Float[Tensor, "1 4 h w"]:
+        leaf = self._held.get(number)
+        if leaf is None:
+            picture = self.style[number : number + 1].to(self.fields.device, torch.float32)
+            leaf = torch.cat([picture, energy(high(picture))], 1)
+            self._held.put(number, leaf, 1)
+        return leaf
+
+
+def _doubled(fields: Fields, leaves: Leaves, blending: Blending) -> Callable[[int], Pool]:
+    before = Side(fields, leaves, blending.window + 1, -1)
+    after = Side(fields, leaves, blending.window + 1, 1)
+    return lambda number: centred(before.at(number), after.at(number), leaves(number))
+
+
+class Pairs:
+    """Pools whose frames are brought to their place each by itself, along a composed way or one that was searched."""
+
+    def __init__(self, fields: Fields, leaves: Leaves, blending: Blending) -> None:
+        self.fields, self.leaves, self.window = fields, leaves, blending.window
+        self.way = fields.way if blending.mode == "balanced" else fields.direct
+
+    def __call__(self, number: int) -> Pool:
+        centre = self.leaves(number)
+        before, after = (self._side(number, sign, centre) for sign in (-1, 1))
+        return centred(before, after, centre)
+
+    def _side(self, number: int, sign: int, centre: Tensor) -> Pool:
+        pool = Pool.of(centre)
+        for distance in range(1, self.window + 1):
+            there = number + sign * distance
+            if self.fields.joined(number, there):
+                pool = pool.joined(Pool.of(self.leaves(there)), self.way(number, there))
+        return pool
+
+
+def finished(pool: Pool, leaf: Float[Tensor, "1 4 h w"], blending: Blending) -> Float[Tensor, "1 3 h w"]:
+    """The mean of a pool with its detail as strong as it should be."""
+    mean = pool.mean[:, :3]
+    detail = high(mean)
+    count = pool.weight.square() / pool.squares
+    louder = gain(energy(detail), pool.mean[:, 3:4], count, blending.grain, blending.most)
+    # What nothing was joined with stays as it is, whatever lies around it.
+    picture = torch.where(pool.weight > 1, mean + (louder - 1) * detail, leaf[:, :3])
+    return torch.where(picture == leaf[:, :3], picture, picture.clamp(0, 1))

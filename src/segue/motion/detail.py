@@ -1,0 +1,68 @@
+"""Two bands of pictures, and the sharpness that a mean of many has lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import conv2d, pad
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+REACH = 2.0
+"""Standard deviation, in pixels, of what divides the bands."""
+_AROUND = 4.0
+"""Standard deviation, in pixels, of the area over which energies are compared."""
+_NOTHING = 1e-8
+"""Mean square of detail that is none: far below what one of 256 levels makes."""
+
+
+def low(pictures: Float[Tensor, "b c h w"], sigma: float = REACH) -> Float[Tensor, "b c h w"]:
+    """What is left without detail: a Gaussian mean, mirrored at the border (repeated where it is too small)."""
+    radius = max(1, round(3 * sigma))
+    places = torch.arange(-radius, radius + 1, dtype=pictures.dtype, device=pictures.device)
+    bell = (-0.5 * (places / sigma).square()).exp()
+    bell = bell / bell.sum()
+    rows, channels, height, width = pictures.shape
+    mode = "reflect" if radius < min(height, width) else "replicate"
+    planes = pad(pictures.reshape(rows * channels, 1, height, width), (radius, radius, radius, radius), mode=mode)
+    planes = conv2d(conv2d(planes, bell.view(1, 1, 1, -1)), bell.view(1, 1, -1, 1))
+    return planes.view_as(pictures)
+
+
+def high(pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The detail: all that `low` takes away."""
+    return pictures - low(pictures)
+
+
+def energy(detail: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+    """The mean square over the colours."""
+    return detail.square().mean(1, keepdim=True)
+
+
+def gain(
+    of_mean: Float[Tensor, "b 1 h w"],
+    of_all: Float[Tensor, "b 1 h w"],
+    count: Float[Tensor, "b 1 h w"],
+    grain: float,
+    most: float,
+) -> Float[Tensor, "b 1 h w"]:
+    """How much stronger the detail of a mean has to be.
+
+    Of `count` pictures, what all share keeps its energy s^2 in the mean, and what each has for itself, n^2, is left
+    with n^2 / count. So from the energy of the mean and the mean of the energies follow both, and what is aimed at is
+    s^2 + grain n^2: with 1, as much detail as in the pictures; with 0, what they share alone. Where the energies are
+    equal, the gain is exactly 1.
+
+    Args:
+        of_mean: the energy of the detail of the mean.
+        of_all: the mean energy of the details.
+        count: pictures, 1 or more; of weighted ones, (sum w)^2 / sum w^2.
+        grain: 0 to 1.
+        most: the largest gain.
+    """
+    lost = low(of_all - of_mean, _AROUND)
+    each = torch.where(count > 1.001, (grain * count - 1) / (count - 1).clamp(min=1e-3), torch.zeros_like(count))
+    return (1 + each * lost / low(of_mean, _AROUND).clamp(min=_NOTHING)).clamp(0, most * most).sqrt()
