@@ -22,7 +22,7 @@ from segue.errors import CheckpointError, ModelError, ModelNotFoundError, Unsafe
 from segue.models.families import sd
 from segue.models.loading import find_dtype, load_model
 from segue.models.single_file import CONFIGS, SD1, SD2, XL, clip_tokenizer, find_config
-from segue.models.weights import Entry, read_header
+from segue.models.weights import Entry, freeze, read_header
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -48,6 +48,29 @@ def test_a_single_file_equals_its_folder(text, folder, tmp_path):
     model = load_model(single, config=source)
     assert torch.equal(answer(model), answer(load_model(source)))
     assert (model.denoiser.prediction, model.name) == ("epsilon", str(single))
+
+
+@pytest.mark.parametrize("upcast", [False, True])
+def test_a_single_file_is_read_in_the_dtype_that_is_asked_for_from_the_first(upcast, folder, tmp_path, monkeypatch):
+    """Weights that pass through float32 would take twice the memory; an autoencoder that overflows keeps it."""
+    config = Path(shutil.copytree(folder, tmp_path / "config"))
+    vae = config / "vae/config.json"
+    vae.write_text(json.dumps({**json.loads(vae.read_text()), "force_upcast": upcast}))
+    single = to_ldm(folder, tmp_path / "whole.safetensors")
+    whole, read = load_model(single, config=config, device="cpu"), []
+
+    def seen(network, device, dtype):
+        read.append({weight.dtype for weight in network.parameters()})
+        freeze(network, device, dtype)
+
+    monkeypatch.setattr("segue.models.single_file.freeze", seen)
+    model = load_model(single, config=config, device="cpu", dtype="float16")
+    assert read == [{torch.float16}, {torch.float16}, {torch.float32 if upcast else torch.float16}]
+    for part, network in model.parts.items():
+        exact = part == "vae" and upcast
+        for ours, theirs in zip(network.parameters(), whole.parts[part].parameters(), strict=True):
+            assert ours.dtype == (torch.float32 if exact else torch.float16)
+            assert torch.equal(ours, theirs.to(ours.dtype))
 
 
 def test_a_single_file_can_be_told_what_it_predicts(folder, tmp_path):
@@ -193,6 +216,17 @@ def test_weights_of_another_architecture_are_refused(copy, folder, tmp_path):
     tensors.pop("conv_in.weight")
     save_file(tensors, copy / UNET, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"1 tensors are missing, such as conv_in\.weight"):
+        load_model(copy)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+@pytest.mark.parametrize("value", ["many", None, [1], {"a": 1}])
+def test_a_damaged_configuration_is_named(part, value, copy):
+    """What reads configurations checks the types of their fields, each library with errors of its own."""
+    size = {"text_encoder": "hidden_size", "unet": "block_out_channels", "vae": "latent_channels"}[part]
+    path = copy / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), size: value}))
+    with pytest.raises(CheckpointError, match=f"{part} does not hold"):
         load_model(copy)
 
 

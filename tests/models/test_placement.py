@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import copy
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import write_model
 from tiny_flow import write_flux, write_sd3
 from tiny_xl import write_xl
 from torch import nn
@@ -20,6 +22,7 @@ from segue.models.bundle import LatentDiffusion
 from segue.models.lora import merged
 from segue.models.placement import Placement, Residence, _addressed, placed, store, stored_layers
 from segue.tasks.image import Image
+from segue.tasks.outlook import Asked, outlook
 from segue.tasks.sampling import Sampling
 from segue.zoo.load import load
 
@@ -228,6 +231,16 @@ def test_int8_is_refused_where_a_network_waits(tmp_path, monkeypatch) -> None:
     with pytest.raises(ModelError, match=r"text_encoder_2 of .* waits in main memory: take storage float8"):
         load(write_flux(tmp_path / "flux"), "cpu", placement=Placement(storage="int8"))
     load(write_sd3(tmp_path / "sd3", with_t5=False), "cpu", placement=Placement(storage="int8"))
+
+
+@pytest.mark.parametrize(("write", "waits"), [(write_flux, True), (write_sd3, True), (write_model, False)])
+def test_a_forecast_refuses_the_storage_that_loading_refuses(write, waits, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("segue.models.placement.store", lambda *_: None)
+    folder, placement = write(tmp_path / "model"), Placement(storage="int8")
+    asked = Asked(folder, "cpu", placement=placement)
+    for ask in (lambda: load(folder, "cpu", placement=placement), lambda: outlook(asked, timed=False)):
+        with pytest.raises(ModelError, match="take storage float8") if waits else nullcontext():
+            ask()
 
 
 def test_int8_asks_for_its_package(own, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -79,6 +80,22 @@ class Placement:
                 "where the weights lie anyway: leave it out; storage float8 makes them smaller"
             )
 
+    def check_waiting(self, model: str, waiting: Sequence[str]) -> None:
+        """Refuse what a model cannot do some of whose networks wait in main memory by themselves.
+
+        Args:
+            model: its name.
+            waiting: the names of these networks.
+
+        Raises:
+            ModelError: they are to be stored as int8, which stays on the device.
+        """
+        if self.storage == "int8" and waiting:
+            raise ModelError(
+                f"weights in int8 stay on the device, and {', '.join(waiting)} of {model} waits in main memory: "
+                "take storage float8"
+            )
+
 
 def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -> LatentDiffusion:
     """The model as it is to be kept and run; its own networks are changed. LoRAs are merged before.
@@ -95,11 +112,7 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
     placement.check(device)
     if model.placement.begins_at_home:
         raise ModelError(f"{model.name} is stored and placed already: load it anew to place it otherwise")
-    if placement.storage == "int8" and model.waiting:
-        raise ModelError(
-            f"weights in int8 stay on the device, and {', '.join(model.waiting)} of {model.name} waits in main memory: "
-            "take storage float8"
-        )
+    placement.check_waiting(model.name, model.waiting)
     if placement.storage is not None:
         for name, network in model.parts.items():
             if not is_codec(name):

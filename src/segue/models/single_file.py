@@ -21,7 +21,7 @@ from segue.models.text import ClipText
 from segue.models.weights import MISFITS, Entry, freeze, quiet, read_header, read_json
 
 if TYPE_CHECKING:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from torch import nn
     from transformers import CLIPTokenizer
 
     from segue.models.bundle import LatentDiffusion
@@ -68,19 +68,19 @@ def from_file(
     folder = find_config(path, header, config)
     family = find_family(read_json(folder / "model_index.json"), str(folder)).module
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    given: dict[str, Any] = {}
-    if config is None:
-        inpaints = header[_FIRST].shape[1] == INPAINTING
-        if inpaints and folder == SD2:
-            prediction = prediction or "epsilon"
-        given = {part: clip_tokenizer(folder / part) for part in _TOKENIZERS[family]}
-        given |= {"unet": _read_inpainting(path, folder)} if inpaints else {}
+    precise = codec_dtype(read_json(folder / "vae" / "config.json"), dtype)
+    inpaints = config is None and header[_FIRST].shape[1] == INPAINTING
+    if inpaints and folder == SD2:
+        prediction = prediction or "epsilon"
+    given: dict[str, Any] = {} if config else {part: clip_tokenizer(folder / part) for part in _TOKENIZERS[family]}
+    given |= {"unet": _read_part(path, folder, "unet", dtype, in_channels=INPAINTING)} if inpaints else {}
+    given |= {"vae": _read_part(path, folder, "vae", precise)} if precise != dtype else {}
     if "v_pred" in header:
         prediction = prediction or "v_prediction"
         scheduler |= {"rescale_betas_zero_snr": True} if "ztsnr" in header else {}
-    parts = _read(path, folder, family, given)
+    parts = _read(path, folder, family, dtype, given)
     for part in _PARTS[family]:
-        freeze(parts[part], device, codec_dtype(parts[part].config, dtype) if part == "vae" else dtype)
+        freeze(parts[part], device, precise if part == "vae" else dtype)
     told: dict[str, Any] = {"name": name, "weights": (path,), "prediction": prediction}
     told["settings"] = sd.settings_of(folder, _PARTS[family])
     if family == "sdxl":
@@ -147,20 +147,28 @@ def _some(header: Mapping[str, Entry]) -> str:
     return f"{len(header)} tensors, such as {next(iter(header), 'none')}"
 
 
-def _read_inpainting(path: Path, folder: Path) -> UNet2DConditionModel:
-    """The network of an inpainting model: that of the configurations, with a wider first layer."""
+def _read_part(path: Path, folder: Path, part: str, dtype: torch.dtype, **changes: Any) -> nn.Module:
+    """The UNet or the autoencoder alone: in another dtype than the rest, or with changes to its configuration, as an
+    inpainting model has a wider first layer."""
     with quiet():
+        from diffusers.loaders.single_file_utils import SingleFileComponentError
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    settings: dict[str, Any] = {"config": str(folder), "subfolder": "unet", "local_files_only": True}
+    kind: Any = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[part]
+    settings: dict[str, Any] = {"config": str(folder), "subfolder": part, "local_files_only": True}
     try:
         with quiet():
-            return UNet2DConditionModel.from_single_file(str(path), in_channels=INPAINTING, **settings)
-    except MISFITS as error:
+            return kind.from_single_file(str(path), torch_dtype=dtype, **settings, **changes)
+    except (*MISFITS, SingleFileComponentError) as error:
         raise CheckpointError(_misfit(path, folder, " ".join(str(error).split())[:300])) from error
 
 
-def _read(path: Path, folder: Path, family: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read(path: Path, folder: Path, family: str, dtype: torch.dtype, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The networks and tokenizers of a file, but for those that are given.
+
+    Networks come in `dtype` from the first: by way of float32, half precision would take twice the memory.
+    """
     with quiet():  # the pipelines' modules warn about picture processors that no model here uses
         from diffusers.loaders.single_file_utils import SingleFileComponentError
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
@@ -172,7 +180,9 @@ def _read(path: Path, folder: Path, family: str, given: Mapping[str, Any]) -> di
         kind, absent = StableDiffusionXLPipeline, {"add_watermarker": False}
     try:
         with quiet():
-            pipeline = kind.from_single_file(str(path), config=str(folder), local_files_only=True, **absent, **given)
+            pipeline = kind.from_single_file(
+                str(path), config=str(folder), local_files_only=True, torch_dtype=dtype, **absent, **given
+            )
     except (*MISFITS, SingleFileComponentError) as error:
         raise CheckpointError(_misfit(path, folder, " ".join(str(error).split())[:300])) from error
     parts = {part: getattr(pipeline, part) for part in (*_PARTS[family], *_TOKENIZERS[family])}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
 from segue.errors import CheckpointError, ModelNotFoundError, SegueError
 from segue.models.codec import AutoencoderCodec, codec_dtype
@@ -276,7 +275,7 @@ def _without_weights(
             else:
                 network = source(source.config_class.from_dict(dict(settings)))
             return network.to(dtype).eval().requires_grad_(False)
-    except (*MISFITS, StrictDataclassError) as error:
+    except MISFITS as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder / 'config.json'} describes no {kind} that can be built: {why}") from error
 

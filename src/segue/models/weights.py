@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, UnsafeFileError
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-MISFITS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
-"""What diffusers and transformers raise when weights do not fit their configuration."""
+MISFITS = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError)
+"""What diffusers and transformers raise when a configuration is damaged, or weights do not fit it."""
 
 _ALIGNMENT = 64
 _LARGEST_HEADER = 100_000_000

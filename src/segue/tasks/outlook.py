@@ -119,7 +119,7 @@ def outlook(
 
     Raises:
         ModelError: the model cannot be found, or its networks are not known; a profile, a prediction or a placement
-            that does not suit it.
+            that does not suit it, which loading would refuse as well.
         TaskError: the size does not fit its grid.
         ScheduleError: there is no such solver.
     """
@@ -140,6 +140,7 @@ def outlook(
     path = located(card.weights if card else source)
     dtype = dtype_of(path, device, asked.dtype)
     model = skeleton(path, dtype, asked.config, str(source), card.words_from if card else None)
+    placement.check_waiting(model.name, model.waiting)
     wanted = _completed(sampling or Sampling(), model, asked, card)
     memory = memory_of(device)
     if load.memory is not None:

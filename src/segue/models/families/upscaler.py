@@ -20,17 +20,15 @@ from transformers import CLIPTextModel
 from segue.diffusion.solvers import solver_for
 from segue.errors import CheckpointError, ScheduleError
 from segue.models.bundle import Defaults, LatentDiffusion, Upscaling
-from segue.models.codec import AutoencoderCodec, codec_dtype
+from segue.models.codec import AutoencoderCodec
 from segue.models.denoiser import NetworkDenoiser
-from segue.models.families.sd import AUTOENCODERS, UNetNetwork, predicting, prediction_of, read_tokenizer
+from segue.models.families.sd import UNetNetwork, predicting, prediction_of, read_autoencoder, read_tokenizer
 from segue.models.text import ClipText
 from segue.models.weights import read_json, read_network
 from segue.types import Prediction
 
 STEPS, GUIDANCE_SCALE = 75, 9.0
 """What the published upscaler is used with."""
-
-_STEM = "diffusion_pytorch_model"
 
 
 def from_folder(
@@ -61,13 +59,9 @@ def from_folder(
     index, words = read_json(folder / "model_index.json"), text_from or folder
     scheduler = predicting(read_json(folder / "scheduler" / "scheduler_config.json"), prediction)
     noising = read_json(folder / "low_res_scheduler" / "scheduler_config.json")
-    kind = str(index.get("vae", [None, "AutoencoderKL"])[1])
-    if kind not in AUTOENCODERS:
-        raise CheckpointError(f"{folder}: expected one of {', '.join(AUTOENCODERS)} as its autoencoder; got {kind}")
-    unet, unet_files = read_network(UNet2DConditionModel, folder / "unet", _STEM, device, dtype)
+    unet, unet_files = read_network(UNet2DConditionModel, folder / "unet", "diffusion_pytorch_model", device, dtype)
     encoder, text_files = read_network(CLIPTextModel, words / "text_encoder", "model", device, dtype)
-    vae_dtype = codec_dtype(read_json(folder / "vae" / "config.json"), dtype)
-    vae, vae_files = read_network(AUTOENCODERS[kind], folder / "vae", _STEM, device, vae_dtype)
+    vae, vae_files = read_autoencoder(folder, device, dtype)
     upscaling = upscaling_of(unet, AutoencoderCodec(vae), noising, index, name)
     codec, text = AutoencoderCodec(vae), ClipText(encoder, read_tokenizer(words / "tokenizer", encoder))
     width, expected = encoder.config.hidden_size, unet.config["cross_attention_dim"]
