@@ -42,8 +42,32 @@ NAMES = {
     "motion",
     "peak motion",
     "flicker",
+    "brightness flicker",
     "loop ratio",
+    "warp error",
+    "warp error at 8",
+    "warp error to the first",
+    "Pixel-MSE",
+    "sharpness",
 }
+AGAINST_A_SOURCE = {
+    "sharpness kept",
+    "finest kept",
+    "detail shared",
+    "PSNR",
+    "SSIM",
+    "distance",
+    "colour drift",
+    "structure drift",
+}
+WIDEST = len("warp error to the first")
+
+
+def table(out: str) -> dict[str, list[str]]:
+    """The lines of a report by the names of numbers: value, direction and meaning."""
+    lines = out.splitlines()
+    rows = [line for line in lines[lines.index("") + 2 :] if line[:WIDEST].strip()]
+    return {line[:WIDEST].strip(): line[WIDEST:].split(maxsplit=1) for line in rows}
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
@@ -54,8 +78,7 @@ def test_every_number_is_explained(run: Run, film: Path, columns: int, monkeypat
     about, *lines = answer.out.splitlines()
     assert about == f"{film}  96x64, 10 frames at 20 per second"
     assert all(len(line) <= columns for line in lines)
-    table = lines[lines.index("") + 2 :]
-    said = {line[:14].strip(): line[14:].split(maxsplit=1) for line in table if line[:14].strip()}
+    said = table(answer.out)
     assert set(said) == NAMES
     for value, meaning in said.values():
         assert value == "none" or float(value) >= 0
@@ -66,7 +89,8 @@ def test_the_distance_is_named_and_so_is_what_is_missing(run: Run, film: Path) -
     answer = run("evaluate", film)
     assert "A step is the root mean square pixel difference between neighbouring frames" in answer.out
     *stages, note = answer.err.splitlines()
-    assert stages == ["segue: measuring steps", "segue: looking for ghosts", "segue: following movement"]
+    said = ["measuring steps", "looking for ghosts", "following movement", "warping", "measuring sharpness"]
+    assert stages == [f"segue: {stage}" for stage in said]
     assert note.startswith("segue: no perceptual network is here")
     assert "segue models --fetch lpips-alex" in note
     assert run("evaluate", film, "--json").json["smoothness"]["distance"] == "root mean square pixel difference"
@@ -128,8 +152,8 @@ def test_two_frames_are_enough_for_some_numbers(run: Run, tmp_path: Path) -> Non
     Clip(TensorFrames(moving(2)), 10).save(tmp_path / "two.mp4")
     answer = run("evaluate", "two.mp4")
     assert answer.code == 0
-    unknown = {line[:14].strip() for line in answer.out.splitlines() if line[14:].lstrip().startswith("none")}
-    assert unknown >= {"ghosting", "worst ghosting", "mix", "sag", "flicker"}
+    unknown = {name for name, (value, _) in table(answer.out).items() if value == "none"}
+    assert unknown >= {"ghosting", "worst ghosting", "mix", "sag", "flicker", "brightness flicker", "warp error at 8"}
     assert not unknown & {"path length", "step variance", "evenness", "largest step", "directness", "loop ratio"}
     assert run("evaluate", "two.mp4", "--json").json["smoothness"]["flicker"] is None
 

@@ -25,6 +25,9 @@ class Judging:
         video: a video, an animation, or a folder of pictures.
         source: the film that it was made from, of the same size and number of frames: how faithful it is.
         seam: the number of a frame where parts of the film meet, such as a key or a join; may be repeated.
+        column: the number of the first pixel column to the right of a line where parts of the pictures meet, such as
+            tiles; may be repeated.
+        row: the number of the first pixel row below such a line; may be repeated.
         json: print one JSON object, with the steps of all frames, instead of text.
     """
 
@@ -33,6 +36,8 @@ class Judging:
     video: Path
     source: Path | None = None
     seam: tuple[int, ...] = ()
+    column: tuple[int, ...] = ()
+    row: tuple[int, ...] = ()
     json: bool = False
 
 
@@ -43,7 +48,14 @@ def evaluate(judging: Judging) -> int:
     from segue.evaluation.report import evaluate
 
     with Meter() as meter:
-        report = evaluate(judging.video, judging.source, seams=judging.seam, progress=meter)
+        report = evaluate(
+            judging.video,
+            judging.source,
+            seams=judging.seam,
+            columns=judging.column,
+            rows=judging.row,
+            progress=meter,
+        )
         for note in report.notes:
             meter.note(note)
     print(json.dumps(report.as_dict(), allow_nan=False) if judging.json else told(report))

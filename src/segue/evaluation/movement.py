@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.evaluation.windows import windows
-from segue.motion.flow import flow
+from segue.motion.flow import flow, luma
 from segue.motion.occlusion import followed
 from segue.motion.warp import warp
 from segue.types import Frames, Progress, silent
@@ -33,11 +33,13 @@ class Movement:
         peak: what one pixel in a hundred exceeds.
         noise: at each frame that has two neighbours, the standard deviation, in shares of the full range, of white
             noise that would explain how it differs from the mean of them, both moved to its place.
+        brightness: there, how far its mean brightness is from that of them, as a sample of such a noise.
     """
 
     speed: Float[Tensor, " steps"]
     peak: Float[Tensor, " steps"]
     noise: Float[Tensor, " inner"]
+    brightness: Float[Tensor, " inner"]
 
 
 def movement(frames: Frames, *, progress: Progress = silent) -> Movement:
@@ -46,6 +48,8 @@ def movement(frames: Frames, *, progress: Progress = silent) -> Movement:
     The noise is the second difference in time along the flow: with p and n the neighbours of a frame x, warped to its
     place, the root mean square of (p + n - 2x) / sqrt(6), over the pixels that are followed both ways. An even movement
     leaves nothing of it, nor does an even change of colours, such as a fade; independent noise of deviation s leaves s.
+    The brightness is the same of the mean of all pixels, which needs no flow: (p + n - 2x) / sqrt(6), whose root mean
+    square is s where the light of each frame is off by an independent amount of deviation s.
 
     Raises:
         ValueError: a side of the pictures is shorter than 16 pixels.
@@ -53,6 +57,7 @@ def movement(frames: Frames, *, progress: Progress = silent) -> Movement:
     speeds: list[Tensor] = []
     peaks: list[Tensor] = []
     noises: list[Tensor] = []
+    lights: list[Tensor] = []
     for start, pictures in windows(frames, AREA, shared=2):
         there, back = flow(pictures[:-1], pictures[1:]), flow(pictures[1:], pictures[:-1])
         forward, backward = followed(there, back), followed(back, there)
@@ -62,8 +67,11 @@ def movement(frames: Frames, *, progress: Progress = silent) -> Movement:
         peaks.append(peak)
         before, after = warp(pictures[:-2], back[:-1]), warp(pictures[2:], there[1:])
         noises.append(_noise(before, pictures[1:-1], after, backward[:-1] & forward[1:]))
+        light = luma(pictures).double().mean((1, 2))
+        off = (light[:-2] + light[2:] - 2 * light[1:-1]) / 6**0.5
+        lights.append(off.float().masked_fill(noises[-1].isnan(), float("nan")))
         progress("following movement", start + len(pictures), len(frames))
-    return Movement(torch.cat(speeds), torch.cat(peaks), torch.cat(noises))
+    return Movement(torch.cat(speeds), torch.cat(peaks), torch.cat(noises), torch.cat(lights))
 
 
 def _lengths(there: Tensor, known: Bool[Tensor, "b h w"]) -> tuple[Tensor, Tensor]:

@@ -6,14 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from segue.errors import TaskError
 from segue.evaluation.distances import PixelDistance, best_distance
+from segue.evaluation.drift import Drift, drift
 from segue.evaluation.fidelity import psnr, ssim
+from segue.evaluation.measure import Measure
+from segue.evaluation.pixel_mse import PixelMse
+from segue.evaluation.seam import Seam
+from segue.evaluation.seam import seams as seams_of
+from segue.evaluation.sharpness import sharpness
 from segue.evaluation.smoothness import AREA, Smoothness, smoothness
+from segue.evaluation.warp_error import WarpError, warp_error
 from segue.evaluation.windows import reduced
 from segue.media.clip import Clip
 from segue.media.disk import PathLike, as_path
@@ -23,25 +30,7 @@ from segue.types import Frames, Perceptual, Progress, silent
 if TYPE_CHECKING:
     from torch import Tensor
 
-Better = Literal["lower", "higher", "near 1", "neither"]
 _PIXELS = 1 << 21  # that are compared at once, as SSIM makes many copies of them
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A number, for people.
-
-    Args:
-        name: of it.
-        value: None where there is none, such as the flicker of two frames.
-        better: in which direction.
-        meaning: what it says.
-    """
-
-    name: str
-    value: float | None
-    better: Better
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,7 @@ class Likeness:
         distance: mean over the frames.
         worst: the frame whose distance is the largest.
         distances: of all frames.
+        drift: how far it leaves the source with time; None with fewer than 3 frames.
     """
 
     source: Path
@@ -63,6 +53,7 @@ class Likeness:
     distance: float
     worst: int
     distances: tuple[float, ...]
+    drift: Drift | None = None
 
     def measures(self) -> list[Measure]:
         """All numbers, each with its meaning."""
@@ -71,6 +62,7 @@ class Likeness:
             Measure("PSNR", self.psnr, "higher", f"in dB, against {self.source.name}; none for equal films"),
             Measure("SSIM", self.ssim, "higher", "structural similarity, up to 1"),
             Measure("distance", self.distance, "lower", f"mean over the frames; {place}"),
+            *(self.drift.measures() if self.drift else []),
         ]
 
 
@@ -83,7 +75,10 @@ class Report:
         size: (width, height) in pixels.
         fps: frames per second.
         smoothness: how it passes from frame to frame.
+        pixel_mse: how much neighbouring frames differ along the flow, and how sharp they are.
+        warp_error: how much what moves changes its look, over short and long times.
         likeness: to its source, if one was given.
+        seams: the lines in the picture that were asked for.
         notes: what is good to know about the numbers.
     """
 
@@ -91,12 +86,17 @@ class Report:
     size: tuple[int, int]
     fps: float
     smoothness: Smoothness
+    pixel_mse: PixelMse
+    warp_error: WarpError
     likeness: Likeness | None = None
+    seams: tuple[Seam, ...] = ()
     notes: tuple[str, ...] = ()
 
     def measures(self) -> list[Measure]:
         """All numbers, each with its meaning."""
         found = [*steps_told(self.smoothness), *frames_told(self.smoothness), *places_told(self.smoothness)]
+        found += [measure for seam in self.seams for measure in seam.measures()]
+        found += [*self.warp_error.measures(), *self.pixel_mse.measures()]
         return [*found, *(self.likeness.measures() if self.likeness else [])]
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,6 +113,8 @@ def evaluate(
     source: PathLike | None = None,
     *,
     seams: Sequence[int] = (),
+    columns: Sequence[int] = (),
+    rows: Sequence[int] = (),
     distance: Perceptual | None = None,
     progress: Progress = silent,
 ) -> Report:
@@ -122,6 +124,8 @@ def evaluate(
         path: what `segue.read` reads: a video, an animation, a folder of pictures.
         source: the film that it was made from, of the same size and number of frames.
         seams: numbers of frames where parts of it meet.
+        columns: numbers of the first columns to the right of where parts of its pictures meet.
+        rows: numbers of the first rows below such places.
         distance: between pictures; left out, the best whose weights are on this machine.
         progress: told of every window.
 
@@ -135,13 +139,17 @@ def evaluate(
     other = None if source is None else read(source)
     if source is not None and other is not None:
         _check_alike(clip, path, other, as_path(source))
+    originals = None if other is None else other.frames
     distance = distance or best_distance()
-    found = smoothness(clip.frames, distance, seams=seams, progress=progress)
+    smooth = smoothness(clip.frames, distance, seams=seams, progress=progress)
+    lines = seams_of(clip.frames, originals, columns=columns, rows=rows, progress=progress)
+    warped = warp_error(clip.frames, originals, progress=progress)
+    pixels = PixelMse.of(warped, sharpness(clip.frames, originals, progress=progress))
     likeness = None
-    if source is not None and other is not None:
-        likeness = likeness_of(clip.frames, other.frames, as_path(source), distance, progress=progress)
+    if source is not None and originals is not None:
+        likeness = likeness_of(clip.frames, originals, as_path(source), distance, progress=progress)
     notes = (_NO_NETWORK,) if isinstance(distance, PixelDistance) else ()
-    return Report(path, clip.size, float(clip.fps), found, likeness, notes)
+    return Report(path, clip.size, float(clip.fps), smooth, pixels, warped, likeness, lines, notes)
 
 
 def likeness_of(
@@ -160,7 +168,8 @@ def likeness_of(
     error, similarity, mean = found.mean(0).tolist()
     distances = tuple(found[:, 2].tolist())
     worst = max(range(len(distances)), key=distances.__getitem__)
-    return Likeness(source, -10 * math.log10(error) if error > 0 else None, similarity, mean, worst, distances)
+    left = drift(frames, originals, progress=progress) if len(frames) > 2 else None
+    return Likeness(source, -10 * math.log10(error) if error > 0 else None, similarity, mean, worst, distances, left)
 
 
 def steps_told(found: Smoothness) -> list[Measure]:
@@ -186,6 +195,7 @@ def frames_told(found: Smoothness) -> list[Measure]:
         Measure("motion", found.motion, "neither", "mean optical flow, in widths of the picture per frame"),
         Measure("peak motion", found.peak_motion, "neither", "the fastest hundredth of the fastest step"),
         Measure("flicker", found.flicker, "lower", "noise from frame to frame, of a full range of 1; footage: < 0.01"),
+        Measure("brightness flicker", found.brightness_flicker, "lower", "the same of the mean brightness of frames"),
     ]
 
 

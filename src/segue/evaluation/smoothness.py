@@ -51,6 +51,7 @@ class Smoothness:
         peak_motion: what the fastest hundredth of the pixels reaches, in the fastest step.
         flicker: temporal noise, as a standard deviation in shares of the full range; see `movement`. None with fewer
             than 3 frames, or if nothing can be followed.
+        brightness_flicker: the same of the mean brightness of frames alone, so that it is not seen in grain; ibid.
         loop_ratio: the step from the last frame to the first, over the mean one; see `loops`.
         seam_ratios: by the frames that were asked for, the step there over those around it; 1 cannot be found.
         steps: between all neighbouring frames.
@@ -74,6 +75,7 @@ class Smoothness:
     motion: float | None
     peak_motion: float | None
     flicker: float | None
+    brightness_flicker: float | None
     loop_ratio: float
     seam_ratios: dict[int, float]
     steps: tuple[float, ...]
@@ -123,6 +125,7 @@ def smoothness(
         motion=_mean(moves.speed),
         peak_motion=max(_known(moves.peak), default=None),
         flicker=_mean(moves.noise),
+        brightness_flicker=_root_mean_square(moves.brightness),
         loop_ratio=loop_ratio(steps, closing),
         seam_ratios={frame: seam_ratio(steps, frame) for frame in seams},
         steps=tuple(steps),
@@ -147,6 +150,11 @@ def _known(values: Tensor) -> list[float]:
 def _mean(values: Tensor) -> float | None:
     known = _known(values)
     return fmean(known) if known else None
+
+
+def _root_mean_square(values: Tensor) -> float | None:
+    square = _mean(values.double().square())
+    return None if square is None else square**0.5
 
 
 def _check(frames: Frames, distance: Perceptual, seams: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SMALLEST = 16
 """Pixels along a side, below which the patches of the search do not fit."""
 
-_LUMA = (0.299, 0.587, 0.114)  # BT.601
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def flow(a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2 h w"]:
@@ -47,6 +47,11 @@ def flow(a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]) -> Float[Tens
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).to(a)
 
 
+def luma(pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
+    """The brightness of pictures in [0, 1] (BT.601)."""
+    return (pictures * pictures.new_tensor(_LUMA).view(3, 1, 1)).sum(1)
+
+
 def _between(a: UInt8[np.ndarray, "h w"], b: UInt8[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 2"]:
     # A search of its own for each pair: nothing of one may reach the next.
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -54,8 +59,7 @@ def _between(a: UInt8[np.ndarray, "h w"], b: UInt8[np.ndarray, "h w"]) -> Float[
 
 
 def _brightness(pictures: Tensor) -> UInt8[np.ndarray, "b h w"]:
-    weights = torch.tensor(_LUMA, dtype=torch.float32).view(3, 1, 1)
-    grey = (pictures.detach().float().cpu() * weights).sum(1)
+    grey = luma(pictures.detach().float().cpu())
     return grey.clamp(0, 1).mul(255).round().byte().numpy()
 
 
