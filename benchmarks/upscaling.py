@@ -10,9 +10,9 @@ Its corpora are large pictures of emoji that were kept back; the drawn styles ca
         weight_plain=0 weight_ground=0 weight_colour=0 weight_moved=1e-9 weight_styled=1
 
 Each picture is made small by a bicubic low-pass filter and enlarged again: by bicubic interpolation, by Lanczos, and by
-`segue upscale`, every frame for itself; "pixels" is that with the mean of each small pixel put back. "codec" is what
-the upscaler's codec makes of the large picture itself: the most that there is to reach, unless its decoder learned from
-estimates. With `--through emoji`, the small picture first goes through the codec of that model, as what it draws does.
+`segue upscale`, every frame for itself; "pixels" is that with `--colours pixels`. "codec" is what the upscaler's codec
+makes of the large picture itself: the most that there is to reach, unless its decoder learned from estimates. With
+`--through emoji`, the small picture first goes through the codec of that model, as what it draws does.
 
 PSNR is in dB, higher is better; of distances (deep features), lower is better. Emoji are the cases: the mean over the
 pictures of each comes first, then the mean over emoji with its 95 % interval, and that of the difference to bicubic.
@@ -40,7 +40,7 @@ from segue.errors import SegueError
 from segue.evaluation.features import floats
 from segue.evaluation.fidelity import psnr
 from segue.evaluation.intervals import mean_interval
-from segue.media.enlarge import lanczos
+from segue.media.enlarge import lanczos, with_low_band
 from segue.models.bundle import LatentDiffusion
 from segue.models.perceptual import EfficientNetDistance, Lpips, is_here
 from segue.tasks.sampling import Sampling
@@ -102,19 +102,10 @@ def ways(model: LatentDiffusion, found: Cases, steps: Sequence[int | None], leve
             f"{count or model.defaults.steps} steps: {(time.perf_counter() - began) / len(found.small):.2f} s a picture"
         )
     last = list(made)[-1]
-    made[f"{last}, pixels"] = pixels_kept(made[last], found.small)
+    made[f"{last}, pixels"] = with_low_band(made[last], found.small, 1)
     with torch.no_grad():
         made["codec"] = torch.cat([model.codec.decode(model.codec.encode(part)) for part in found.large.split(8)])
     return made
-
-
-def pixels_kept(large: Tensor, small: Tensor) -> Tensor:
-    """The same, its means over the area of each small pixel brought to what that shows, smoothly in between.
-
-    One step of back-projection (Irani & Peleg 1991). Good where the small picture is right in every pixel.
-    """
-    missing = small - shrunk(large, large.shape[-1] // small.shape[-1], "area")
-    return (large + functional.interpolate(missing, large.shape[-2:], mode="bicubic")).clamp(0, 1)
 
 
 def measured(made: Tensor, large: Tensor, distances: Sequence[Perceptual]) -> dict[str, list[float]]:

@@ -112,6 +112,8 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "no file": (["no.png"], 1, "there is no such file"),
     "no picture": (["text.png"], 1, "text.png"),
     "itself": (["a.png", "-o", "a.png"], 2, "is the input"),
+    "inside": (["frames", "-o", "frames/x.webm"], 2, "lies in frames, which is the input"),
+    "depth": (["film.apng", "--every", "1", "--depth", "0.5"], 2, "leave out depth 0.5"),
     "one picture": (["film.apng", "-o", "x.png"], 1, "holds one picture"),
     "scale": (["a.png", "--scale", "3"], 2, "enlarges 4 times, got scale 3"),
     "noise": (["a.png", "--noise-level", "400"], 2, "between 0 and 350"),
@@ -126,6 +128,7 @@ BAD: dict[str, tuple[list[str], int, str]] = {
 def test_bad_input(case: str, run: Run, tmp_path: Path, upscaler: Path) -> None:
     saved(tmp_path / "a.png")
     saved(tmp_path / "film.apng", 3)
+    saved(tmp_path / "frames", 2)
     (tmp_path / "text.png").write_text("not a picture", encoding="utf-8")
     before = files(tmp_path)
     arguments, code, expected = BAD[case]

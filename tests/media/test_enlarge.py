@@ -39,3 +39,13 @@ def test_the_lowest_band_is_that_of_the_small_picture_and_details_stay() -> None
     fine = mended - large
     assert fine.diff(dim=-1).abs().max() < 0.02
     assert fine.abs().mean() > 0.05
+
+
+def test_a_band_of_one_pixel_is_the_small_picture() -> None:
+    """Back-projection: once more brings it nearer, and nothing is missing where nothing was."""
+    small = moving(1, (48, 32)) / 255
+    large = (lanczos(small, 4) * 0.8 + 0.05).clamp(0, 1)
+    away = [float((low_band(x, (32, 48), 1) - small).abs().mean()) for x in (large, with_low_band(large, small, 1))]
+    assert away[1] < away[0] / 10
+    blocks = small.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    assert (with_low_band(blocks, small, 1) - blocks).abs().max() < 1e-6

@@ -30,7 +30,7 @@ from segue.tasks.live import Live
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.transition import Transition
-from segue.tasks.upscale import Coherence, Tiling, Upscale
+from segue.tasks.upscale import Coherence, Tiling, Upscale, UpscalePlan
 from segue.tasks.upscale_run import EnlargedFrames, padded
 from segue.temporal.keys import ANY_KEY
 from segue.temporal.texts import mixed
@@ -343,11 +343,13 @@ def test_sizes_off_the_grid_are_mirrored_and_cut_and_said(tmp_path: Path) -> Non
 def test_colours_are_those_of_the_input(film: str) -> None:
     small = read(film).frames[:]
     drift = {
-        colours: float((low_band(_run(film, colours), (16, 24)) - low_band(small, (16, 24))).abs().mean())
-        for colours in ("model", "input")
+        (colours, band): float((low_band(made, (16, 24), band) - low_band(small, (16, 24), band)).abs().mean())
+        for colours, made in ((colours, _run(film, colours)) for colours in ("model", "input", "pixels"))
+        for band in (1, 8)
     }
-    assert drift["input"] < 0.01
-    assert drift["model"] > 0.03
+    assert drift["input", 8] < 0.01
+    assert drift["model", 8] > 0.03
+    assert drift["pixels", 1] < 0.3 * drift["input", 1]
 
 
 def _run(film: str, colours: Any) -> Tensor:
@@ -427,7 +429,7 @@ def test_progress_ends_where_it_said(film: str) -> None:
         ({"prompt": ("a (red:0s:1, 1s:2) cup",)}, "is a number"),
         ({"seed": -1}, "seed must be"),
         ({"method": "magic"}, "upscaler or same-model"),
-        ({"colours": "none"}, "input or model"),
+        ({"colours": "none"}, "input or pixels or model"),
         ({"strength": 0.5}, "strength is for"),
         ({"method": "same-model", "noise_level": 3}, "noise_level is for"),
         ({"method": "same-model", "strength": 0.0}, r"in \(0, 1\]"),
@@ -479,39 +481,20 @@ def test_models_that_cannot_are_refused_by_name(picture: str) -> None:
         Upscale(picture, method="same-model").run(replace(toy_model(), inpaints=True))
 
 
-def test_names_of_results(tmp_path: Path) -> None:
-    names = {("a.png", 1): "a-large.png", ("a.bmp", 1): "a-large.png", ("a.webm", 9): "a-large.webm"}
-    names |= {("a.avi", 9): "a-large.mp4", ("a.gif", 9): "a-large.gif", ("folder", 9): "folder-large"}
-    (tmp_path / "folder").mkdir()
-    for (name, frames), expected in names.items():
-        assert Upscale(str(tmp_path / name)).result_name(frames) == expected
-    with pytest.raises(TaskError, match="is the input"):
-        Upscale(str(tmp_path / "a.png")).check_result(tmp_path / "a.png")
-
-
-def test_neither_the_input_nor_its_record_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    (tmp_path / "link.png").symlink_to("a.png")
-    source = Upscale(saved(tmp_path, moving(1, SIZE), "a.png"))
-    film = Upscale(saved(tmp_path, moving(3, SIZE), "b.gif"))
-    source.check_result(tmp_path / "a.webp")
-    for name in ("a.json", "b.json"):
-        (tmp_path / name).write_text("{}")
-    for task, name, said in (
-        (source, "other/../a.png", "is the input"),
-        (Upscale(str(tmp_path / "link.png")), "a.png", "is the input"),
-        (source, "a.webp", "how a.png was made"),
-        (source, "other/../a.webp", "how a.png was made"),
-        (film, "b.mp4", "how b.gif was made"),
-    ):
-        with pytest.raises(TaskError, match=said):
-            task.check_result(tmp_path / name)
-    for name in (None, tmp_path / "other/a.png", tmp_path / "c.webp"):
-        source.check_result(name)
-
-
-def test_records_of_before_have_a_depth_for_either_method(picture: str) -> None:
-    Upscale(picture, method="same-model", coherence=Coherence(1, 0.3)).run(toy_model()).frames[:]
+def test_a_depth_without_frames_between_others_is_refused_but_for_records_of_before(film: str) -> None:
+    """They have had one beside every 1, which nobody asked for."""
+    prompt = ("a boat",)
+    both = ((toy_upscaler(), Upscale(film, prompt)), (toy_model(), Upscale(film, prompt, method="same-model", scale=2)))
+    for model, task in both:
+        clip = replace(task, coherence=Coherence(1)).run(model)
+        assert clip.provenance is not None
+        record = clip.provenance.record
+        assert record["fields"]["coherence"] == {"every": 1, "depth": None}
+        older = replace(task, coherence=Coherence(1, 0.3))
+        with pytest.raises(TaskError, match=r"with every 1 .* leave out depth 0.3"):
+            older.run(model)
+        again = older.run(model, plan=UpscalePlan(**record["plan"]))
+        assert torch.equal(again.frames[:], clip.frames[:])
 
 
 def test_more_prompts_than_frames_are_refused(film: str, picture: str) -> None:

@@ -16,6 +16,7 @@ from segue.tasks.record import WrittenAs
 from segue.tasks.rerun import Rerun
 from segue.tasks.transition import Transition
 from segue.tasks.upscale import Upscale
+from segue.tasks.upscale_result import check_result
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
     made, task, was = again.record.model, again.task, again.record.output or WrittenAs(".mp4")
     if drawing.tree is not None and not isinstance(task, Transition):
         raise TaskError("only a transition has a tree to draw; leave out --tree")
+    default = Path(f"{file.record.stem}-rerun{was.suffix}").name
     if isinstance(task, Upscale):
-        task.check_result(output.output)
+        check_result(task.path, output.output or Path(default))
     chosen = model.otherwise(made)
     if model.compile is None:
         chosen = chosen.compiled_if_possible()
@@ -50,7 +52,6 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
             progress.note(f"warning: {difference}; the result may differ")
         return again.run(loaded, progress)
 
-    default = Path(f"{file.record.stem}-rerun{was.suffix}").name
     # In another format, the factor would mean another quality, or nothing.
     alike = output.output is None or output.output.suffix.lower() == was.suffix.lower()
     frames, fps = (1, 1) if isinstance(task, Image) else (task.frames or 1, task.fps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from segue.cli.fields import verb
 from segue.cli.options import ModelChoice, Output
@@ -10,14 +11,16 @@ from segue.cli.produce import Job, produce
 from segue.cli.progress import Meter
 from segue.tasks.sampling import Execution
 from segue.tasks.upscale import Upscale
+from segue.tasks.upscale_result import check_result, result_name
 
 
 @verb
 def upscale(task: Upscale, model: ModelChoice, execution: Execution, output: Output) -> int:
     """Make a picture or a film larger: segue upscale film.mp4 -o large.mp4"""
     source = task.source()
-    task.check_prompts(len(source))
-    task.check_result(output.output)
+    task.check(len(source))
+    name = result_name(task.path, len(source))
+    check_result(task.path, output.output or Path(name))
     chosen = model if model.model else replace(model, model=task.usual_model())
 
     def make(meter: Meter):
@@ -26,4 +29,4 @@ def upscale(task: Upscale, model: ModelChoice, execution: Execution, output: Out
             meter.note(note)
         return task.run(loaded, execution, meter)
 
-    return produce(Job(make, task.result_name(len(source)), len(source), float(source.fps)), output)
+    return produce(Job(make, name, len(source), float(source.fps)), output)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LOBES = 3
 BAND = 8
-"""Pixels of the small picture, along a side, that share one number in its lowest band."""
+"""Pixels of the small picture, along a side, that share one number in what is usually taken for its lowest band."""
 
 
 def lanczos(pictures: Float[Tensor, "t 3 h w"], factor: int) -> Float[Tensor, "t 3 H W"]:
@@ -52,16 +52,22 @@ def _reflection(own: int, wanted: int) -> Tensor:
     return torch.minimum(place, period - place).clamp(max=own - 1)
 
 
-def with_low_band(large: Float[Tensor, "t 3 H W"], small: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 H W"]:
+def with_low_band(
+    large: Float[Tensor, "t 3 H W"], small: Float[Tensor, "t 3 h w"], band: int = BAND
+) -> Float[Tensor, "t 3 H W"]:
     """Large pictures whose lowest band is that of the small ones, in [0, 1].
 
-    The band has one number for each `BAND` x `BAND` pixels of a small picture, and is smooth in between.
+    The band has one number for each `band` x `band` pixels of a small picture, and is smooth in between. With a band of
+    1 it is the whole small picture: one step of back-projection (Irani & Peleg 1991, "Improving resolution by image
+    registration").
     """
-    missing = low_band(small, small.shape[-2:]) - low_band(large, small.shape[-2:])
+    missing = low_band(small, small.shape[-2:], band) - low_band(large, small.shape[-2:], band)
     return (large + interpolate(missing, large.shape[-2:], mode="bicubic")).clamp(0, 1)
 
 
-def low_band(pictures: Float[Tensor, "t 3 H W"], small: tuple[int, ...]) -> Float[Tensor, "t 3 bh bw"]:
-    """Means over the areas that stand for `BAND` x `BAND` pixels of pictures of the size `small`, (height, width)."""
-    height, width = (max(1, round(side / BAND)) for side in small)
+def low_band(
+    pictures: Float[Tensor, "t 3 H W"], small: tuple[int, ...], band: int = BAND
+) -> Float[Tensor, "t 3 bh bw"]:
+    """Means over the areas that stand for `band` x `band` pixels of pictures of the size `small`, (height, width)."""
+    height, width = (max(1, round(side / band)) for side in small)
     return interpolate(pictures, (height, width), mode="area")

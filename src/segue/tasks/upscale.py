@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from segue.errors import TaskError
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
-from segue.tasks.upscale_words import Story, found_story, record_beside, recorded_at
+from segue.tasks.upscale_words import Story, found_story, record_beside
 from segue.temporal.wording import Wording
 from segue.types import Progress, silent
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
 
 Method = Literal["upscaler", "same-model"]
+Colours = Literal["input", "pixels", "model"]
 UPSCALER = "emoji-x4"
 """The embedded model that is taken where none is asked for."""
 
@@ -58,7 +59,8 @@ class Coherence:
     Args:
         every: one frame in so many is run wholly, and the last one; 1 runs all. Left out, 4 for an upscaler.
         depth: share of the run, in [0, 1), that frames between two of these do not repeat: they begin from a mix of
-            both there, and go on by what their own small picture shows. Left out, 0.3 for an upscaler.
+            both there, and go on by what their own small picture shows. Left out, 0.3 for an upscaler, and with every
+            1, where there are none, nothing.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -110,7 +112,9 @@ class Upscale:
         scale: how many times larger, along a side: what the upscaler was made for; 2 to 8 for the other method.
         noise_level: of an upscaler: how much its small picture is noised, so that it invents more; left out, its own.
         strength: of the other method: share of the run, in (0, 1], that goes over the picture; left out, 0.3.
-        colours: "input" gives the result the lowest band of what it was made of; "model" leaves it as it is.
+        colours: "input" gives the result the lowest band of what it was made of, a number for 8 x 8 pixels; "pixels"
+            the mean of each of its pixels, which is better where every one of them is right, as in what was filmed, and
+            worse where a model drew them; "model" leaves it as it is.
         tiling: parts that are denoised by themselves.
         coherence: which frames are run wholly.
         sampling: steps, guidance and solver; the size follows from the input.
@@ -128,7 +132,7 @@ class Upscale:
     scale: int | None = None
     noise_level: int | None = None
     strength: float | None = None
-    colours: Literal["input", "model"] = "input"
+    colours: Colours = "input"
     tiling: Tiling = field(default_factory=Tiling)
     coherence: Coherence = field(default_factory=Coherence)
     sampling: Sampling = field(default_factory=Sampling)
@@ -148,7 +152,7 @@ class Upscale:
         checked_seeds([self.seed])
         if self.sampling.size is not None:
             raise TaskError(f"the size follows from the input and the scale; leave out size {self.sampling.size}")
-        for name, kinds in (("method", ("upscaler", "same-model")), ("colours", ("input", "model"))):
+        for name, kinds in (("method", get_args(Method)), ("colours", get_args(Colours))):
             if getattr(self, name) not in kinds:
                 raise TaskError(f"{name} must be {' or '.join(kinds)}, got {getattr(self, name)!r}")
         self._check_method()
@@ -165,7 +169,6 @@ class Upscale:
                 'with the method "same-model" each frame begins from its own picture, and all are run wholly: '
                 f"leave out every {self.coherence.every}"
             )
-        # Records of this method have had a depth beside every 1, which nobody asked for.
         if self.coherence.depth is not None and self.coherence.every is None:
             raise TaskError(
                 'with the method "same-model" each frame begins from its own picture, and none from a mix of others: '
@@ -206,48 +209,20 @@ class Upscale:
         if self.method == "upscaler":
             return UPSCALER
         record = record_beside(self.path)
-        return None if record is None else record.model.name
+        return None if record is None or record.model is None else record.model.name
 
-    def result_name(self, frames: int) -> str:
-        """What to call the result if nobody says."""
-        from segue.media.formats import FORMATS
-
-        path = self.path
-        if path.is_dir():
-            # What follows a dot would be taken for a suffix.
-            return f"{path.name.replace('.', '-')}-large"
-        suffix, kind = path.suffix.lower(), "picture" if frames == 1 else "video"
-        keeps = suffix in FORMATS and FORMATS[suffix].kind == kind
-        return f"{path.stem}-large{suffix if keeps else '.png' if frames == 1 else '.mp4'}"
-
-    def check_result(self, path: Path | None) -> None:
-        """Find out whether a result, or its record, would replace what it is made of.
+    def check(self, frames: int) -> None:
+        """Find out whether a film of so many frames can have all that is asked for.
 
         Raises:
-            TaskError: it would.
-            MediaError: its suffix names no format.
+            TaskError: it has fewer frames than prompts, or a depth where no frame lies between two others. Records have
+                had the latter, which nobody asked for, and are made again without this question.
         """
-        from segue.media.disk import record_path
-
-        if path is None:
-            return
-        # A link is replaced itself, and not what it leads to.
-        place = _place(path)
-        if place in (_place(self.path), self.path.resolve()):
-            raise TaskError(f"{path} is the input, which a rerun needs: choose another name for the result")
-        beside = recorded_at(self.path)
-        if beside is not None and beside.is_file() and _place(record_path(path)) == _place(beside):
+        if self.coherence.every == 1 and self.coherence.depth is not None:
             raise TaskError(
-                f"the record of {path} would replace {beside}, which says how {self.path.name} was made: "
-                "choose a name with another stem for the result"
+                "with every 1 all frames are run wholly, and none begins from a mix of others: "
+                f"leave out depth {self.coherence.depth}, or take every 2 or more"
             )
-
-    def check_prompts(self, frames: int) -> None:
-        """Find out whether a film of so many frames can pass all prompts.
-
-        Raises:
-            TaskError: it has fewer frames.
-        """
         if len(self.prompt) > frames:
             raise TaskError(
                 f"there are {len(self.prompt)} prompts, and {self.path.name} has {frames} frame{'s'[: frames > 1]}: "
@@ -299,8 +274,9 @@ class Upscale:
             raise TaskError(f"{model.name} enlarges {upscaling.factor} times, got scale {self.scale}; leave it out")
         level = upscaling.noise_level if self.noise_level is None else self.noise_level
         window = self.tiling.window or max(min(model.defaults.size), UPSCALED_WINDOW)
-        depth = DEPTH if self.coherence.depth is None else self.coherence.depth
-        coherence = Coherence(self.coherence.every or EVERY, depth)
+        every = self.coherence.every or EVERY
+        depth = DEPTH if self.coherence.depth is None and every > 1 else self.coherence.depth
+        coherence = Coherence(every, depth)
         tiling = replace(self.tiling, window=window)
         return replace(common, scale=upscaling.factor, noise_level=level, tiling=tiling, coherence=coherence)
 
@@ -379,9 +355,3 @@ class Upscale:
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
         return digest.hexdigest()
-
-
-def _place(path: Path) -> Path:
-    """Where a name stands, whichever way leads there."""
-    path = path.expanduser()
-    return path.parent.resolve() / path.name

@@ -20,7 +20,7 @@ from segue.diffusion.starts import from_latents
 from segue.diffusion.tiles import ALIGNED, TiledDenoiser
 from segue.errors import TaskError
 from segue.media.clip import Clip, Provenance, as_floats, levels_of
-from segue.media.enlarge import lanczos, mirrored, with_low_band
+from segue.media.enlarge import BAND, lanczos, mirrored, with_low_band
 from segue.tasks.record import Record
 from segue.tasks.sampling import Execution
 from segue.tasks.upscale import Upscale, UpscalePlan
@@ -43,7 +43,7 @@ def enlarged(
     """What `Upscale.run` says."""
     clip = task.source()
     if plan is None:
-        task.check_prompts(len(clip))
+        task.check(len(clip))
     story = task.story(len(clip)) if plan is None else _replayed(task, plan, len(clip))
     settled = task.resolved(model, story)
     if model.inpaints:
@@ -223,7 +223,9 @@ class EnlargedFrames:
     def _picture(self, model: LatentDiffusion, number: int) -> Float[Tensor, "1 3 h w"]:
         width, height = self.size
         made = model.codec.decode(self._latents(model, number)[None]).float().cpu()[..., :height, :width]
-        return with_low_band(made, self._small(number)) if self.task.colours == "input" else made
+        if self.task.colours == "model":
+            return made
+        return with_low_band(made, self._small(number), 1 if self.task.colours == "pixels" else BAND)
 
     def _latents(self, model: LatentDiffusion, number: int) -> Float[Tensor, "c h w"]:
         left = bisect_right(self.keys, number) - 1

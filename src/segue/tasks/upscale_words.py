@@ -99,7 +99,12 @@ def recorded_at(path: Path) -> Path | None:
     from segue.media.disk import record_path
     from segue.media.formats import FORMATS
 
-    return record_path(path) if path.suffix.lower() in FORMATS or path.is_dir() else None
+    return record_path(named(path)) if path.suffix.lower() in FORMATS or path.is_dir() else None
+
+
+def named(path: Path) -> Path:
+    """The same place by a name of its own, which "." and ".." are not."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def record_beside(path: Path) -> Record | None:

@@ -1,0 +1,61 @@
+"""Where an upscaled result may be written: never over what it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segue.errors import TaskError
+from segue.tasks.upscale_words import named, recorded_at
+
+
+def result_name(source: Path, frames: int) -> str:
+    """What to call the result of so many frames if nobody says.
+
+    Args:
+        source: the input.
+        frames: that the result has.
+    """
+    from segue.media.formats import FORMATS
+
+    if source.is_dir():
+        # What follows a dot would be taken for a suffix.
+        return f"{named(source).name.replace('.', '-')}-large"
+    suffix, kind = source.suffix.lower(), "picture" if frames == 1 else "video"
+    keeps = suffix in FORMATS and FORMATS[suffix].kind == kind
+    return f"{source.stem}-large{suffix if keeps else '.png' if frames == 1 else '.mp4'}"
+
+
+def check_result(source: Path, path: Path) -> None:
+    """Find out whether a result, or its record, would replace what it is made of, or lie in it.
+
+    Args:
+        source: the input.
+        path: of the result.
+
+    Raises:
+        TaskError: it would.
+        MediaError: its suffix names no format.
+    """
+    from segue.media.disk import record_path
+
+    # A link is replaced itself, and not what it leads to.
+    place = _place(path)
+    if place in (_place(source), source.resolve()):
+        raise TaskError(f"{path} is the input, which a rerun needs: choose another name for the result")
+    if source.is_dir() and source.resolve() in place.parents:
+        raise TaskError(
+            f"{path} lies in {source}, which is the input, and a rerun needs that as it is: "
+            "write the result to another folder (-o)"
+        )
+    beside = recorded_at(source)
+    if beside is not None and beside.is_file() and _place(record_path(path)) == _place(beside):
+        raise TaskError(
+            f"the record of {path} would replace {beside}, which says how {source.name} was made: "
+            "choose a name with another stem for the result"
+        )
+
+
+def _place(path: Path) -> Path:
+    """Where a name stands, whichever way leads there."""
+    path = path.expanduser()
+    return path.parent.resolve() / path.name
