@@ -68,6 +68,7 @@ LIBRARIES: dict[str, set[str]] = {
 
 HEAVY = {"torch", "diffusers", "transformers", "scipy", "av", "cv2", "accelerate"}
 NO_FACE_IMPORTS = {
+    "tasks/deflicker_run.py",
     "tasks/depths.py",
     "tasks/transition_run.py",
     "tasks/transition_setting.py",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segue.media import Clip, read
     from segue.models.placement import Placement
     from segue.tasks.branching import Branching
+    from segue.tasks.deflicker import Deflicker
     from segue.tasks.image import Image
     from segue.tasks.live import Live
     from segue.tasks.rerun import Rerun
@@ -22,13 +23,24 @@ if TYPE_CHECKING:
     from segue.zoo import ModelCard, load
 
 __version__ = "0.1.0"
-_TASKS = ("Branching", "Image", "Live", "Rerun", "Sampling", "Transition", "Upscale")
+_TASKS = ("Branching", "Deflicker", "Image", "Live", "Rerun", "Sampling", "Transition", "Upscale")
 _HOME = {name: f"segue.tasks.{name.lower()}" for name in _TASKS}
 _HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
 _HOME.update(ModelCard="segue.zoo", load="segue.zoo", Placement="segue.models.placement")
 
-__all__ = ["Branching", "Clip", "Execution", "Image", "Live", "ModelCard", "Rerun", "Sampling", "Transition", "Upscale"]
-__all__ += ["Placement", "__version__", "errors", "load", "read"]
+__all__ = [
+    "Branching",
+    "Clip",
+    "Deflicker",
+    "Execution",
+    "Image",
+    "Live",
+    "ModelCard",
+    "Placement",
+    "Rerun",
+    "Sampling",
+]
+__all__ += ["Transition", "Upscale", "__version__", "errors", "load", "read"]
 
 
 def __getattr__(name: str) -> Any:

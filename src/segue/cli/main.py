@@ -22,6 +22,7 @@ VERBS = {
     "image": "Make one picture from a prompt.",
     "transition": "Make a film through the pictures of two or more prompts.",
     "upscale": "Make a picture or a film larger.",
+    "deflicker": "Make the frames of a film agree, so that nothing flickers.",
     "live": "Show a film without an end that turns to the prompts that are typed.",
     "evaluate": "Say how smooth a film is, in numbers that are explained.",
     "rerun": "Make a result again, byte for byte, from the JSON beside it.",

@@ -75,6 +75,10 @@ def produce(job: Job, output: Output) -> int:
             meter.note(str(error))
         if job.tree is not None:
             draw_tree(clip, job.tree)
+    from segue.media.clip import ScratchFrames
+
+    if complete and isinstance(clip.frames, ScratchFrames):
+        clip.frames.discard()
     if output.json or not output.quiet:
         result = Result(path, clip, written, complete, time.monotonic() - began)
         print(json.dumps(result.as_dict(), allow_nan=False) if output.json else result.line())

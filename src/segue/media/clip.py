@@ -84,6 +84,15 @@ class SlowFrames(Frames, Protocol):
     def pace(self) -> int: ...
 
 
+@runtime_checkable
+class ScratchFrames(Frames, Protocol):
+    """Frames that lie on disk while they are being made, in a folder that goes when they are written elsewhere."""
+
+    def discard(self) -> None:
+        """Remove the folder; there are no frames any more."""
+        ...
+
+
 def levels_of(frames: Frames, window: slice) -> UInt8[Tensor, "t 3 h w"]:
     """The pictures of a window as bytes; rounded, if they are not kept so."""
     return frames.levels(window) if isinstance(frames, ByteFrames) else to_uint8(frames[window])

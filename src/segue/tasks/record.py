@@ -100,7 +100,7 @@ class Record:
         task: name of the task, such as "transition".
         fields: the task's fields, resolved.
         plan: what was decided while running, as the task stores it.
-        model: the model.
+        model: the model; None for a task that needs none.
         execution: batches and threads.
         versions: of Segue, Python and the libraries.
         scores: what was measured of the result.
@@ -115,7 +115,7 @@ class Record:
     task: str
     fields: dict[str, Any]
     plan: dict[str, Any]
-    model: ModelRecord
+    model: ModelRecord | None
     execution: Execution
     versions: dict[str, str] = field(default_factory=dict[str, str])
     scores: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -128,7 +128,7 @@ class Record:
         task: str,
         fields: Any,
         plan: Any,
-        model: LatentDiffusion,
+        model: LatentDiffusion | None,
         execution: Execution,
         scores: Mapping[str, Any],
         complete: bool = True,
@@ -140,7 +140,7 @@ class Record:
             task,
             asdict(fields),
             asdict(plan),
-            ModelRecord.of(model),
+            None if model is None else ModelRecord.of(model),
             execution.pinned(),
             versions(),
             dict(scores),
@@ -190,29 +190,41 @@ def first_fault(error: Any) -> str:
     return f"{where}: {fault['msg']}"
 
 
-def differences(record: Record, model: LatentDiffusion) -> list[str]:
+def differences(record: Record, model: LatentDiffusion | None) -> list[str]:
     """What is not as it was when the record was written, and may change the result; the model must be the same.
 
     Raises:
-        RecordError: if the model's weights, configurations or prediction are others.
+        RecordError: if the model's weights, configurations or prediction are others; there is one, and none was used,
+            or the other way round.
     """
-    now = ModelRecord.of(model)
-    if now.sha256 != record.model.sha256:
-        raise RecordError(
-            f"the record was made with {_told(record.model)}, but this model is {_told(now)}; pass the original with "
-            "--model (and --lora, --prediction, --model-config and --storage, where they differ)"
-        )
     found = [
         f"{name} was {before}, is {versions().get(name, 'missing')}"
         for name, before in record.versions.items()
         if versions().get(name) != before
     ]
-    if (now.device, now.dtype) != (record.model.device, record.model.dtype):
-        found.append(f"ran on {record.model.device} in {record.model.dtype}, now {now.device} in {now.dtype}")
-    if record.model.tile is not None and now.tile != record.model.tile:
-        found.append(f"was decoded in tiles of up to {record.model.tile} pixels, now of {now.tile}")
-    if now.compile != record.model.compile:
-        before, after = (f"compiled ({how})" if how else "uncompiled" for how in (record.model.compile, now.compile))
+    if (record.model is None) != (model is None):
+        raise RecordError(
+            f"the record is of a task that uses no model ({record.task}): leave it out"
+            if model is not None
+            else f"the record was made with a model ({record.task}): load it, and pass it"
+        )
+    return found if record.model is None or model is None else [*found, *_differing(record.model, model)]
+
+
+def _differing(made: ModelRecord, model: LatentDiffusion) -> list[str]:
+    now = ModelRecord.of(model)
+    if now.sha256 != made.sha256:
+        raise RecordError(
+            f"the record was made with {_told(made)}, but this model is {_told(now)}; pass the original with "
+            "--model (and --lora, --prediction, --model-config and --storage, where they differ)"
+        )
+    found: list[str] = []
+    if (now.device, now.dtype) != (made.device, made.dtype):
+        found.append(f"ran on {made.device} in {made.dtype}, now {now.device} in {now.dtype}")
+    if made.tile is not None and now.tile != made.tile:
+        found.append(f"was decoded in tiles of up to {made.tile} pixels, now of {now.tile}")
+    if now.compile != made.compile:
+        before, after = (f"compiled ({how})" if how else "uncompiled" for how in (made.compile, now.compile))
         found.append(f"ran {before}, now {after}")
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segue.errors import RecordError
+from segue.tasks.deflicker import Deflicker
 from segue.tasks.image import Image
 from segue.tasks.live import Live
 from segue.tasks.record import Record, differences, first_fault, read_record
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from segue.media.clip import Clip
     from segue.models.bundle import LatentDiffusion
 
-Task = Image | Live | Transition | Upscale
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Image, Live, Transition, Upscale)}
+Task = Deflicker | Image | Live | Transition | Upscale
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Deflicker, Image, Live, Transition, Upscale)}
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,38 @@ class Rerun:
         kind = TASKS[record.task]
         return Rerun(path, record, _validated(kind, record.fields, path), _validated(kind.plan_type, record.plan, path))
 
-    def differences(self, model: LatentDiffusion) -> list[str]:
+    def differences(self, model: LatentDiffusion | None = None) -> list[str]:
         """What is not as it was and may change the result.
 
         Raises:
-            RecordError: if the model has other weights.
+            RecordError: if the model has other weights; there is none and one was used, or the other way round.
         """
         return differences(self.record, model)
 
-    def run(self, model: LatentDiffusion, progress: Progress = silent) -> Clip:
+    def run(
+        self,
+        model: LatentDiffusion | None = None,
+        progress: Progress = silent,
+        *,
+        device: str | None = None,
+        work: Path | None = None,
+    ) -> Clip:
         """The clip again: the same bytes, given the same model, versions, device class and threads.
 
+        Args:
+            model: that of the record; none for a task that uses none.
+            progress: told of every step.
+            device: of a task that uses no model: another than that of the record.
+            work: of such a task, where what is done is kept; see `Deflicker.run`.
+
         Raises:
-            RecordError: if the model has other weights.
+            RecordError: if the model has other weights, or is missing.
             TaskError: if the plan does not belong to the task.
         """
         self.differences(model)
+        if isinstance(self.task, Deflicker):
+            return self.task.run(self.record.execution, progress, self.plan, device=device, work=work)
+        assert model is not None
         return self.task.run(model, self.record.execution, progress, self.plan)
 
 

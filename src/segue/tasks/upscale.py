@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from segue.errors import TaskError
+from segue.tasks.contents import sha256_of
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
 from segue.tasks.upscale_words import Story, found_story, record_beside
@@ -346,12 +346,4 @@ class Upscale:
 
     def sha256(self) -> str:
         """Of the input; of a folder, of the names and contents of its pictures."""
-        from segue.media.pictures import FolderFrames
-
-        path, digest = self.path, hashlib.sha256()
-        for file in FolderFrames(path, "white").files if path.is_dir() else [path]:
-            if path.is_dir():
-                digest.update(file.name.encode())
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        return digest.hexdigest()
+        return sha256_of(self.path)

@@ -1,4 +1,4 @@
-"""Where an upscaled result may be written: never over what it is made of."""
+"""Where the result of a task on files may be written: never over what it is made of."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from segue.errors import TaskError
 from segue.tasks.upscale_words import named, recorded_at
 
 
-def result_name(source: Path, frames: int) -> str:
+def result_name(source: Path, frames: int, word: str = "large") -> str:
     """What to call the result of so many frames if nobody says.
 
     Args:
         source: the input.
         frames: that the result has.
+        word: what has become of it.
     """
     from segue.media.formats import FORMATS
 
     if source.is_dir():
         # What follows a dot would be taken for a suffix.
-        return f"{named(source).name.replace('.', '-')}-large"
+        return f"{named(source).name.replace('.', '-')}-{word}"
     suffix, kind = source.suffix.lower(), "picture" if frames == 1 else "video"
     keeps = suffix in FORMATS and FORMATS[suffix].kind == kind
-    return f"{source.stem}-large{suffix if keeps else '.png' if frames == 1 else '.mp4'}"
+    return f"{source.stem}-{word}{suffix if keeps else '.png' if frames == 1 else '.mp4'}"
 
 
 def check_result(source: Path, path: Path) -> None:

@@ -1,0 +1,47 @@
+"""`segue deflicker`: a film whose frames agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from segue.cli.fields import verb
+from segue.cli.options import Output
+from segue.cli.produce import Job, produce
+from segue.cli.progress import Meter
+from segue.tasks.deflicker import Deflicker
+from segue.tasks.deflicker_inputs import Inputs
+from segue.tasks.sampling import Execution
+from segue.tasks.upscale_result import result_name
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it runs.
+
+    Args:
+        device: cpu, cuda, cuda:1 or mps, where frames are compared and blended; left out, the fastest that is here.
+        threads: CPU threads; left out, what is set.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    device: str | None = None
+    threads: int | None = None
+
+
+@verb
+def deflicker(task: Deflicker, machine: Machine, output: Output) -> int:
+    """Make the frames of a film agree: segue deflicker film.mp4 -o steady.mp4"""
+    inputs, execution = Inputs.of(task), Execution(threads=machine.threads)
+    name = result_name(task.path, len(inputs.film), "steady")
+    path = output.output.expanduser() if output.output else Path(name)
+    task.check_result(path)
+
+    def make(meter: Meter):
+        for note in (*inputs.notes, *task.notes(inputs.film.size)):
+            meter.note(note)
+        return task.run(execution, meter, device=machine.device, work=path.parent)
+
+    return produce(Job(make, name, len(inputs.film), float(inputs.film.fps)), output)

@@ -1,0 +1,263 @@
+"""Films whose frames are made to agree: no flicker, and what moves takes its texture along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from segue.errors import TaskError
+from segue.tasks.contents import sha256_of
+from segue.tasks.sampling import Execution
+from segue.tasks.upscale_result import check_result
+from segue.types import Progress, silent
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
+
+Mode = Literal["fast", "balanced", "accurate"]
+Matching = Literal["patchmatch", "flow"]
+
+WINDOW = 7
+"""Frames on each side that a frame is made to agree with, if nobody says."""
+MOST = 10.0
+"""Of contrast and sharpness."""
+COARSE = (1, 2, 4, 8)
+MATCHED = 1_200_000
+"""Pixels of a frame up to which it is matched as it is."""
+_OF_FILMS = {"window": None, "mode": "fast", "grain": 1.0, "strength": 1.0}
+"""Fields, and their defaults, that say how a frame is made of its neighbours."""
+
+
+@dataclass(frozen=True)
+class DeflickerPlan:
+    """What was found out before any frame was made.
+
+    Args:
+        sha256: of the film.
+        guide: sha256 of the guide, "" if there is none.
+        keys: sha256 of the key pictures, "" if there are none.
+        shots: the frames that begin a shot, 0 among them: no frame is made to agree with one of another shot.
+        device: where frames were matched and blended.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    sha256: str
+    guide: str = ""
+    keys: str = ""
+    shots: list[int] = field(default_factory=lambda: [0])
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Deflicker:
+    """A film whose frames agree.
+
+    What a frame shows is found again in the frames around it, and becomes their mean: its low band, which flickers, and
+    as much of its detail as they have in common. No frame agrees with one beyond a cut. Needs no model.
+
+    Args:
+        input: a video, an animation or a folder of pictures.
+        guide: a film that shows the same, frame by frame, and does not flicker, such as the one that a restyled film
+            was made from: what moves where is looked for in it. Left out, the film itself, with brightness levelled.
+        keys: a folder of pictures that are named by the number of a frame, from 0: all frames are made of these, and
+            follow the movement of the film, which is the guide.
+        window: frames on each side that a frame is made to agree with; left out, 7.
+        mode: fast blends by halves; balanced looks for each pair of frames by itself; accurate also goes over what was
+            found by what was made of it.
+        matching: patchmatch, which follows fast movement and brings pixels along as they are, or flow, optical flow.
+        grain: how much of the detail that frames do not share is kept, from 0, a clean mean that takes noise away, to
+            1, all of it, held still on what it lies on.
+        strength: how far from the film to the mean of frames, in (0, 1].
+        contrast: of the result, about the mean of each frame; 1 leaves it.
+        sharpness: of the result; 1 leaves it, above sharpens, below softens.
+        cuts: where shots begin: auto finds them, none is one shot, or the numbers of frames, such as 48,120.
+        coarse: how many times smaller frames are where they are matched, along a side; left out, 1 up to 1.2
+            megapixels, and more for larger ones.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    name: ClassVar[str] = "deflicker"
+    plan_type: ClassVar[type[DeflickerPlan]] = DeflickerPlan
+
+    input: str
+    guide: str | None = None
+    keys: str | None = None
+    window: int | None = None
+    mode: Mode = "fast"
+    matching: Matching = "patchmatch"
+    grain: float = 1.0
+    strength: float = 1.0
+    contrast: float = 1.0
+    sharpness: float = 1.0
+    cuts: str | tuple[int, ...] = "auto"
+    coarse: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("input", "guide", "keys"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else str(value))
+            if value is not None and not str(value):
+                raise TaskError(f"{name} must be the name of a file or a folder, got ''")
+        for name, kinds in (("mode", ("fast", "balanced", "accurate")), ("matching", ("patchmatch", "flow"))):
+            if getattr(self, name) not in kinds:
+                raise TaskError(f"{name} must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {getattr(self, name)!r}")
+        if self.window is not None and self.window < 1:
+            raise TaskError(f"window must be a number of frames from 1, got {self.window}")
+        if self.coarse is not None and self.coarse not in COARSE:
+            raise TaskError(f"coarse must be one of {', '.join(map(str, COARSE))}, got {self.coarse}")
+        if not 0 <= self.grain <= 1:
+            raise TaskError(f"grain must be in [0, 1], got {self.grain}")
+        if not 0 < self.strength <= 1:
+            raise TaskError(f"strength must be in (0, 1], got {self.strength}")
+        for name in ("contrast", "sharpness"):
+            if not 0 <= getattr(self, name) <= MOST:
+                raise TaskError(f"{name} must be in [0, {MOST:g}], where 1 changes nothing; got {getattr(self, name)}")
+        object.__setattr__(self, "cuts", _spelled(self.cuts))
+        if self.keys is not None:
+            self._check_keys()
+
+    def _check_keys(self) -> None:
+        if self.guide is not None:
+            raise TaskError("with keys, the film itself is the guide: leave out guide, or keys")
+        for name, usual in _OF_FILMS.items():
+            if getattr(self, name) != usual:
+                raise TaskError(
+                    f"with keys, frames are made of the pictures of {self.keys} and not of their neighbours: "
+                    f"leave out {name} {getattr(self, name)}"
+                )
+
+    @property
+    def path(self) -> Path:
+        """Of the film."""
+        return Path(self.input).expanduser()
+
+    def source(self) -> Clip:
+        """The film.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        from segue.media.reader import read
+
+        return read(self.path)
+
+    @property
+    def frames(self) -> int:
+        """How many frames the film has."""
+        return len(self.source())
+
+    @property
+    def fps(self) -> float:
+        """Of the film."""
+        return float(self.source().fps)
+
+    def shots(self, frames: int) -> tuple[int, ...] | None:
+        """The first frames of all shots of a film of so many frames; None if they are to be found.
+
+        Raises:
+            TaskError: it has fewer frames.
+        """
+        if self.cuts == "auto":
+            return None
+        starts = () if self.cuts == "none" else tuple(int(part) for part in str(self.cuts).split(","))
+        if starts and starts[-1] >= frames:
+            raise TaskError(f"{self.path.name} has {frames} frames, 0 to {frames - 1}: no shot begins at {starts[-1]}")
+        return (0, *starts)
+
+    def resolved(self, size: tuple[int, int], frames: int) -> Deflicker:
+        """The same task with nothing left open, for a film of this (width, height) and number of frames."""
+        coarse = self.coarse or next((n for n in COARSE if size[0] * size[1] <= MATCHED * n * n), COARSE[-1])
+        window = None if self.keys is not None else min(self.window or WINDOW, frames - 1)
+        absolute = {
+            name: str(Path(value).expanduser().absolute())
+            for name in ("input", "guide", "keys")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, window=window, coarse=coarse, **absolute)
+
+    def contents(self, device: str) -> DeflickerPlan:
+        """What it is made of, and where it would be made; shots are not looked for.
+
+        Args:
+            device: its kind, such as "cpu".
+        """
+        guide, keys = ("" if name is None else sha256_of(Path(name).expanduser()) for name in (self.guide, self.keys))
+        return DeflickerPlan(sha256_of(self.path), guide, keys, device=device)
+
+    def check_unchanged(self, now: DeflickerPlan, plan: DeflickerPlan) -> None:
+        """Find out whether a plan belongs to what is there now.
+
+        Raises:
+            TaskError: a file has changed, or there are other shots than the task says.
+        """
+        for path, name in ((self.input, "sha256"), (self.guide, "guide"), (self.keys, "keys")):
+            if getattr(now, name) != getattr(plan, name):
+                raise TaskError(f"{path} is not what this was made with: its contents have changed")
+        if plan.shots[:1] != [0] or plan.shots != sorted(set(plan.shots)):
+            raise TaskError(f"the plan does not belong to this task: shots begin at 0 and rise, got {plan.shots}")
+
+    def check_result(self, path: Path) -> None:
+        """Find out whether a result, or its record, would replace what it is made of.
+
+        Raises:
+            TaskError: it would.
+            MediaError: its suffix names no format.
+        """
+        for name in (self.input, self.guide, self.keys):
+            if name is not None:
+                check_result(Path(name).expanduser(), path)
+
+    def notes(self, size: tuple[int, int]) -> tuple[str, ...]:
+        """What is good to know before it is run on frames of this (width, height), a line each."""
+        coarse = self.resolved(size, 2).coarse or 1
+        if coarse == 1 or self.coarse is not None:
+            return ()
+        width, height = size
+        small = f"{-(-width // coarse)}x{-(-height // coarse)}"
+        return (f"frames of {width}x{height} pixels are matched at {small}, and blended as they are; see --coarse",)
+
+    def run(
+        self,
+        execution: Execution | None = None,
+        progress: Progress = silent,
+        plan: DeflickerPlan | None = None,
+        *,
+        device: str | None = None,
+        work: Path | None = None,
+    ) -> Clip:
+        """The film whose frames agree, with the sound and the rate of the input.
+
+        All frames are made before it returns, and lie on disk without loss.
+
+        Args:
+            execution: threads.
+            progress: told of every pair of frames that is matched, and of every frame.
+            plan: of a result that was made before; all inputs must still be the same.
+            device: "cpu" or "cuda"; left out, that of the plan, or the fastest.
+            work: a folder, best that of the result, in which a hidden one keeps what is done: the same task, run
+                again, goes on there. It is removed with the frames of the clip: `clip.frames.discard()`.
+
+        Raises:
+            TaskError: the film, the guide or the keys do not fit each other or the task.
+            MediaError: one of them cannot be read, or the disk is full.
+            InterruptedRunError: on Ctrl-C, with the clip of the frames that are finished.
+        """
+        from segue.tasks.deflicker_run import deflickered
+
+        return deflickered(self, execution or Execution(), progress, plan, device, work)
+
+
+def _spelled(cuts: str | tuple[int, ...]) -> str:
+    """In one spelling: auto, none, or the numbers of frames with commas between.
+
+    Raises:
+        TaskError: it is none of these.
+    """
+    if isinstance(cuts, str) and cuts.strip().lower() in ("auto", "none"):
+        return cuts.strip().lower()
+    parts = cuts.replace(",", " ").split() if isinstance(cuts, str) else [str(part) for part in cuts]
+    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise TaskError(f"cuts must be auto, none, or the frames from 1 on that begin a shot, as 48,120; got {cuts!r}")
+    return ",".join(str(number) for number in sorted({int(part) for part in parts}))
