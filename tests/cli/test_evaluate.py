@@ -167,10 +167,49 @@ def test_a_film_is_held_against_its_source(run: Run, film: Path, tmp_path: Path)
     assert found["distance"] == pytest.approx(sum(found["distances"]) / 10)
     assert found["distances"][found["worst"]] == max(found["distances"])
     text = run("evaluate", copy, "--source", film).out
-    assert "PSNR" in text
+    assert set(table(text)) == NAMES | AGAINST_A_SOURCE
     assert f"against {film.name}" in text
+    assert "the source's flow" in " ".join(text.split())
     same = run("evaluate", film, "--source", film, "--json").json["likeness"]
     assert (same["psnr"], same["ssim"], same["distance"]) == (None, pytest.approx(1), 0)
+
+
+def test_machines_get_what_changes_and_how_sharp_it_is(run: Run, film: Path, tmp_path: Path) -> None:
+    copy = Clip(TensorFrames(moving(10)), 20).save(tmp_path / "copy.mp4", crf=40)
+    found = run("evaluate", copy, "--source", film, "--column", "32", "--row", "16", "--row", "40", "--json").json
+    warped, pixels = found["warp_error"], found["pixel_mse"]
+    assert (warped["matcher"], warped["of_source"], warped["compared_at"]) == ("dis-medium", True, [96, 64])
+    assert [(span["interval"], len(span["pairs"])) for span in warped["spans"]] == [(1, 9), (8, 2), (None, 9)]
+    assert pixels["value"] == warped["spans"][0]["squared"]
+    assert 0 < pixels["sharpness"]["kept"]["shared"] < 1
+    assert len(pixels["sharpness"]["kept"]["frames"]) == len(found["likeness"]["drift"]["departures"]) == 10
+    assert [(seam["axis"], seam["at"]) for seam in found["seams"]] == [("column", 32), ("row", 16), ("row", 40)]
+    assert all(seam["source"] > 0 for seam in found["seams"])
+    alone = run("evaluate", film, "--json").json
+    assert not alone["warp_error"]["of_source"]
+    assert alone["pixel_mse"]["sharpness"]["kept"] is None
+
+
+def test_pixel_mse_is_never_told_without_sharpness(run: Run, film: Path) -> None:
+    for arguments in ([], ["--source", film]):
+        names = [*table(run("evaluate", film, *arguments).out)]
+        assert names[names.index("Pixel-MSE") + 1] == "sharpness"
+        assert ("sharpness kept" in names) == bool(arguments)
+
+
+def test_lines_where_parts_meet_are_told(run: Run, tmp_path: Path) -> None:
+    frames = moving(4).clone()
+    frames[..., 40:] = (frames[..., 40:] // 2) + 100
+    tiled = Clip(TensorFrames(frames), 10).save(tmp_path / "tiled.mp4", crf=5)
+    found = table(run("evaluate", tiled, "--column", "40", "--column", "70").out)
+    assert float(found["seam at column 40"][0]) > 3 * float(found["seam at column 70"][0])
+
+
+def test_two_frames_have_a_source_and_no_drift(run: Run, tmp_path: Path) -> None:
+    two = Clip(TensorFrames(moving(2)), 10).save(tmp_path / "two.mp4")
+    found = run("evaluate", two, "--source", two, "--json").json
+    assert found["likeness"]["drift"] is None
+    assert found["warp_error"]["spans"][1]["absolute"] is None
 
 
 def test_the_psnr_of_a_film_is_of_its_mean_error(tmp_path: Path) -> None:
@@ -214,6 +253,8 @@ def test_a_source_that_is_no_match(
         (["film.mp4", "--source", "nope.mp4"], 1, "there is no such file"),
         (["film.mp4", "--seam", "10"], 2, "a seam is one of the frames 0 to 9, got 10"),
         (["film.mp4", "--seam", "x"], 2, "unable to convert"),
+        (["film.mp4", "--column", "95"], 2, "each border once, at a column from 2 to 94, got [95]"),
+        (["film.mp4", "--row", "1"], 2, "at a row from 2 to 62"),
         (["film.mp4", "--prompt", "a cat"], 2, "unknown option"),
         (["tiny.gif"], 2, "both sides must be 32 or more"),
     ],

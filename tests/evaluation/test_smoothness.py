@@ -174,6 +174,22 @@ def test_a_light_that_flickers_is_seen_and_one_that_brightens_is_not() -> None:
     flickering, brightening = (movement(TensorFrames.rounded(pan(3) + change)) for change in (light, rising))
     assert float(flickering.noise.mean()) > 0.015
     assert float(brightening.noise.mean()) < 0.005
+    second = (light[:-2] + light[2:] - 2 * light[1:-1]).flatten() / 6**0.5
+    assert flickering.brightness.tolist() == pytest.approx(second.tolist(), abs=0.003)
+    assert float(brightening.brightness.abs().max()) < 0.003
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.04])
+def test_brightness_flicker_is_of_light_and_not_of_grain(deviation: float) -> None:
+    light = deviation * torch.randn(40, 1, 1, 1, generator=torch.Generator().manual_seed(1))
+    still = texture(1)[:, :40, :40].expand(40, -1, -1, -1) * 0.7 + 0.15
+    found = measured(still + light).brightness_flicker
+    assert found == pytest.approx(deviation, rel=0.25)
+    grainy = smoothness(noisy(STILL, deviation), RMS)
+    assert grainy.brightness_flicker is not None
+    assert grainy.flicker is not None
+    assert grainy.brightness_flicker < 0.03 * grainy.flicker
+    assert measured(CUT).brightness_flicker == pytest.approx(0, abs=1e-6)
 
 
 def test_a_cut_is_neither_motion_nor_flicker_but_the_largest_step() -> None:
