@@ -1,0 +1,323 @@
+"""Films that flicker, made calm: FastBlend, a flow warp, a blind filter and ours, in one table.
+
+    python benchmarks/deflickering.py wolf.mp4 scene_cuts.mp4@14 -o runs/deflicker     # goes on where it was
+    python benchmarks/deflickering.py wolf.mp4 --methods nothing "flow warp" --degradations noise -o runs/deflicker
+
+Of each clip `--frames` frames, from the one after the @ on, are made `--area` pixels large and spoiled in each way of
+`degrade.py`; each method of `calmers.py` then makes them calm, once with the clean source as guide and once blind, when
+all it has is what flickers. All have the same window, and the same to look at. What they make is rounded to 256 levels
+and kept; a cell is made anew when its settings or the version of its method differ.
+
+* warp error: mean absolute difference, in levels of 255, of frames that lie 1 and 8 apart, along the flow of the clean
+  clip (`segue.evaluation.warp_error`); of a clip "moving:SEED", which is drawn, along its true motion. Resampling alone
+  makes some of it: see the clean clip's own.
+* noise: of `segue.evaluation.movement`, along the flow of the film itself, in levels.
+* light: second differences in time of how far the mean brightness of tiles is from the clean clip's, in levels.
+* sharpness: root mean square gradient, in percent of the reference's, which is the clean clip; of restyling, the
+  restyled frames. Noise has gradients, too, so that a noisy film has more than 100.
+* shared: how much of the reference's own gradients is there, by regression, in percent: noise does not count.
+* PSNR to the clean clip, in dB, but not of restyling, which is meant to differ.
+* seconds of the processor for a frame, and those over the seconds of "FastBlend, repaired" of the same cell.
+
+A cell is ours where ours has the lowest warp error of all that keep `--kept` percent of sharpness.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from calmers import METHODS, Film
+from degrade import DEGRADATIONS
+from degrade import VERSION as DEGRADED
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from segue.errors import SegueError
+from segue.evaluation.fidelity import psnr
+from segue.evaluation.movement import movement
+from segue.evaluation.sharpness import sharpness
+from segue.evaluation.warp_error import warp_error
+from segue.media.clip import TensorFrames, to_uint8
+from segue.media.reader import read
+from segue.media.resize import fit, on_grid
+from segue.motion.flow_match import FlowMatcher
+from segue.motion.match import Match
+from segue.training.moving import moving_clip
+from segue.training.scene import Scene
+
+DRAWN = "moving:"
+GUIDES = ("source", "blind")
+CLEAN = "clean clip"
+BASE = "FastBlend, repaired"
+INTERVALS = (1, 8)
+"""Frames between those of which warp errors are taken."""
+TILE = 24
+"""Pixels of a tile whose brightness is watched."""
+MEASURED = 1
+"""Version of the measures."""
+MEASURES = ("warp error", "warp error 8", "noise", "light", "sharpness", "shared", "PSNR")
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A clean clip (t, 3, h, w), and a matcher that knows how it moves."""
+
+    clean: Tensor
+    matcher: Known
+
+
+@dataclass
+class Known:
+    """Matches between the frames of one clip, each found once.
+
+    Args:
+        clean: the clip.
+        scene: if it was drawn, what it was drawn of, which has the exact ways.
+    """
+
+    clean: Tensor
+    scene: Scene | None = None
+    name: str = "known"
+    _found: dict[tuple[int, int], Match] = field(default_factory=dict[tuple[int, int], Match])
+
+    def __call__(self, a: Tensor, b: Tensor, start: tuple[Match, Match] | None = None) -> tuple[Match, Match]:
+        """Between two frames of the clip."""
+        i, j = (int((self.clean - picture).flatten(1).abs().amax(1).argmin()) for picture in (a, b))
+        if (i, j) not in self._found:
+            if self.scene is None:
+                self._found[i, j], self._found[j, i] = FlowMatcher()(a, b)
+            else:
+                self._found[i, j], self._found[j, i] = self._true(self.scene, i, j), self._true(self.scene, j, i)
+        return self._found[i, j], self._found[j, i]
+
+    def _true(self, scene: Scene, i: int, j: int) -> Match:
+        way, seen = scene.flow(i, j), scene.visible(i, j, margin=2).float()
+        return Match(way, torch.zeros_like(seen), seen, whole=False)
+
+
+def measured(frames: Tensor, spoiled: Tensor, footage: Footage, restyled: bool) -> dict[str, float]:
+    """All measures of a film (t, 3, h, w) in [0, 1]."""
+    clean = footage.clean
+    film, source, aim = (TensorFrames.rounded(each) for each in (frames, clean, spoiled if restyled else clean))
+    warped = warp_error(film, source, intervals=INTERVALS, to_first=False, matcher=footage.matcher)
+    light = avg_pool2d((frames - clean).mean(1), TILE, ceil_mode=True)
+    kept = sharpness(film, aim).kept
+    values = [
+        *(255 * (warped.at(interval).absolute or math.nan) for interval in INTERVALS),
+        255 * float(movement(film).noise.nanmean()),
+        255 * float((light[:-2] + light[2:] - 2 * light[1:-1]).square().mean().sqrt()) / 6**0.5,
+        100 * ((kept and kept.gradients) or math.nan) ** 0.5,
+        100 * ((kept and kept.shared) or math.nan),
+        math.nan if restyled else float(psnr(frames, clean).clamp(max=99).mean()),
+    ]
+    return dict(zip(MEASURES, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of a run share."""
+
+    area: int
+    frames: int
+    window: int
+    seed: int
+    out: Path
+    until: float = math.inf
+
+    def clip(self, named: str) -> Footage:
+        """The frames of VIDEO or VIDEO@FIRST, or of a scene that is drawn, moving:SEED."""
+        scene = None
+        if named.startswith(DRAWN):
+            size = on_grid((16, 9), 8, area=self.area)
+            scene = moving_clip(int(named.removeprefix(DRAWN)), size, self.frames)
+            pictures = scene.frames[: self.frames]
+        else:
+            path, _, first = named.partition("@")
+            frames = read(path).frames
+            fitted = fit(frames, on_grid(frames.size, 8, area=self.area), "stretch")
+            pictures = fitted[int(first or 0) : int(first or 0) + self.frames]
+        clean = TensorFrames.rounded(pictures)[:]
+        return Footage(clean, Known(clean, scene))
+
+    def cell(self, clip: str, degradation: str, guide: str, method: str) -> Cell:
+        """One of the table."""
+        version = METHODS[method][1] if method in METHODS else ""
+        if method in ("nothing", CLEAN):
+            guide = ""
+        asked = [clip, degradation, guide, method, version, DEGRADED, self.area, self.frames, self.window, self.seed]
+        name = blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
+        return Cell(clip, degradation, guide, method, self.out / "cells" / name)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One film: where it is kept, and what was measured."""
+
+    clip: str
+    degradation: str
+    guide: str
+    method: str
+    path: Path
+
+    @property
+    def frames(self) -> Tensor | None:
+        """What was made, if it was."""
+        kept = self.path.with_suffix(".npy")
+        return torch.from_numpy(np.load(kept)).float() / 255 if kept.exists() and self._record.exists() else None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it took, and what was measured."""
+        return json.loads(self._record.read_text("utf-8")) if self._record.exists() else {}
+
+    @property
+    def _record(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def keep(self, frames: Tensor, record: dict[str, Any]) -> None:
+        """The frames first, so that a record has its frames."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part.npy")
+        np.save(part, to_uint8(frames).numpy())
+        part.replace(self.path.with_suffix(".npy"))
+        self.note(record)
+
+    def note(self, record: dict[str, Any]) -> None:
+        """The record, whole or not at all."""
+        part = self.path.with_suffix(".part")
+        named = {"clip": self.clip, "degradation": self.degradation, "guide": self.guide, "method": self.method}
+        part.write_text(json.dumps(named | record), "utf-8")
+        part.replace(self._record)
+
+
+def filled(setting: Setting, clip: str, degradation: str, guides: Sequence[str], methods: Sequence[str]) -> list[Cell]:
+    """The cells of a clip that is spoiled in a way; what is missing is made."""
+    footage = setting.clip(clip)
+    clean = footage.clean
+    spoiled = DEGRADATIONS[degradation](clean, setting.seed)
+    cells: list[Cell] = []
+    for guide in guides:
+        for method in (CLEAN, *methods):
+            cell = setting.cell(clip, degradation, guide, method)
+            if cell.frames is None:
+                if time.monotonic() > setting.until:
+                    continue
+                film = Film(spoiled, clean if guide == "source" else spoiled, guide == "blind", setting.window)
+                began = time.process_time()
+                made = METHODS[method][0](film) if method != CLEAN else None
+                seconds = (time.process_time() - began) / len(clean)
+                counts = (
+                    {} if made is None else {"fields": made.fields / len(clean), "remaps": made.remaps / len(clean)}
+                )
+                cell.keep(clean if made is None else made.frames.clamp(0, 1), {"seconds": seconds, **counts})
+                print(f"{clip}, {degradation}, {guide}, {method}: {seconds:.3f} s a frame", flush=True)
+            record, frames = cell.record, cell.frames
+            if record.get("measured") != MEASURED and frames is not None:
+                values = measured(frames, spoiled, footage, degradation == "restyling")
+                cell.note(record | values | {"measured": MEASURED})
+            cells.append(cell)
+    return cells
+
+
+def table(cells: Sequence[Cell], kept: float) -> list[str]:
+    """As markdown: every cell, under a heading for each clip, way of spoiling, and guide; then who is best."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        for guide in [cell.guide] if cell.guide else GUIDES:
+            groups.setdefault((cell.clip, cell.degradation, guide), []).append(cell.record)
+    columns = [*MEASURES, "fields", "remaps", "s/frame", "x FastBlend"]
+    lines: list[str] = []
+    for (clip, degradation, guide), rows in groups.items():
+        if not any(row["guide"] == guide for row in rows):
+            continue
+        base = next((row["seconds"] for row in rows if row["method"] == BASE), float("nan"))
+        lines += [f"\n### {Path(clip).stem}, {degradation}, {guide}\n", f"| method | {' | '.join(columns)} |"]
+        lines += ["|---" * (len(columns) + 1) + "|"]
+        for row in {row["method"]: row for row in rows}.values():
+            numbers = [f"{row[name]:.{1 if name in ('sharpness', 'shared', 'PSNR') else 2}f}" for name in MEASURES]
+            work = [f"{row.get(name, 0):.1f}" for name in ("fields", "remaps")]
+            seconds = [f"{row['seconds']:.2f}", f"{row['seconds'] / base:.2f}"] if "fields" in row else ["", ""]
+            lines.append(f"| {row['method']} | {' | '.join([*numbers, *work, *seconds])} |")
+        lines += ["", verdict(rows, kept)]
+    return lines
+
+
+def verdict(rows: Sequence[dict[str, Any]], kept: float) -> str:
+    """Which method has the lowest warp error of those that keep enough sharpness."""
+    sharp = [row for row in rows if row["method"] not in (CLEAN, "nothing") and row["sharpness"] >= kept]
+    if not sharp:
+        return f"Nothing keeps {kept:g} % of sharpness."
+    best = min(sharp, key=lambda row: row["warp error"])
+    ours = [row for row in sharp if row["method"].startswith("ours")]
+    others = [row for row in sharp if row not in ours]
+    if best in ours:
+        next_best = min(others, key=lambda row: row["warp error"], default=None)
+        before = f"; next {next_best['method']}, {next_best['warp error']:.2f}" if next_best else "; no other is sharp"
+        return f"OURS: {best['method']}, {best['warp error']:.2f}{before}."
+    mine = f"{min(row['warp error'] for row in ours):.2f}" if ours else "not sharp"
+    return f"NOT OURS: {best['method']}, {best['warp error']:.2f}; ours {mine}."
+
+
+def sheet(path: Path, cells: Sequence[Cell]) -> None:
+    """A row for each film: five frames, and the middle row of pixels over time, downwards."""
+    rows: list[Tensor] = []
+    for cell in cells:
+        frames = cell.frames
+        if frames is None:
+            continue
+        count, height = len(frames), frames.shape[2]
+        middle = count // 2
+        shown = [0, middle - 1, middle, middle + 1, count - 1]
+        over_time = frames[:, :, height // 2].permute(1, 0, 2)[None]
+        slices = interpolate(over_time, (height, frames.shape[3]), mode="nearest")
+        rows.append(torch.cat([*(frames[max(0, t)] for t in shown), slices[0]], 2))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (torch.cat(rows, 1).permute(1, 2, 0) * 255).round().byte().numpy()
+    Image.fromarray(pixels).save(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fill the table, and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="+", metavar="VIDEO[@FIRST]")
+    parser.add_argument("--degradations", nargs="+", default=list(DEGRADATIONS), choices=list(DEGRADATIONS))
+    parser.add_argument("--guides", nargs="+", default=list(GUIDES), choices=GUIDES)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--area", type=int, default=37_000, help="pixels of a picture")
+    parser.add_argument("--window", type=int, default=15, help="frames on each side")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no cell after so many; go on later")
+    parser.add_argument("--kept", type=float, default=95.0, help="percent of sharpness")
+    parser.add_argument("-o", "--out", type=Path, default=Path("runs/deflicker"), help="a folder for all that is made")
+    chosen = parser.parse_args(arguments)
+    setting = Setting(
+        chosen.area, chosen.frames, chosen.window, chosen.seed, chosen.out, time.monotonic() + chosen.seconds
+    )
+    every: list[Cell] = []
+    try:
+        for clip in chosen.clips:
+            for degradation in chosen.degradations:
+                cells = filled(setting, clip, degradation, chosen.guides, chosen.methods)
+                for guide in chosen.guides:
+                    name = f"{Path(clip.partition('@')[0]).stem} {degradation} {guide}.png".replace(" ", "_")
+                    sheet(setting.out / "sheets" / name, [cell for cell in cells if cell.guide in ("", guide)])
+                every += cells
+    except SegueError as error:
+        raise SystemExit(str(error)) from None
+    print("\n".join(table(every, chosen.kept)))
+
+
+if __name__ == "__main__":
+    main()
