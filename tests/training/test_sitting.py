@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from segue.errors import TrainingError
 from segue.training import precision, sitting
-from segue.training.recipes import codec, t2i
+from segue.training.recipes import codec, t2i, upscaler
 from segue.training.recipes.codec import Config
 from segue.training.sitting import changes, described, settled
 
@@ -63,6 +63,17 @@ def test_paths_are_the_same_if_they_lead_to_the_same_place(
 ) -> None:
     monkeypatch.chdir(config.corpus.parent)
     settled(rewritten(config, tmp_path, corpus=config.corpus.name))
+
+
+def test_lists_of_paths_are_those_that_a_checkpoint_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As JSON, a path is text."""
+    monkeypatch.chdir(tmp_path)
+    config = upscaler.Config(corpus=tmp_path, out=tmp_path, more=(tmp_path / "a", Path("b")))
+    stored = json.loads(json.dumps(described(config), default=str))
+    assert changes(stored, config) == {}
+    assert changes({**stored, "more": ["a", str(tmp_path / "b")]}, config) == {}
+    for more in ([], ["a"], ["b", "a"]):
+        assert changes({**stored, "more": more}, config).keys() == {"more"}
 
 
 def test_a_run_may_be_lengthened_and_its_log_says_so(config: Config, tmp_path: Path) -> None:

@@ -95,7 +95,10 @@ def _plain(value: Any, like: Any) -> Any:
     """A value as JSON keeps it; paths by where they lead."""
     if isinstance(like, Path) and value is not None:
         return str(Path(value).expanduser().resolve())
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, list | tuple):
+        first = next(iter(like), None) if isinstance(like, list | tuple) else None
+        return [_plain(item, first) for item in value]
+    return value
 
 
 class Sitting:
