@@ -28,19 +28,8 @@ _HOME = {name: f"segue.tasks.{name.lower()}" for name in _TASKS}
 _HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
 _HOME.update(ModelCard="segue.zoo", load="segue.zoo", Placement="segue.models.placement")
 
-__all__ = [
-    "Branching",
-    "Clip",
-    "Deflicker",
-    "Execution",
-    "Image",
-    "Live",
-    "ModelCard",
-    "Placement",
-    "Rerun",
-    "Sampling",
-]
-__all__ += ["Transition", "Upscale", "__version__", "errors", "load", "read"]
+__all__ = ["Branching", "Clip", "Deflicker", "Execution", "Image", "Live", "ModelCard", "Placement", "Rerun"]
+__all__ += ["Sampling", "Transition", "Upscale", "__version__", "errors", "load", "read"]
 
 
 def __getattr__(name: str) -> Any:
