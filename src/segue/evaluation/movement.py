@@ -33,7 +33,7 @@ class Movement:
         peak: what one pixel in a hundred exceeds.
         noise: at each frame that has two neighbours, the standard deviation, in shares of the full range, of white
             noise that would explain how it differs from the mean of them, both moved to its place.
-        brightness: there, how far its mean brightness is from that of them, as a sample of such a noise.
+        brightness: there, how much lighter they are than it as a whole, as a sample of such a noise.
     """
 
     speed: Float[Tensor, " steps"]
@@ -48,8 +48,8 @@ def movement(frames: Frames, *, progress: Progress = silent) -> Movement:
     The noise is the second difference in time along the flow: with p and n the neighbours of a frame x, warped to its
     place, the root mean square of (p + n - 2x) / sqrt(6), over the pixels that are followed both ways. An even movement
     leaves nothing of it, nor does an even change of colours, such as a fade; independent noise of deviation s leaves s.
-    The brightness is the same of the mean of all pixels, which needs no flow: (p + n - 2x) / sqrt(6), whose root mean
-    square is s where the light of each frame is off by an independent amount of deviation s.
+    The brightness is the mean of (p + n - 2x) / sqrt(6) over the same pixels (BT.601), in which grain is lost: where
+    the light of each frame is off by an independent amount of deviation s, its root mean square over time is s.
 
     Raises:
         ValueError: a side of the pictures is shorter than 16 pixels.
@@ -66,10 +66,9 @@ def movement(frames: Frames, *, progress: Progress = silent) -> Movement:
         speeds.append(speed)
         peaks.append(peak)
         before, after = warp(pictures[:-2], back[:-1]), warp(pictures[2:], there[1:])
-        noises.append(_noise(before, pictures[1:-1], after, backward[:-1] & forward[1:]))
-        light = luma(pictures).double().mean((1, 2))
-        off = (light[:-2] + light[2:] - 2 * light[1:-1]) / 6**0.5
-        lights.append(off.float().masked_fill(noises[-1].isnan(), float("nan")))
+        noise, light = _noise((before + after - 2 * pictures[1:-1]) / 6**0.5, backward[:-1] & forward[1:])
+        noises.append(noise)
+        lights.append(light)
         progress("following movement", start + len(pictures), len(frames))
     return Movement(torch.cat(speeds), torch.cat(peaks), torch.cat(noises), torch.cat(lights))
 
@@ -83,8 +82,13 @@ def _lengths(there: Tensor, known: Bool[Tensor, "b h w"]) -> tuple[Tensor, Tenso
     return lengths.nanmean(1).masked_fill(unknown, float("nan")), peaks.masked_fill(unknown, float("nan"))
 
 
-def _noise(before: Tensor, now: Tensor, after: Tensor, known: Bool[Tensor, "b h w"]) -> Tensor:
-    energy = (before + after - 2 * now).square().mean(1) / 6
+def _noise(off: Float[Tensor, "b 3 h w"], known: Bool[Tensor, "b h w"]) -> tuple[Tensor, Tensor]:
+    """The root mean square of what frames are off by, and the mean of their brightness, where the flow is known."""
     share = known.flatten(1).float().mean(1)
-    found = (energy * known).flatten(1).mean(1) / share.clamp(min=1e-9)
-    return found.sqrt().masked_fill(share < ENOUGH, float("nan"))
+    unknown = share < ENOUGH
+
+    def mean(values: Tensor) -> Tensor:
+        found = (values * known).flatten(1).mean(1) / share.clamp(min=1e-9)
+        return found.masked_fill(unknown, float("nan"))
+
+    return mean(off.square().mean(1)).sqrt(), mean(luma(off))

@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch.nn.functional import avg_pool2d
 
 from segue.errors import TaskError
 from segue.evaluation.loops import SURROUNDINGS
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 Axis = Literal["column", "row"]
 MARGIN = 2
 """Pixels on each side of a line that are needed to tell a jump from a slope."""
+STRETCH = 16
+"""Pixels along a line over which jumps are averaged: what crosses it, as texture does, jumps both ways."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Seam:
     Args:
         axis: what it lies beside.
         at: the number of the first column or row after it.
-        jump: the root mean square over the line and all frames and colours of the step across it, less the mean of the
-            steps before and after it, so that slopes are none; of a full range of 1.
+        jump: the step across it, less the mean of the steps before and after it, so that slopes are none: the mean
+            over stretches of 16 pixels along it, and the root mean square of these, of a full range of 1.
         ratio: that over the median of the same at up to 8 lines on each side; 1 cannot be found.
         source: the ratio of the source there; None if none was given.
     """
@@ -101,9 +104,10 @@ def _energies(frames: Frames, progress: Progress) -> dict[Axis, list[float]]:
     return {"column": (across / len(frames)).tolist(), "row": (down / len(frames)).tolist()}
 
 
-def _jumps(picture: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w-3"]:
+def _jumps(picture: Float[Tensor, "c h w"]) -> Float[Tensor, "c stretches w-3"]:
     steps = picture[..., 1:] - picture[..., :-1]
-    return steps[..., 1:-1] - (steps[..., :-2] + steps[..., 2:]) / 2
+    jumps = steps[..., 1:-1] - (steps[..., :-2] + steps[..., 2:]) / 2
+    return avg_pool2d(jumps, (min(STRETCH, jumps.shape[1]), 1), ceil_mode=True)
 
 
 def _ratio(energies: list[float], at: int, borders: Sequence[int]) -> float:
