@@ -21,7 +21,7 @@ from tiny_xl import write_xl
 
 from segue.errors import CheckpointError, ModelAccessError, ModelNotFoundError, UnsafeFileError
 from segue.models.families import FAMILIES
-from segue.models.hub import Repository, needed_files, parse_repository, stem_of
+from segue.models.hub import Repository, download_network, needed_files, parse_repository, stem_of
 from segue.models.loading import load_model
 from segue.models.skeleton import skeleton
 
@@ -215,6 +215,30 @@ def test_repositories_of_other_layouts(quick, hub, published):
 
 
 SD = {"_class_name": "StableDiffusionPipeline"}
+
+
+def test_a_repository_of_one_network_is_fetched_without_the_rest(quick, hub, folder, monkeypatch):
+    """Small decoders are published so, beside pickles and files of other layouts."""
+    shutil.copytree(folder / "vae", hub.root / "some/tiny")
+    (hub.root / "some/tiny/tiny_decoder.safetensors").write_bytes(b"of another layout")
+    for name in ("gated", "pickle"):
+        shutil.copytree(hub.root / "some/tiny", hub.root / "some" / name)
+    (hub.root / "some/pickle/diffusion_pytorch_model.safetensors").rename(
+        hub.root / "some/pickle/diffusion_pytorch_model.bin"
+    )
+    local = download_network(Repository("some/tiny"))
+    assert {path.name for path in local.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    with pytest.raises(ModelAccessError, match="some/gated is gated"):
+        download_network(Repository("some/gated"))
+    with pytest.raises(UnsafeFileError, match="as a pickle only"):
+        download_network(Repository("some/pickle"))
+    with pytest.raises(ModelNotFoundError, match="the hub has no model some/thing"):
+        download_network(Repository("some/thing"))
+    close(hub)
+    assert download_network(Repository("some/tiny")) == local
+    (local / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelAccessError, match="some/tiny is not on this machine, or not all of it"):
+        download_network(Repository("some/tiny"))
 
 
 def test_which_files_are_needed():

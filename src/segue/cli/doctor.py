@@ -48,6 +48,8 @@ def doctor(checkup: Checkup, model: ModelChoice, sampling: Sampling, execution: 
         raise TaskError("--hub asks whether the hub answers, and goes without a model: leave it out, or the rest")
     if model.lora:
         raise TaskError("--lora is not read for a forecast, since merged it takes nothing more: leave it out")
+    if model.preview_decoder is not None:
+        raise TaskError("--preview-decoder is not read for a forecast, since it takes a few MB: leave it out")
     placement = model.placement()
     asked = Asked(
         model.model, model.device, model.dtype, model.model_config, placement, model.profile, model.prediction

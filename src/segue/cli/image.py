@@ -13,6 +13,7 @@ from segue.tasks.sampling import Execution
 @verb
 def image(task: Image, model: ModelChoice, execution: Execution, output: Output, recording: Recording) -> int:
     """Make one picture from a prompt: segue image "a red apple" -o apple.png"""
+    model.check_previews()
     walk = recording.trajectory and recording.trajectory.expanduser()
     if walk is not None:
         check_drawing(walk)

@@ -69,6 +69,7 @@ def live(task: Live, model: ModelChoice, execution: LiveExecution, output: Outpu
         check(path, 2 if task.frames is None else task.frames, task.fps, output.crf)
     elif output.crf is not None or output.json:
         raise TaskError("--crf and --json are about a file: give its name with -o")
+    model.check_previews(shown=playing.play or path is None)
     with Meter(output.quiet) as meter:
         loaded = model.load(meter)
         for note in task.notes(loaded):
@@ -126,8 +127,9 @@ def _show(stream: LiveStream, meter: Meter, player: Player | None, writer: Write
     due = time.monotonic()
     for picture in stream:
         if writer is not None and writer.count < MAX_FRAMES:
+            developed = stream.developed
             with _whole():
-                writer.append(picture[None])
+                writer.append(developed[None])
             if writer.count == MAX_FRAMES and stream.task.frames is None:
                 meter.note(f"{writer.path} has {MAX_FRAMES} pictures and takes no more")
                 if player is None:

@@ -38,6 +38,10 @@ class ModelChoice:
         tile: side in pixels above which pictures are decoded in overlapping tiles; left out, what fits into memory.
         compile: blocks, to compile those that repeat in the network, or graphs, to record all its kernels on CUDA (with
             --deterministic-batch). The first film takes longer, others less; pictures change in their last digits.
+        preview_decoder: a small, quick decoder of the model's latents: a folder or a hub repository such as
+            madebyollin/taesd; auto is the one that the model comes with, or that is published for its family.
+        preview_for: what the small decoder is for: shown, what is looked at (--play, live) before or beside the film's
+            own pictures; measured, also what the film's frames are placed by; frames, all pictures, the film's too.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -53,6 +57,12 @@ class ModelChoice:
     offload: Literal["model", "sequential"] | None = None
     tile: int | None = None
     compile: Literal["blocks", "graphs"] | None = None
+    preview_decoder: str | None = None
+    preview_for: Literal["shown", "measured", "frames"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.preview_for is not None and self.preview_decoder is None:
+            raise TaskError("preview_for says what a small decoder is for: name it with --preview-decoder, or auto")
 
     def otherwise(self, made: ModelRecord) -> ModelChoice:
         """With what was left out filled in from a record."""
@@ -69,6 +79,23 @@ class ModelChoice:
             self.offload or (made.offload if self.device is None else None),
             made.tile if self.tile is None else self.tile,
             self.compile or (made.compile if self.device is None else None),
+            self.preview_decoder or (made.preview_decoder if made.preview_for == "frames" else None),
+            self.preview_for or ("frames" if made.preview_for == "frames" else None),
+        )
+
+    def check_previews(self, *, shown: bool = False, measured: bool = False) -> None:
+        """Raise TaskError if there is a small decoder, and nothing that it is for.
+
+        Args:
+            shown: whether pictures are looked at that are not the result.
+            measured: whether what is shown in the result is decided by looking at pictures.
+        """
+        use = self.preview_for or "shown"
+        if self.preview_decoder is None or use == "frames" or shown or (measured and use == "measured"):
+            return
+        raise TaskError(
+            f"--preview-decoder is for pictures that are {use}, and there are none here: leave it out, let it decode "
+            "all pictures (--preview-for frames), or, where there is --play, look on"
         )
 
     def compiled_if_possible(self) -> ModelChoice:
@@ -103,6 +130,8 @@ class ModelChoice:
             loras=self._loras() or None,
             placement=self.placement(),
             profile=self.profile,
+            preview=self.preview_decoder,
+            preview_for=self.preview_for or "shown",
         )
         progress("loading the model", 1, 1)
         return model

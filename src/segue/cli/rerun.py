@@ -68,4 +68,5 @@ def _chosen(model: ModelChoice, made: ModelRecord | None, task: str) -> ModelCho
             raise TaskError(f"the record is of a task that uses no model ({task}): leave out what is about one")
         return None
     chosen = model.otherwise(made)
+    chosen.check_previews()
     return chosen.compiled_if_possible() if model.compile is None else chosen

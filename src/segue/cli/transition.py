@@ -23,6 +23,7 @@ def transition(
     playing: Playing,
 ) -> int:
     """Make a film through the pictures of two or more prompts: segue transition "a red apple" "a lemon" -o x.mp4"""
+    model.check_previews(shown=playing.play, measured=task.tree.looks)
     showing = Player(" → ".join(task.prompts), task.fps, task.seconds, len(task.route)) if playing.play else None
 
     def make(meter: Meter):

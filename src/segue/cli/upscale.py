@@ -17,6 +17,7 @@ from segue.tasks.upscale_result import check_result, result_name
 @verb
 def upscale(task: Upscale, model: ModelChoice, execution: Execution, output: Output) -> int:
     """Make a picture or a film larger: segue upscale film.mp4 -o large.mp4"""
+    model.check_previews()
     source = task.source()
     task.check(len(source))
     name = result_name(task.path, len(source))

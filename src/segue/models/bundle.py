@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from segue.diffusion.levels import Levels
     from segue.diffusion.schedule import Schedule
+    from segue.models.preview import Preview
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class LatentDiffusion:
         waiting: the parts that stay in main memory, and come to the device by themselves while they work.
         family: its module of `segue.models.families`; "" if it was put together by hand.
         profile: which of `segue.models.profiles` its defaults are those of; None if they are its family's or a card's.
+        preview: a small decoder of its latents; None if nobody asked for one.
         vocabulary: the things that it can draw; empty if nobody knows.
         words: what else it understands, by kind: colours, styles, places.
     """
@@ -137,6 +139,7 @@ class LatentDiffusion:
     waiting: tuple[str, ...] = ()
     family: str = ""
     profile: str | None = None
+    preview: Preview | None = None
     vocabulary: tuple[str, ...] = ()
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 

@@ -16,6 +16,9 @@ from segue.models.families import find_family
 PATIENCE = 4.0
 """Seconds that the hub has to answer the first question."""
 
+NETWORK = "network"
+"""What a part is called that is a repository of its own."""
+
 _SMALL = ("model_index.json", "scheduler/scheduler_config.json")
 _CONFIGURATIONS = ["model_index.json", "*/config.json", "scheduler/scheduler_config.json"]
 _NAME = re.compile(r"(?P<id>[\w.-]+/[\w.-]+?)(?P<file>/.+\.\w+)?(@(?P<revision>[\w./-]+))?")
@@ -49,16 +52,12 @@ def download(repository: Repository) -> Path:
         UnsafeFileError: it holds pickles only.
         CheckpointError: it is no model of the diffusers layout.
     """
-    from huggingface_hub import HfApi, errors, hf_hub_download, snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     with _discreet(), _translated(repository):
-        try:
-            info = HfApi(library_name="segue").model_info(repository.id, revision=repository.revision, timeout=PATIENCE)
-        except (errors.HfHubHTTPError, errors.HFValidationError):
-            raise
-        except (errors.OfflineModeIsEnabled, OSError, *_connection_errors()) as error:
-            return _cached(repository, error)
-        names = {file.rfilename for file in info.siblings or ()}
+        names = _listed(repository)
+        if isinstance(names, BaseException):
+            return _cached(repository, names)
         if repository.file is not None and repository.file not in names:
             raise ModelNotFoundError(f"the hub's {repository.id} has no file {repository.file}")
         if repository.file is None:
@@ -71,6 +70,33 @@ def download(repository: Repository) -> Path:
             return local
         wanted = needed_files(f"the hub's {repository.id}", names, _index(local))
         return Path(snapshot_download(repository.id, allow_patterns=sorted(wanted), **options))
+
+
+def download_network(repository: Repository) -> Path:
+    """The local copy of a repository that holds one network: its config.json and its safetensors.
+
+    Offline, or if the hub does not answer within PATIENCE, the cache is used.
+
+    Raises:
+        ModelNotFoundError: the hub has no such repository or revision, or it holds no network.
+        ModelAccessError: it is gated or private, or the hub cannot be reached and the cache does not have it.
+        UnsafeFileError: its weights come as a pickle only.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    options: dict[str, Any] = {"revision": repository.revision, "library_name": "segue"}
+    with _discreet(), _translated(repository):
+        names = _listed(repository)
+        if not isinstance(names, BaseException):
+            wanted = network_files(f"the hub's {repository.id}", names)
+            hf_hub_download(repository.id, "config.json", **options)  # alone, as a gated repository refuses it
+            return Path(snapshot_download(repository.id, allow_patterns=sorted(wanted), **options))
+        try:
+            local = Path(hf_hub_download(repository.id, "config.json", local_files_only=True, **options))
+            network_files(repository.id, (path.name for path in local.parent.iterdir()))
+        except (ModelNotFoundError, OSError, ValueError):
+            raise _unreachable(repository, names) from names
+        return local.parent
 
 
 def configurations(repository: Repository) -> Path:
@@ -152,6 +178,26 @@ def needed_files(name: str, files: Iterable[str], index: Mapping[str, Any]) -> s
     return wanted
 
 
+def network_files(name: str, files: Iterable[str]) -> set[str]:
+    """Which files of a folder make one network: its configuration and its safetensors.
+
+    Args:
+        name: what the folder is called in what is said of it.
+        files: all that are in it.
+
+    Raises:
+        UnsafeFileError: its weights come as a pickle only.
+        ModelNotFoundError: it has no configuration, or no weights.
+    """
+    there = {f"{NETWORK}/{file}" for file in files}
+    weights = {file.removeprefix(f"{NETWORK}/") for file in _weights(name, NETWORK, there)}
+    if not weights or f"{NETWORK}/config.json" not in there:
+        raise ModelNotFoundError(
+            f"{name} holds no network: expected config.json and {stem_of(NETWORK)}.safetensors in its first folder"
+        )
+    return {"config.json", *weights}
+
+
 def stem_of(part: str) -> str:
     """What the weight files of a part are called, without .safetensors."""
     return "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
@@ -168,6 +214,29 @@ def _weights(name: str, part: str, there: set[str]) -> set[str]:
             "safetensors only. Look for a converted copy, or convert it on a machine where you trust it"
         )
     return weights
+
+
+def _listed(repository: Repository) -> set[str] | BaseException:
+    """The files of a repository as the hub lists them, or why it does not answer."""
+    from huggingface_hub import HfApi, errors
+
+    try:
+        info = HfApi(library_name="segue").model_info(repository.id, revision=repository.revision, timeout=PATIENCE)
+    except (errors.HfHubHTTPError, errors.HFValidationError):
+        raise
+    except (errors.OfflineModeIsEnabled, OSError, *_connection_errors()) as error:
+        return error
+    return {file.rfilename for file in info.siblings or ()}
+
+
+def _unreachable(repository: Repository, reason: BaseException) -> ModelAccessError:
+    from huggingface_hub import errors
+
+    why = "offline mode is on" if isinstance(reason, errors.OfflineModeIsEnabled) else "it does not answer"
+    return ModelAccessError(
+        f"{repository.id} is not on this machine, or not all of it, and the hub cannot be asked for it ({why}). "
+        "Connect, or give the path of a local folder or file"
+    )
 
 
 def _index(path: Path) -> dict[str, Any]:
@@ -193,11 +262,7 @@ def _cached(repository: Repository, reason: BaseException) -> Path:
         needed_files(repository.id, files, _index(local))
         return folder
     except (errors.LocalEntryNotFoundError, ModelNotFoundError, OSError, ValueError):
-        why = "offline mode is on" if isinstance(reason, errors.OfflineModeIsEnabled) else "it does not answer"
-        raise ModelAccessError(
-            f"{repository.id} is not on this machine, or not all of it, and the hub cannot be asked for it ({why}). "
-            "Connect, or give the path of a local folder or file"
-        ) from reason
+        raise _unreachable(repository, reason) from reason
 
 
 @contextmanager

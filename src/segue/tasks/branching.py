@@ -165,6 +165,11 @@ class Branching:
         return (*depth, self.damper, self.crossfeed[0], self.first_crossfeed[0])
 
     @property
+    def looks(self) -> bool:
+        """Whether anything about the tree is decided by pictures, which are decoded for it."""
+        return self.distance != "latents" or self.motion_limit is not None
+
+    @property
     def corrects(self) -> bool:
         """Whether frames are looked at again once they are rendered."""
         return self.smoothness is not None or self.ghosting is not None

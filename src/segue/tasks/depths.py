@@ -12,7 +12,6 @@ from torch.nn.functional import interpolate
 from segue.evaluation.ghosting import ghosting
 from segue.evaluation.windows import reduced
 from segue.motion.flow import SMALLEST, flow
-from segue.tasks.frames import Developer
 from segue.temporal.grow import Grower
 from segue.temporal.preview import Previews, stride_of
 from segue.temporal.ruler import Develop
@@ -77,7 +76,7 @@ class DepthChoice:
     """
 
     grower: Grower
-    develop: Developer
+    develop: Develop
     batch: int
     limit: float
     tally: Tally

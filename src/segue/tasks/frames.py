@@ -44,9 +44,14 @@ class Developer:
         self, latents: Float[Tensor, "b c h w"], names: Sequence[int], positions: Sequence[float]
     ) -> Float[Tensor, "b 3 H W"]:
         """One picture per node, float32 on the CPU; positions are those on the line of the keys."""
+        return self.finished(self.codec.decode(latents).float().cpu(), names, positions)
+
+    def finished(
+        self, decoded: Float[Tensor, "b 3 H W"], names: Sequence[int], positions: Sequence[float]
+    ) -> Float[Tensor, "b 3 H W"]:
+        """The pictures of nodes, from what a codec made of their latents."""
         import torch
 
-        decoded = self.codec.decode(latents).float().cpu()
         return torch.stack([self._finished(*one) for one in zip(decoded, names, positions, strict=True)])
 
     def _finished(self, picture: Float[Tensor, "3 h w"], name: int, position: float) -> Float[Tensor, "3 h w"]:
@@ -61,6 +66,25 @@ class Developer:
             if away < 0.5:
                 picture = (picture + math.cos(math.pi * away) ** 2 * lost).clamp(0, 1)
         return picture
+
+
+@dataclass
+class Sketcher:
+    """Makes quick pictures of the same latents: by a small decoder, and in all else as the developer does.
+
+    Args:
+        developer: makes the film's own.
+        codec: the small decoder.
+    """
+
+    developer: Developer
+    codec: Codec
+
+    def __call__(
+        self, latents: Float[Tensor, "b c h w"], names: Sequence[int], positions: Sequence[float]
+    ) -> Float[Tensor, "b 3 H W"]:
+        """One picture per node, float32 on the CPU; positions are those on the line of the keys."""
+        return self.developer.finished(self.codec.decode(latents).float().cpu(), names, positions)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError, TaskError
-from segue.tasks.frames import DecodedFrames, Developer
+from segue.tasks.frames import DecodedFrames, Developer, Sketcher
 from segue.tasks.image import NoPlan
 from segue.tasks.likeness import Likeness
 from segue.tasks.live import Live, Said, spoken
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 class LiveStream:
     """A running stream: an iterator of pictures, one tick of the network each.
+
+    Where the model has a small decoder, pictures are its own: quick ones, to be looked at; `developed` and `film` are
+    by the model's decoder.
 
     The first picture takes as many ticks as a run has steps. After it, what the stream keeps does not grow, but for the
     words that were said. Any thread may `say`; one thread iterates.
@@ -68,6 +71,9 @@ class LiveStream:
         )
         self.pictures = 0
         self._develop = Developer(model.codec)
+        quick = model.preview.codec if model.preview and model.preview.use != "frames" else None
+        self._look = self._develop if quick is None else Sketcher(self._develop, quick)
+        self._seen: Tensor | None = None
         self._lock, self._inbox, self._said = Lock(), deque[tuple[Said, "Place"]](), list[Said]()
         self._model_free, self._next = Lock(), Lock()
         self._shape: tuple[int, ...] | None = None
@@ -107,10 +113,27 @@ class LiveStream:
             raise StopIteration
         _, latents = self._advance()
         with self._alone(), torch.no_grad(), with_threads(self.execution.threads):
-            picture = self._develop(latents[None], [0], [0.0])[0]
+            picture = self._look(latents[None], [0], [0.0])[0]
         # One that Ctrl-C came before is none.
         self.pictures += 1
+        self._seen = picture
         return picture
+
+    @property
+    def developed(self) -> Float[Tensor, "3 h w"]:
+        """The picture that came last, as a film of the stream has it; in [0, 1], on the CPU.
+
+        Raises:
+            ValueError: there was none.
+        """
+        import torch
+
+        if self._seen is None or self._last is None:
+            raise ValueError("no picture has come yet")
+        if self._look is self._develop:
+            return self._seen
+        with self._alone(), torch.no_grad(), with_threads(self.execution.threads):
+            return self._develop(self._last[1][None], [0], [0.0])[0]
 
     @property
     def reached(self) -> bool:

@@ -40,6 +40,8 @@ class ModelRecord:
         offload: which networks waited off the device.
         tile: side in pixels above which pictures were decoded in tiles.
         compile: what of its network was compiled.
+        preview_decoder: the small decoder of its latents, if that had a say in the result.
+        preview_for: what that was used for.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -56,10 +58,13 @@ class ModelRecord:
     offload: Literal["model", "sequential"] | None = None
     tile: int | None = None
     compile: Literal["blocks", "graphs"] | None = None
+    preview_decoder: str | None = None
+    preview_for: Literal["measured", "frames"] | None = None
 
     @staticmethod
     def of(model: LatentDiffusion) -> ModelRecord:
         """The record of a loaded model."""
+        preview = model.preview if model.preview and model.preview.use != "shown" else None
         return ModelRecord(
             name=lasting_name(model),
             sha256=model.fingerprint,
@@ -73,6 +78,8 @@ class ModelRecord:
             offload=model.placement.offload,
             tile=model.placement.tile,
             compile=model.placement.compile,
+            preview_decoder=preview and preview.source,
+            preview_for=None if preview is None else "frames" if preview.use == "frames" else "measured",
         )
 
 

@@ -13,8 +13,9 @@ from segue.errors import ExhaustedError, ExhaustedRunError, InterruptedRunError
 from segue.evaluation.ghosting import exposures
 from segue.media.clip import Clip, Provenance
 from segue.models.denoiser import Tally
+from segue.tasks.ahead import Ahead
 from segue.tasks.album import Album
-from segue.tasks.frames import DecodedFrames, Developer
+from segue.tasks.frames import DecodedFrames, Developer, Sketcher
 from segue.tasks.key_pictures import key_pictures
 from segue.tasks.record import Record
 from segue.tasks.sampling import Execution
@@ -65,7 +66,10 @@ class TransitionRun:
     filled: int = field(default=0, init=False)
     developer: Developer = field(init=False)
     album: Album = field(init=False)
+    sketches: Album | None = field(init=False)
     ruler: Ruler = field(init=False)
+    scout: Ruler = field(init=False)
+    """What a film is measured with, and what the tree grows by: the same, unless a small decoder measures."""
     started: float = field(init=False)
     tally: Tally = field(default_factory=lambda: Tally(timed=False), init=False)
     choice: DepthChoice | None = field(default=None, init=False)
@@ -78,8 +82,14 @@ class TransitionRun:
         self.tree = Tree.of_keys(len(self.task.route))
         self.developer = Developer(self.model.codec)
         size = self.task.sampling.size or self.model.defaults.size
-        self.album = Album(self.developer, self.execution.decoded_at_once(self.model, size))
-        self.ruler = Ruler(self.task.tree.perceptual(), self.album)
+        batch, distance = self.execution.decoded_at_once(self.model, size), self.task.tree.perceptual()
+        self.album = Album(self.developer, batch, self._ahead())
+        self.scout = self.ruler = Ruler(distance, self.album)
+        self.sketches, preview = None, self.model.preview
+        if preview is not None and preview.use != "frames":
+            self.sketches = Album(Sketcher(self.developer, preview.codec), batch)
+            if preview.use == "measured":
+                self.scout = Ruler(distance, self.sketches)
         self.started = time.monotonic()
 
     def clip(self) -> Clip:
@@ -143,10 +153,12 @@ class TransitionRun:
         return self.task.counts_beats or any(knot.unit == "b" for knot in knots)
 
     def _chooser(self, grower: Grower, limit: float) -> DepthChoice:
+        sketches = self.sketches if self.scout is not self.ruler else None
         # OpenCV, which finds the motion, is imported where it is needed only: it changes the environment.
         from segue.tasks.depths import DepthChoice
 
-        return DepthChoice(grower, self.developer, self.album.batch, limit, self.tally, self.progress, self.album)
+        known = self.album if sketches is None else sketches
+        return DepthChoice(grower, known.develop, self.album.batch, limit, self.tally, self.progress, known)
 
     def _replayed(self, grower: Grower, planner: Planner) -> Steps[TransitionPlan]:
         """Run a stored plan. Its order is kept, so batches are the same, and with them every bit."""
@@ -160,7 +172,7 @@ class TransitionRun:
     def _decided(self, grower: Grower, planner: Planner) -> Steps[TransitionPlan]:
         yield from self._grow(grower, planner)
         grown = len(self.tree.nodes)
-        gaps = self.ruler.measure(grower, self.tree, neighbours(self.tree))
+        gaps = self.scout.measure(grower, self.tree, neighbours(self.tree))
         places = [self.tree.nodes[name].position for name in self.tree.frames()]
         positions = self._positions(places, gaps)
         if self.task.fill == "branches":
@@ -242,8 +254,9 @@ class TransitionRun:
         total = row_steps_of(planner, len(grower.keys), steps)
         if grower.blends is not None:
             total += (len(grower.blends.keys.keys) - len(grower.blends.route.corners)) * steps
-        for grown in grow(grower, planner, self.ruler, self.started):
+        for grown in grow(grower, planner, self.scout, self.started):
             self.tree = grown.tree
+            self._begin_pictures()
             done += grown.row_steps
             self.progress("growing the tree", done, max(total, done))
             yield
@@ -266,6 +279,7 @@ class TransitionRun:
         # Nothing forks from these, so that no latents but their last are kept; but for frames that are added later.
         keep = grower.needed(self.tree, planner.forks(self.tree)) if self.task.tree.corrects else frozenset[int]()
         for row_steps in grower.run(self.tree, names, keep):
+            self._begin_pictures()
             done += row_steps
             self.progress("rendering frames", done, total)
             yield
@@ -320,6 +334,24 @@ class TransitionRun:
         places = {name: self.tree.nodes[name].position for name in used}
         threads = self.execution.pinned().threads
         return DecodedFrames(latents, places, shown, self.developer, self.album.batch, threads, self.album)
+
+    def _ahead(self) -> Ahead | None:
+        from segue.models.side_stream import side_stream
+
+        beside = side_stream(self.model)
+        return None if beside is None else Ahead(beside, self.developer.finished)
+
+    def _begin_pictures(self) -> None:
+        """Let what is finished, and will be asked for, be developed while the rest is drawn."""
+        if self.album.ahead is None:
+            return
+        if self.shown is not None:
+            asked = dict.fromkeys(name for shot in self.shown for name in (shot.left, shot.right))
+        else:
+            asked = self.tree.frames() if self.ruler.distance.domain == "frames" and self.scout is self.ruler else ()
+        ready = [name for name in asked if self.is_finished(name)]
+        places = {name: self.tree.nodes[name].position for name in ready}
+        self.album.begin({name: self.grower.final(name) for name in ready}, places)
 
     def is_finished(self, name: int) -> bool:
         """Whether the picture of a node can be shown; once it can, it does not change."""

@@ -28,7 +28,7 @@ class Part:
 
     Args:
         number: of its frame, from 0; None for a glimpse: a finished picture of the tree, before it is known which
-            frames the film will have.
+            frames the film will have. Where the model has a small decoder to show things, it decodes glimpses.
         position: where it lies on the line of the keys.
         picture: as it is written, 256 levels a colour.
     """
@@ -119,8 +119,18 @@ class TransitionStream:
         self._seen.update(new)
         if self._glimpses:
             pictures = self._pictures([Shot(name, name) for name in new])
+            if run.sketches is not None:
+                pictures = self._sketched(new, run.sketches)
             for name, picture in zip(new, pictures, strict=True):
                 yield Part(None, run.tree.nodes[name].position, picture)
+
+    def _sketched(self, names: Sequence[int], sketches: Album) -> Iterator[Tensor]:
+        """Pictures of nodes by the small decoder."""
+        run = self._run
+        for first in range(0, len(names), sketches.batch):
+            part = names[first : first + sketches.batch]
+            latents = {name: run.grower.final(name) for name in part}
+            yield from sketches.levels(part, latents, {name: run.tree.nodes[name].position for name in part})
 
     def _settled(self) -> Iterator[Part]:
         """The frames that can be shown after those before them."""

@@ -72,6 +72,18 @@ def save_codec(codec: Autoencoder, scaling_factor: float, folder: Path) -> Path:
     return folder
 
 
+def save_decoder(vae: AutoencoderTiny, folder: Path) -> Path:
+    """Write a codec that only decodes: `segue.models.preview` reads it, and so does diffusers, as far as it goes."""
+    config = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    config.pop("block_out_channels", None)
+    with replaced(folder) as part:
+        tensors = {f"decoder.{name}": value.half().contiguous() for name, value in vae.decoder.state_dict().items()}
+        save_file(tensors, part / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+        said = {"_class_name": AutoencoderTiny.__name__, "_diffusers_version": diffusers.__version__}
+        _write_json(part / "config.json", {**said, **config})
+    return folder
+
+
 def save_pipeline(
     folder: Path,
     unet: UNet2DConditionModel,

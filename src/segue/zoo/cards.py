@@ -23,6 +23,10 @@ base, an embedded model that has none itself:
     base = "emoji"
     lora = "student.safetensors"          # a file in the card's folder, merged at scale 1
 
+A model may come with a small decoder of its latents, which is read when it is asked for:
+
+    preview = "preview"                   # a folder beside the weights
+
 An upscaler says by how much, and may share the text encoder and the tokenizer of an embedded model:
 
     factor = 4
@@ -44,7 +48,17 @@ from segue.errors import CheckpointError, ModelNotFoundError
 
 WEIGHTS = Path(__file__).parent / "weights"
 CARD = "card.toml"
-INHERITED = ("concepts", "size", "steps", "guidance_scale", "guidance_start", "solver", "vocabulary", "words")
+INHERITED = (
+    "concepts",
+    "size",
+    "steps",
+    "guidance_scale",
+    "guidance_start",
+    "solver",
+    "vocabulary",
+    "words",
+    "preview",
+)
 """What a derived model takes from its base where its own card is silent."""
 
 SOLVERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "lcm")
@@ -66,6 +80,7 @@ class ModelCard:
         lora: the LoRA in its folder that is merged into the weights of its base; None without a base.
         text: the embedded model whose text encoder and tokenizer it shares; None if it has its own.
         factor: by how much it enlarges a side; None for what is no upscaler.
+        preview: the folder in that of its weights which holds a small decoder of its latents; None if there is none.
         concepts: how many different things it can draw; None if nobody counted.
         size: (width, height) in pixels that it is made for.
         steps: that suit it.
@@ -85,6 +100,7 @@ class ModelCard:
     lora: str | None = None
     text: str | None = None
     factor: int | None = None
+    preview: str | None = None
     concepts: int | None = None
     size: tuple[int, int] | None = None
     steps: int | None = None
@@ -99,6 +115,11 @@ class ModelCard:
     def weights(self) -> Path:
         """The folder of the diffusers layout: its own, or its base's."""
         return self.folder if self.base is None else WEIGHTS / self.base
+
+    @property
+    def small_decoder(self) -> Path | None:
+        """The folder of the small decoder of its latents."""
+        return None if self.preview is None else self.weights / self.preview
 
     @property
     def words_from(self) -> Path | None:
@@ -243,7 +264,7 @@ def _all_are(is_right: Callable[[Any], bool], value: Any) -> bool:
 
 
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("name", "summary", "licence", "base", "lora", "text"), (_is_text, "words in quotes")),
+    **dict.fromkeys(("name", "summary", "licence", "base", "lora", "text", "preview"), (_is_text, "words in quotes")),
     **dict.fromkeys(("concepts", "steps", "factor"), (_is_count, "a whole number from 1")),
     "guidance_scale": (_is_scale, "a number from 0 to 1000"),
     "guidance_start": (_is_start, "a number from 0, below 1"),

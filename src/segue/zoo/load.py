@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segue.errors import CheckpointError, ModelNotFoundError
+from segue.errors import CheckpointError, ModelError, ModelNotFoundError
 from segue.zoo.cards import CARD, ModelCard, embedded, names, read_card
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from segue.models.bundle import LatentDiffusion
     from segue.models.placement import Placement
+    from segue.models.preview import Use
     from segue.types import Prediction
 
 DEFAULT = "emoji"
@@ -33,6 +34,8 @@ def load(
     loras: Mapping[str | Path, float | str] | None = None,
     placement: Placement | None = None,
     profile: str | None = None,
+    preview: str | Path | None = None,
+    preview_for: Use = "shown",
 ) -> LatentDiffusion:
     """A model, ready to use.
 
@@ -49,6 +52,8 @@ def load(
         placement: what weights are stored as, and which networks wait off the device; None keeps all of them there.
         profile: what the model is used with: turbo, lcm, lightning, hyper, or sd or sdxl for what is usual with
             these; other families have none. None is what its scheduler or its card asks for.
+        preview: a small decoder of its latents, by folder or hub repository; "auto" is its own, or its family's.
+        preview_for: what that decodes: see `segue.models.preview.Preview`.
 
     Raises:
         ModelError: with the reason, and what to do; see `segue.models.loading.load_model` and `segue.zoo.cards`.
@@ -77,7 +82,8 @@ def load(
         model = with_profile(with_card(model, card), profile, stated=True) if profile else with_card(model, card)
     if loras:
         model = with_loras(model, loras)
-    return placed(model, placement, place)
+    model = placed(model, placement, place)
+    return model if preview is None else _with_preview(model, preview, preview_for, card, placement.tile)
 
 
 def default() -> str:
@@ -125,6 +131,20 @@ def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
         model = replace(model, upscaling=replace(model.upscaling, noise_level=card.noise_level))
     defaults = replace(model.defaults, **stated_by(card))
     return replace(model, defaults=defaults, vocabulary=card.vocabulary, words=card.words, loras=())
+
+
+def _with_preview(
+    model: LatentDiffusion, source: str | Path, use: Use, card: ModelCard | None, tile: int | None
+) -> LatentDiffusion:
+    from segue.models.preview import AUTO, published, with_preview
+
+    if card is None or card.small_decoder is None:
+        return with_preview(model, source, use, tile=tile)
+    if str(source) in published():
+        raise ModelError(f"{source} knows nothing of the latents of {model.name}, which are its own: take {AUTO}")
+    model = with_preview(model, card.small_decoder if str(source) == AUTO else source, use, tile=tile)
+    assert model.preview is not None
+    return replace(model, preview=replace(model.preview, source=AUTO)) if str(source) == AUTO else model
 
 
 def with_loras(model: LatentDiffusion, loras: Mapping[str | Path, float | str]) -> LatentDiffusion:

@@ -20,6 +20,7 @@ class Family:
         parts: the folders that hold weights.
         optional: those that may be missing.
         half: what it computes in on a graphics card.
+        preview: the hub repository of a small decoder of its latents; "" if none is published.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Family:
     parts: tuple[str, ...]
     optional: tuple[str, ...] = ()
     half: str = "float16"
+    preview: str = ""
 
 
 FAMILIES = (
@@ -41,12 +43,14 @@ FAMILIES = (
             "LatentConsistencyModelPipeline",
         ),
         ("unet", "text_encoder", "vae"),
+        preview="madebyollin/taesd",
     ),
     Family(
         "Stable Diffusion XL",
         "sdxl",
         ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
         ("unet", "text_encoder", "text_encoder_2", "vae"),
+        preview="madebyollin/taesdxl",
     ),
     Family("x4 upscaler", "upscaler", ("StableDiffusionUpscalePipeline",), ("unet", "text_encoder", "vae")),
     Family(
@@ -56,6 +60,7 @@ FAMILIES = (
         ("transformer", "text_encoder", "text_encoder_2", "vae", "text_encoder_3"),
         optional=("text_encoder_3",),
         half="bfloat16",
+        preview="madebyollin/taesd3",
     ),
     Family(
         "FLUX",
@@ -63,6 +68,7 @@ FAMILIES = (
         ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
         ("transformer", "text_encoder", "text_encoder_2", "vae"),
         half="bfloat16",
+        preview="madebyollin/taef1",
     ),
 )
 
