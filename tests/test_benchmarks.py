@@ -158,6 +158,23 @@ def test_ways_of_aligning_keys_and_mixing_texts_are_drawn_a_row_each(
         assert sheet.size == (17 * 64, 2 * 64)
 
 
+def test_ways_of_agreeing_inside_the_loop_are_measured_once(tiny: Path, tmp_path: Path) -> None:
+    asked = ["--model", str(tiny), "--cases", "1", "--frames", "10", "-o", str(tmp_path), "--ways"]
+    twice = f"import sys, inloop\nfor n in (1, 3): sys.argv[1:] = [*{asked!r}, *['shared', 'inside', 'after'][:n]]; "
+    done = subprocess.run(
+        [sys.executable, "-c", twice + "inloop.main()"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(BENCHMARK.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()]
+    assert [row["way"] for row in rows] == ["shared", "inside", "after"], "the second run went on where the first ended"
+    assert rows[0]["moved"] == 0
+    assert rows[2]["moved"] > 0
+    assert done.stdout.count("inside") == 1
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Discs of different sizes and colours, under the names of things, in the middle and beside it."""
