@@ -126,8 +126,10 @@ def test_films_that_do_not_match_are_refused() -> None:
         sharpness(pan().frames, pan(frames=5).frames)
     with pytest.raises(ValueError, match=r"held against 8 of \(64, 32\)"):
         sharpness(pan().frames, pan(size=(64, 32)).frames)
-    with pytest.raises(ValueError, match="got 0 frames"):
+    with pytest.raises(ValueError, match="from 3x3 pixels on, got 0 of"):
         sharpness(kept(torch.zeros(0, 3, 8, 8)))
+    with pytest.raises(ValueError, match=r"got 1 of \(2, 8\)"):
+        sharpness(kept(torch.zeros(1, 3, 8, 2)))
 
 
 def test_pixel_mse_is_the_squared_change_between_neighbours() -> None:

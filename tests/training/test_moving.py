@@ -237,3 +237,7 @@ def test_what_is_no_scene_is_refused() -> None:
         moving_clip(0, (8, 8), 1, still=torch.zeros(4, 8, 8))
     with pytest.raises(TrainingError, match=r"of shape \(4, h, w\) as floats"):
         moving_clip(0, (8, 8), 1, sprites=[torch.zeros(4, 8, 8, dtype=torch.uint8)])
+    with pytest.raises(TrainingError, match="how many to draw, got -1"):
+        moving_clip(0, (8, 8), 1, sprites=-1)
+    with pytest.raises(TrainingError, match="a zoom and its period are above 0, got 0"):
+        Camera(zoom=0)

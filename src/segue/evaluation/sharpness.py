@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-SLIGHT = (1.5 / 255) ** 2
-"""Energy of gradients up to which a picture is as good as plain, and nothing is said of what is kept of it."""
+SLIGHT = (0.5 / 255) ** 2
+"""Energy of gradients up to which a picture is plain but for rounding, and nothing is said of what is kept of it."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,13 @@ def sharpness(frames: Frames, reference: Frames | None = None, *, progress: Prog
         progress: told of every frame.
 
     Raises:
-        ValueError: there are no frames, or the reference is of another size or length.
+        ValueError: there are no frames, a side is shorter than 3 pixels, or the reference is of another size or length.
     """
-    if not len(frames) or (reference is not None and (len(reference), reference.size) != (len(frames), frames.size)):
-        other = "" if reference is None else f", held against {len(reference)} of {reference.size}"
-        raise ValueError(f"expected films of one size and length; got {len(frames)} frames of {frames.size}{other}")
+    if not len(frames) or min(frames.size) < 3:
+        raise ValueError(f"sharpness is of frames from 3x3 pixels on, got {len(frames)} of {frames.size}")
+    if reference is not None and (len(reference), reference.size) != (len(frames), frames.size):
+        held = f"{len(frames)} frames of {frames.size}, held against {len(reference)} of {reference.size}"
+        raise ValueError(f"expected films of one size and length; got {held}")
     slopes: list[float] = []
     rows: list[tuple[float | None, float | None, float | None]] = []
     for number in range(len(frames)):

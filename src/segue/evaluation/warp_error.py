@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,11 @@ from segue.evaluation.measure import Measure
 from segue.evaluation.movement import ENOUGH
 from segue.evaluation.windows import reduced, reduced_size
 from segue.motion.flow_match import FlowMatcher
-from segue.motion.match import Matcher
+from segue.motion.match import Match, Matcher
 from segue.types import Frames, Progress, silent
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
     from torch import Tensor
 
 AREA = 512 * 512
@@ -178,13 +179,20 @@ def _change(
     earlier: tuple[Tensor, Tensor], later: tuple[Tensor, Tensor], matcher: Matcher, *, of_source: bool
 ) -> Change:
     back, _ = matcher(later[1], earlier[1])
+    found = change(earlier[0], later[0], back)
+    if not of_source or found.absolute is None:
+        return found
+    return replace(found, own=change(earlier[1], later[1], back).absolute)
+
+
+def change(earlier: Float[Tensor, "1 3 h w"], later: Float[Tensor, "1 3 h w"], back: Match) -> Change:
+    """What changed between two frames along the ways from the later one to the earlier."""
     known = back.confidence[0] >= BELIEVED
     share = float(known.float().mean())
     if share < ENOUGH:
         return Change(None, None, share, None)
-    own = float(_apart(back.remap(earlier[1]), later[1], known).abs().mean()) if of_source else None
-    apart = _apart(back.remap(earlier[0]), later[0], known)
-    return Change(float(apart.abs().mean()), float(apart.square().mean()), share, own)
+    apart = _apart(back.remap(earlier), later, known)
+    return Change(float(apart.abs().mean()), float(apart.square().mean()), share, None)
 
 
 def _apart(brought: Tensor, there: Tensor, known: Tensor) -> Tensor:

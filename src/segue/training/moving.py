@@ -39,6 +39,9 @@ class Camera:
         period: frames after which the zoom begins again.
         turn: degrees per frame.
         shake: about how many pixels it is off its way, as a hand that holds it would be.
+
+    Raises:
+        TrainingError: the zoom or its period is not above 0.
     """
 
     pan: tuple[float, float] = (0.0, 0.0)
@@ -46,6 +49,10 @@ class Camera:
     period: float = 48.0
     turn: float = 0.0
     shake: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.zoom, self.period) <= 0:
+            raise TrainingError(f"a zoom and its period are above 0, got {self.zoom} and {self.period}")
 
     @staticmethod
     def drawn(rng: np.random.Generator, speed: float) -> Camera:
@@ -96,10 +103,12 @@ def moving_clip(
         speed: of everything that is drawn, in longer sides of the window per frame.
 
     Raises:
-        TrainingError: a size or a number below 1, or pictures of other shapes.
+        TrainingError: sides or frames below 1, fewer than no sprites, or pictures of other shapes.
     """
     if min(*size, frames) < 1:
         raise TrainingError(f"a clip needs sides and frames of 1 or more, got {size} and {frames}")
+    if isinstance(sprites, int) and sprites < 0:
+        raise TrainingError(f"expected pictures of things or how many to draw, got {sprites}")
     pixels = speed * max(size)
     rng = np.random.default_rng((seed, 0))
     camera = camera or Camera.drawn(rng, pixels)
