@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from segue.motion.detail import energy, gain, high
+from segue.motion.carried import Carrier
+from segue.motion.detail import energy, gain, high, split, whole
 from segue.motion.doubling import Pool, Side, centred
 from segue.motion.kept import Shelf
 from segue.types import Progress, silent
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from segue.types import Frames
 
 Mode = Literal["fast", "balanced", "accurate"]
+MOST = 4.0
+"""The largest gain of detail that only the mean has."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,10 @@ class Blending:
     Args:
         window: frames to each side that a frame is blended with.
         mode: "fast" doubles (see `segue.motion.doubling`), "balanced" brings every frame of the window along its own
-            composed way, "accurate" searches for all of these.
-        grain: 0 to 1, how much of the detail that each frame has for itself is kept: 0 cleans noise away; with 1, as
-            much of it is there as in the frames, but moves with what is shown.
-        most: the largest gain of detail.
+            composed way, "accurate" searches for all of these, and once more for what agrees.
+        grain: 0 to 1, how much there is of the detail that each frame has for itself: 0 cleans noise away; with 1,
+            there is as much as in the frames, but it moves with what is shown.
+        every: frames from one key to the next, of which such detail is taken.
 
     Raises:
         ValueError: a value is out of range.
@@ -42,13 +45,14 @@ class Blending:
     window: int = 15
     mode: Mode = "fast"
     grain: float = 1.0
-    most: float = 4.0
+    every: int = 24
 
     def __post_init__(self) -> None:
-        if self.window < 0 or self.mode not in get_args(Mode) or not 0 <= self.grain <= 1 or not self.most >= 1:
+        fits = self.window >= 0 and self.mode in get_args(Mode) and 0 <= self.grain <= 1 and self.every >= 1
+        if not fits:
             raise ValueError(
                 f"blending takes a window of 0 frames or more, a mode of {', '.join(get_args(Mode))}, "
-                f"a grain of 0 to 1 and a gain of 1 or more; got {self}"
+                f"a grain of 0 to 1 and keys at every 1 or more frames; got {self}"
             )
 
 
@@ -96,9 +100,11 @@ def _blended(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     leaves = Leaves(style, fields, blending.window)
     pools = _doubled(fields, leaves, blending) if blending.mode == "fast" else Pairs(fields, leaves, blending)
+    carrier = Carrier(fields, leaves.detail, blending.every)
+    fields.hold((blending.window + 1) * (blending.window.bit_length() + 1) + blending.every)
     for done, number in enumerate(asked):
         leaf = leaves(number)
-        picture = finished(pools(number), leaf, blending)
+        picture = _finished(number, pools(number), leaf, carrier, blending.grain) if blending.window else leaf[:, :3]
         change = (picture - leaf[:, :3]).abs().amax(1)
         yield number, picture[0], change[0]
         progress("blending frames", done + 1, len(asked))
@@ -110,6 +116,15 @@ class Leaves:
     def __init__(self, style: Frames, fields: Fields, window: int) -> None:
         self.style, self.fields = style, fields
         self._held: Shelf[Tensor] = Shelf(0, least=2 * window + 2)
+        self._details: Shelf[Tensor] = Shelf(0, least=3)
+
+    def detail(self, number: int) -> Float[Tensor, "1 6 h w"]:
+        """The detail of a frame, in bands."""
+        detail = self._details.get(number)
+        if detail is None:
+            detail = split(high(self(number)[:, :3]))
+            self._details.put(number, detail, 1)
+        return detail
 
     def __call__(self, number: int) -> Float[Tensor, "1 4 h w"]:
         leaf = self._held.get(number)
@@ -147,12 +162,20 @@ class Pairs:
         return pool
 
 
-def finished(pool: Pool, leaf: Float[Tensor, "1 4 h w"], blending: Blending) -> Float[Tensor, "1 3 h w"]:
-    """The mean of a pool with its detail as strong as it should be."""
+def _finished(
+    number: int, pool: Pool, leaf: Float[Tensor, "1 4 h w"], carrier: Carrier, grain: float
+) -> Float[Tensor, "1 3 h w"]:
+    """The mean of a pool, with as much detail as there should be: what all share, and carried detail for the rest."""
     mean = pool.mean[:, :3]
     detail = high(mean)
-    count = pool.weight.square() / pool.squares
-    louder = gain(energy(detail), pool.mean[:, 3:4], count, blending.grain, blending.most)
-    # What nothing was joined with stays as it is, whatever lies around it.
-    picture = torch.where(pool.weight > 1, mean + (louder - 1) * detail, leaf[:, :3])
-    return torch.where(picture == leaf[:, :3], picture, picture.clamp(0, 1))
+    energies = energy(detail), pool.mean[:, 3:4], pool.weight.square() / pool.squares
+    bands = split(detail)
+    detail = whole(bands)
+    picture = mean + (gain(*energies, 0.0, MOST) - 1) * ((1 - grain) * detail)
+    if grain > 0:
+        carried, trust = carrier(number, bands)
+        louder = gain(*energies, 1.0, MOST) * detail
+        # Where no key is believed, the mean's own detail is made as loud.
+        picture = picture + grain * (louder - detail + trust * (carried - louder))
+    # What nothing was joined with, and nothing carried to, stays as it is.
+    return torch.where(picture == leaf[:, :3], leaf[:, :3], picture.clamp(0, 1))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 REACH = 2.0
 """Standard deviation, in pixels, of what divides the bands."""
+_FINE = 0.8
 _AROUND = 4.0
 """Standard deviation, in pixels, of the area over which energies are compared."""
 _NOTHING = 1e-8
@@ -44,6 +45,17 @@ def _summed(wide: Tensor, dim: int, bell: list[float]) -> Tensor:
 def high(pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """The detail: all that `low` takes away."""
     return pictures - low(pictures)
+
+
+def split(detail: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 6 h w"]:
+    """Detail in two bands: that of about a pixel, lost first where pictures are moved by parts of one, and the rest."""
+    middle = low(detail, _FINE)
+    return torch.cat([detail - middle, middle], 1)
+
+
+def whole(bands: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Both bands together; but for rounding, what was split."""
+    return bands[:, :3] + bands[:, 3:]
 
 
 def energy(detail: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:

@@ -153,7 +153,7 @@ class Side:
     def _last_block(self, level: int, place: int) -> int:
         """The frame that needs this block last, if frames are asked for in order."""
         if self.sign < 0:
-            return place + (1 << level)
+            return place + (1 << level if level < self.levels[-1] else 0)
         longest = 2 << level if level < self.levels[-1] else 0
         if level in self.levels:
             longest = max(longest, self._span(level))
@@ -161,7 +161,7 @@ class Side:
 
     def _last_part(self, part: int, place: int) -> int:
         if self.sign < 0:
-            return place + (1 << self.levels[min(part + 1, len(self.levels) - 1)])
+            return place + (1 << self.levels[part + 1] if part + 1 < len(self.levels) else 0)
         return place + self._span(self.levels[part]) - self.count
 
     def __len__(self) -> int:

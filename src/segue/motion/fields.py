@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 LAYOUT = "segue fields 1"
 MEMORY = 1 << 30
 """Bytes of matches that are held unless it is said otherwise."""
-_PICTURES = 1 << 28
 
 
 class Fields:
@@ -47,7 +46,8 @@ class Fields:
             name of the matcher, the level, and the bits of all pictures from one end of the pair to the other.
             A damaged file is made anew.
         level: pictures are reduced 2^level times before they are compared, and ways enlarged again.
-        memory: bytes of answers that are held. A blend over a window w asks again within about w (log2 w + 1) pairs.
+        memory: bytes of answers that are held; what is forgotten is read from the folder again, or searched again. A
+            quarter as much is for pictures.
         device: where pictures are compared; answers come there, too.
 
     Raises:
@@ -76,7 +76,7 @@ class Fields:
         if folder is not None:
             _make(folder)
         self._pairs: Shelf[tuple[Packed, Packed]] = Shelf(memory)
-        self._pictures: Shelf[Tensor] = Shelf(_PICTURES)
+        self._pictures: Shelf[Tensor] = Shelf(memory // 4)
         self._digests: dict[int, bytes] = {}
 
     @property
@@ -87,10 +87,26 @@ class Fields:
     def __len__(self) -> int:
         return len(self.guide)
 
+    @property
+    def held(self) -> int:
+        """Pairs whose answers are in memory."""
+        return len(self._pairs)
+
+    def hold(self, pairs: int) -> None:
+        """See to it that so many pairs are held, whatever memory was meant for them, if there is no folder."""
+        if self.folder is None:
+            self._pairs.least = max(self._pairs.least, pairs)
+
     def joined(self, here: int, there: int) -> bool:
         """Whether both frames exist and belong to one shot."""
         frames = range(len(self))
-        return here in frames and there in frames and self._shot(here) == self._shot(there)
+        return here in frames and there in frames and self.shot(here) == self.shot(there)
+
+    def shot(self, number: int) -> tuple[int, int]:
+        """The first and the last frame of the shot that a frame belongs to."""
+        place = bisect_right(self.cuts, number)
+        first = self.cuts[place - 1] if place else 0
+        return first, (self.cuts[place] if place < len(self.cuts) else len(self)) - 1
 
     def way(self, here: int, there: int) -> Match:
         """From frame `here` to frame `there`: one row.
@@ -167,9 +183,6 @@ class Fields:
             picture = reduced(self.guide[number : number + 1].to(self.device), 1 << self.level)
             self._pictures.put(number, picture, 4 * picture.numel())
         return picture
-
-    def _shot(self, number: int) -> int:
-        return bisect_right(self.cuts, number)
 
 
 def _make(folder: Path) -> None:

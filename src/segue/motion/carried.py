@@ -1,0 +1,124 @@
+"""Detail that is carried from key frames to those between, so that it stays sharp and moves with what is shown.
+
+A mean over a window that slides changes with every frame by what enters and leaves it. Detail that is carried changes
+only by the slow cross-fade between two keys, and is no mean of anything: strokes stay strokes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import cos, pi
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.motion.detail import energy, gain, whole
+from segue.motion.kept import Packed, Shelf
+from segue.motion.match import Match
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.motion.fields import Fields
+
+_TRUSTED = 1e-3
+"""The weight of both keys together from which on there is anything to mix."""
+_MOST = 2.0
+"""The largest gain; two that have nothing in common are mixed to no less than 0.7."""
+
+
+class Carrier:
+    """Detail of the key frames around any frame, brought to it.
+
+    It is led there from frame to frame: the way to a key is that of the neighbour which is nearer to the key, gone to
+    first. So detail moves between two frames just as these two say; composing the fewest ways would let it jump between
+    one composition and the next. (For whole ways, it is compared with the composed one, and given up where that is
+    clearly better: steps of less than half a pixel are lost when each is rounded.)
+
+    Args:
+        fields: the ways between frames.
+        detail: of a frame, in bands; see `segue.motion.detail.split`.
+        every: frames from key to key, about: they are the first and the last frame of a shot, and others evenly
+            between.
+    """
+
+    def __init__(self, fields: Fields, detail: Callable[[int], Float[Tensor, "1 6 h w"]], every: int) -> None:
+        self.fields, self.detail, self.every = fields, detail, every
+        self._ways: Shelf[Packed] = Shelf(0, least=2 * every + 4)
+
+    def keys(self, number: int) -> tuple[int, int]:
+        """The keys before and after a frame; both the frame itself, if it is one."""
+        first, last = self.fields.shot(number)
+        count = max(1, round((last - first) / self.every))
+        # Mirrored about the middle of the shot, so that backwards the same frames are keys.
+        half = [(last - first) * part // count for part in range(count // 2 + 1)]
+        keys = {first + place for place in half} | {last - place for place in half}
+        return max(key for key in keys if key <= number), min(key for key in keys if key >= number)
+
+    def __call__(
+        self, number: int, own: Float[Tensor, "1 6 h w"]
+    ) -> tuple[Float[Tensor, "1 3 h w"], Float[Tensor, "1 1 h w"]]:
+        """The detail carried to a frame, and how far it can be trusted, 0 to 1.
+
+        Two keys are mixed by how near they are and how much they are believed, and each band of the mix is given back
+        the energy that mixing, and moving by parts of a pixel, took. Where both say the same as `own`, so does the
+        answer, bit for bit.
+
+        Args:
+            own: detail that is there already, in bands.
+        """
+        before, after = self.keys(number)
+        if before == after:
+            return whole(self.detail(number)), torch.ones_like(own[:, :1])
+        (one, weight, trust), (other, weight_other, trust_other) = (
+            self._side(number, key, after - before) for key in (before, after)
+        )
+        total = weight + weight_other
+        here = _with_energies(own)
+        mixed = here + (weight * (one - here) + weight_other * (other - here)) / total.clamp(min=1e-6)
+        trusted = torch.where(total > _TRUSTED, torch.maximum(trust, trust_other), torch.zeros_like(total))
+        return whole(_loud(mixed)), trusted
+
+    def _side(self, number: int, key: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Detail of one key with its energies, weight, and trust."""
+        way = self.way(number, key)
+        brought = way.remap(_with_energies(self.detail(key)))
+        trust = way.confidence[:, None]
+        return brought, trust * cos(pi / 2 * abs(number - key) / length), trust
+
+    def way(self, number: int, key: int) -> Match:
+        """From a frame to a key of its shot, from neighbour to neighbour."""
+        sign = 1 if key > number else -1
+        there = number
+        while there != key and self._ways.get((there, key)) is None:
+            there += sign
+        match = self.fields.way(key, key) if there == key else self._known(there, key)
+        while there != number:
+            there -= sign
+            match = self._next(there, there + sign, key, match)
+            self._ways.put((there, key), Packed.of(match), 1)
+            match = self._known(there, key)
+        return match
+
+    def _known(self, number: int, key: int) -> Match:
+        packed = self._ways.get((number, key))
+        assert packed is not None
+        return packed.match(self.fields.device)
+
+    def _next(self, number: int, neighbour: int, key: int, onward: Match) -> Match:
+        step = self.fields.way(number, neighbour)
+        return step if neighbour == key else step.then(onward)
+
+
+def _with_energies(bands: Float[Tensor, "1 6 h w"]) -> Float[Tensor, "1 8 h w"]:
+    return torch.cat([bands, energy(bands[:, :3]), energy(bands[:, 3:])], 1)
+
+
+def _loud(mixed: Float[Tensor, "1 8 h w"]) -> Float[Tensor, "1 6 h w"]:
+    """Each band with the energy that comes with it."""
+    found: list[Tensor] = []
+    for place in range(2):
+        band, due = mixed[:, 3 * place : 3 * place + 3], mixed[:, 6 + place : 7 + place]
+        found.append(band * gain(energy(band), due, torch.full_like(due, 2), 1.0, _MOST))
+    return torch.cat(found, 1)
