@@ -230,6 +230,13 @@ def test_a_damaged_configuration_is_named(part, value, copy):
         load_model(copy)
 
 
+def test_what_a_model_is_used_with_must_be_said(copy):
+    path = copy / "unet/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": {"a": 1}}))
+    with pytest.raises(CheckpointError, match="do not say enough"):
+        load_model(copy)
+
+
 def test_parts_that_do_not_belong_together_are_refused(copy, short_folder, tmp_path):
     instruct = write_model(tmp_path / "instruct", in_channels=8)
     with pytest.raises(CheckpointError, match="the UNet takes 8 channels, the autoencoder gives 4"):

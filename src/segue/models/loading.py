@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segue.errors import ModelError, ModelNotFoundError
+from segue.errors import CheckpointError, ModelError, ModelNotFoundError, SegueError
 from segue.models.devices import find_device
 from segue.models.families import family_of, find_family
 from segue.models.hub import download, parse_repository
@@ -120,7 +120,14 @@ def _from_folder(
     if text_from is not None and family.module != "upscaler":
         raise ModelError(f"{folder} is {family.name}, which has a text encoder of its own: leave text out of its card")
     more = {} if text_from is None else {"text_from": text_from}
-    model = reader.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction, **more)
+    try:
+        model = reader.from_folder(folder, name=name, device=device, dtype=dtype, prediction=prediction, **more)
+    except SegueError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: its configurations do not say enough, or say what cannot be: {error}"
+        ) from error
     return replace(model, family=family.module)
 
 
