@@ -74,7 +74,7 @@ def test_flicker_goes_and_sharpness_stays(film: str, matching: Any) -> None:
     assert flicker(levels_of(clip.frames, slice(None))) < 0.5 * flicker(levels_of(read(film).frames, slice(None)))
     assert clip.provenance is not None
     scores = clip.provenance.record["scores"]
-    assert scores["warp_error"] < 0.7 * scores["warp_error_before"]
+    assert scores["change"] < 0.7 * scores["change_before"]
     assert scores["sharpness_kept"] > 0.9
 
 

@@ -75,6 +75,10 @@ class Result:
             parts.append(f"{scores['native_frames']} native ({scores['native_share']:.0%})")
         if "largest_step" in scores:
             parts.append(f"largest step {scores['largest_step']:.2g}")
+        if scores.get("change") is not None:
+            parts.append(f"change from frame to frame {scores['change_before']:.2g} to {scores['change']:.2g}")
+        if scores.get("sharpness_kept") is not None:
+            parts.append(f"sharpness kept {scores['sharpness_kept']:.0%}")
         state = "" if self.complete else "interrupted, "
         said = f"{', '.join(parts)}; {state}record {self.record}; {self.took:.0f} s"
         # What was asked of the film, such as a smoothness, stands after the reason why its tree ended.

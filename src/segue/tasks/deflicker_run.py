@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 import torch
 
 from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, InterruptedRunError
 from segue.evaluation.sharpness import sharpness
-from segue.evaluation.warp_error import warp_error
-from segue.media.clip import Clip, Provenance
-from segue.media.disk import written_whole
-from segue.media.spool import Spool
+from segue.evaluation.warp_error import change
+from segue.media.clip import Clip, Excerpt, Provenance
+from segue.media.disk import disk_errors, written_whole
+from segue.media.recent import RecentFrames
 from segue.models.devices import find_device
 from segue.models.exhaustion import told_if_exhausted
 from segue.motion.blend import Blending, blended
@@ -35,14 +35,16 @@ from segue.tasks.deflicker import COARSE, Deflicker, DeflickerPlan
 from segue.tasks.deflicker_inputs import Inputs
 from segue.tasks.record import Record, versions
 from segue.tasks.sampling import Execution, with_threads
-from segue.tasks.unfinished import Unfinished
+from segue.tasks.unfinished import KeptFrames, Passed, Unfinished
 from segue.types import Frames, Progress
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Float
     from torch import Tensor
 
 STAGE = "making frames agree"
+AROUND = 24
+"""Frames to the key frames that detail may be carried from."""
 PACKED = 14
 """Bytes a pixel of what is found of a pair of frames."""
 
@@ -77,35 +79,6 @@ def _key(task: Deflicker, plan: DeflickerPlan, execution: Execution) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-class KeptFrames:
-    """Frames that lie on disk, in a hidden folder that goes with them when they are no longer needed."""
-
-    def __init__(self, unfinished: Unfinished, size: tuple[int, int]) -> None:
-        self.unfinished = unfinished
-        self.spool = Spool(unfinished.folder / "frames", size)
-        self._end = weakref.finalize(self, self.spool.close)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.spool.size
-
-    def __len__(self) -> int:
-        return len(self.spool)
-
-    def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
-        return self.spool[window]
-
-    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
-        """The pictures of a window, 256 levels a colour."""
-        return self.spool.levels(window)
-
-    def discard(self) -> None:
-        """Remove the folder; there are no frames any more."""
-        self._end()
-        self.unfinished.remove()
-
-
 @dataclass(frozen=True)
 class Counting:
     """An engine of correspondence that says when it has found something."""
@@ -130,25 +103,40 @@ class Counting:
         return found
 
 
-class Passed:
-    """A folder of files that are made on the way, and are needed for some frames more.
+Row = tuple[float | None, float | None, float | None]
+
+
+class Measured:
+    """What was measured of each finished frame, in a file: its change, that of the film, and the sharpness kept.
 
     Args:
-        folder: of them; made if it is missing.
-        needed: for how many frames after the one that they were made for.
+        path: of the file; what it says of more frames than there are, or was cut off, is forgotten.
+        frames: that are finished.
     """
 
-    def __init__(self, folder: Path, needed: int) -> None:
-        self.folder, self.needed = folder, needed
-        folder.mkdir(exist_ok=True)
-        self._made: dict[Path, int] = {}
+    def __init__(self, path: Path, frames: int) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        self._rows: list[Row] = [tuple(json.loads(line)) for line in lines[:frames] if line.endswith("\n")]
+        with written_whole(path) as part:
+            part.write_text("".join(lines[: len(self._rows)]), encoding="utf-8")
 
-    def forget(self, number: int) -> None:
-        """Remove what no frame from this one on needs."""
-        for file in self.folder.iterdir():
-            if self._made.setdefault(file, number) < number - self.needed:
-                del self._made[file]
-                file.unlink()
+    @property
+    def count(self) -> int:
+        """How many frames were measured."""
+        return len(self._rows)
+
+    def add(self, row: Row) -> None:
+        """What was measured of the next frame."""
+        self._rows.append(row)
+        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def scores(self) -> dict[str, float | None]:
+        """The means over all frames of which there is something to say."""
+        columns = [[value for value in column if value is not None] for column in zip(*self._rows, strict=True)]
+        means = [round(fmean(column), 5) if column else None for column in columns] or [None] * 3
+        return dict(zip(("change_before", "change", "sharpness_kept"), means, strict=True))
 
 
 @dataclass
@@ -181,32 +169,33 @@ class DeflickerRun:
             InterruptedRunError: on Ctrl-C, or as memory ran out, with the clip of the frames that are finished.
         """
         self._check_room()
-        frames = KeptFrames(self.unfinished, self.inputs.film.size)
+        frames = KeptFrames(self.unfinished, self.film.size)
+        measured = Measured(self.unfinished.folder / "measured.jsonl", len(frames))
         try:
             self._plan_shots()
             width, height = frames.size
             with told_if_exhausted(f"making frames of {width}x{height} pixels agree", "take a smaller --window"):
-                for picture in self._made(len(frames)):
-                    frames.spool.append(picture[None])
-                    self._count(1)
-            scores = self._scores(frames)
+                self._make(frames, measured)
         except KeyboardInterrupt:
-            raise self._ended(frames) from None
+            raise self._ended(frames, measured) from None
         except ExhaustedError as error:
-            raise self._ended(frames, error) from None
-        return self._clip(frames, scores)
+            raise self._ended(frames, measured, error) from None
+        return self._clip(frames, measured)
 
-    def _clip(self, frames: Frames, scores: dict[str, Any], complete: bool = True) -> Clip:
+    def _clip(self, frames: Frames, measured: Measured, complete: bool = True) -> Clip:
         film, task = self.inputs.film, self.task
         notes = (*self.inputs.notes, *task.notes(film.size))
+        scores = {**measured.scores(), "shots": len(self.plan.shots)}
         record = Record.of(task.name, task, self.plan, None, self.execution, scores, complete, notes)
         return Clip(frames, film.fps, film.audio, Provenance(record.to_dict()))
 
-    def _ended(self, frames: KeptFrames, exhausted: ExhaustedError | None = None) -> InterruptedRunError:
-        count, total = len(frames), len(self.inputs.film)
+    def _ended(
+        self, frames: KeptFrames, measured: Measured, exhausted: ExhaustedError | None = None
+    ) -> InterruptedRunError:
+        count, total = len(frames), len(self.film)
         ended = InterruptedRunError if exhausted is None else ExhaustedRunError
         why = "interrupted" if exhausted is None else str(exhausted)
-        partial = self._clip(frames, {}, complete=False) if count else None
+        partial = self._clip(frames, measured, complete=False) if count else None
         kept = f"; the same command goes on from there ({self.unfinished.folder})" if self.unfinished.lasting else ""
         return ended(f"{why}; {count} of {total} frames are finished{kept}", partial)
 
@@ -222,7 +211,7 @@ class DeflickerRun:
 
     def _plan_shots(self) -> None:
         """Find out where shots begin, once."""
-        said, known = self.task.shots(len(self.inputs.film)), self.unfinished.folder / "shots.json"
+        said, known = self.task.shots(len(self.film)), self.unfinished.folder / "shots.json"
         if self.planned:
             return
         if said is None and known.exists():
@@ -235,75 +224,92 @@ class DeflickerRun:
         self.plan = replace(self.plan, shots=list(said))
 
     @cached_property
-    def _guide(self) -> Frames:
-        """What is compared."""
-        return Levelled(self.inputs.film.frames) if self.inputs.guide is None else self.inputs.guide.frames
+    def blending(self) -> Blending:
+        """How frames are made of their neighbours."""
+        return Blending(self.task.window or 0, self.task.mode, self.task.grain)
 
-    def _made(self, first: int) -> Iterator[Float[Tensor, "3 h w"]]:
-        """The frames from this one on."""
-        task, film = self.task, self.inputs.film.frames
-        window = task.window or 0
-        passed = Passed(self.unfinished.folder / "fields", 2 * window)
+    @property
+    def _seen(self) -> int:
+        """How many frames ahead, and behind, of one that is made others are looked at."""
+        return max(self.blending.window, AROUND)
+
+    @cached_property
+    def film(self) -> Frames:
+        """The film, which several look at side by side."""
+        return RecentFrames(self.inputs.film.frames, self._seen + 4)
+
+    @cached_property
+    def guide(self) -> Frames:
+        """What is compared."""
+        return Levelled(self.film) if self.inputs.guide is None else RecentFrames(self.inputs.guide.frames, self._seen)
+
+    def _fields(self) -> Fields:
+        """What is found where in other frames."""
+        task = self.task
         matcher = PatchMatcher() if task.matching == "patchmatch" else FlowMatcher()
-        fields = Fields(
+        (self.unfinished.folder / "fields").mkdir(exist_ok=True)
+        return Fields(
             Counting(matcher, self._count),
-            self._guide,
+            self.guide,
             cuts=self.plan.shots[1:],
-            folder=passed.folder,
+            folder=self.unfinished.folder / "fields",
             level=COARSE.index(task.coarse or 1),
             memory=self._held,
             device=self.plan.device,
         )
+
+    def _make(self, frames: KeptFrames, measured: Measured) -> None:
+        """All frames that are not there yet."""
+        first, passed = len(frames), Passed(self.unfinished.folder / "fields", 2 * self._seen)
+        fields, left = self._fields(), range(first, len(self.film))
         self._count(self._done_at(first))
-        blending = Blending(window, task.mode, task.grain)
-        for number, picture, _ in blended(film, fields, blending, numbers=range(first, len(film))):
+        for number in range(measured.count, first):
+            measured.add(self._measure(fields, frames, number))
+        for number, picture, _ in blended(self.film, fields, self.blending, numbers=left):
+            frames.spool.append(self._finished(picture.cpu(), number)[None])
+            measured.add(self._measure(fields, frames, number))
             passed.forget(number)
-            yield self._finished(picture.cpu(), number)
+            self._count(1)
 
     def _finished(self, picture: Float[Tensor, "3 h w"], number: int) -> Float[Tensor, "3 h w"]:
         if self.task.strength < 1:
-            picture = torch.lerp(self.inputs.film.frames[number : number + 1][0], picture, self.task.strength)
+            picture = torch.lerp(self.film[number : number + 1][0], picture, self.task.strength)
         return Finish(self.task.contrast, self.task.sharpness)(picture[None])[0]
+
+    def _measure(self, fields: Fields, frames: Frames, number: int) -> Row:
+        """How much the film and the result change from the frame before, and how much of its sharpness is kept."""
+        before, here = number - 1, slice(number, number + 1)
+        kept = sharpness(Excerpt(frames, range(number, number + 1)), Excerpt(self.film, range(number, number + 1))).kept
+        share = kept.gradients if kept else None
+        if not fields.joined(number, before):
+            return None, None, share
+        back = fields.way(number, before)
+        apart = [
+            change(each[before:number].to(self.plan.device), each[here].to(self.plan.device), back).absolute
+            for each in (self.film, frames)
+        ]
+        return apart[0], apart[1], share
 
     @cached_property
     def _strides(self) -> list[int]:
         """How far apart pairs of frames are that are searched."""
-        window = self.task.window or 0
+        window = self.blending.window
         return [n for n in range(1, window + 1) if self.task.mode == "accurate" or n & (n - 1) == 0]
 
     @property
     def _held(self) -> int:
         """Bytes of what was found that are asked for again."""
-        width, height = self.inputs.film.size
+        width, height = self.film.size
         pixels = width * height // (self.task.coarse or 1) ** 2
-        return PACKED * pixels * 2 * (self.task.window or 0) * len(self._strides)
+        return PACKED * pixels * 2 * self._seen * len(self._strides)
 
     def _done_at(self, frames: int) -> int:
-        """Units of work behind so many finished frames."""
-        seen = min(len(self.inputs.film), frames + (self.task.window or 0)) if frames else 0
-        shots = [(first, min(stop, seen)) for first, stop in pairwise([*self.plan.shots, len(self.inputs.film)])]
+        """Units of work behind so many finished frames: a pair that is searched counts as much as a frame."""
+        seen = min(len(self.film), frames + self.blending.window) if frames else 0
+        shots = [(first, min(stop, seen)) for first, stop in pairwise([*self.plan.shots, len(self.film)])]
         return frames + sum(max(0, stop - first - stride) for first, stop in shots for stride in self._strides)
 
-    def _scores(self, frames: Frames) -> dict[str, Any]:
-        """What it has changed: how far neighbours differ along the movement of the guide, and how sharp they are."""
-        film = self.inputs.film.frames
-        before, after = (
-            warp_error(each, self._guide, intervals=(1,), to_first=False, progress=self.progress).at(1).absolute
-            for each in (film, frames)
-        )
-        kept = sharpness(frames, film, progress=self.progress).kept
-        return {
-            "warp_error_before": _rounded(before),
-            "warp_error": _rounded(after),
-            "sharpness_kept": _rounded(kept.gradients if kept else None),
-            "shots": len(self.plan.shots),
-        }
-
     def _count(self, units: int) -> None:
-        total = self._done_at(len(self.inputs.film))
+        total = self._done_at(len(self.film))
         self._done = min(total, self._done + units)
         self.progress(STAGE, self._done, total)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)

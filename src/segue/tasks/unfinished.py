@@ -5,9 +5,13 @@ from __future__ import annotations
 import tempfile
 import weakref
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from segue.errors import TaskError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
 
 PREFIX = ".segue-"
 
@@ -73,6 +77,58 @@ class Unfinished:
 
         self._end()
         remove(self.folder)
+
+
+class KeptFrames:
+    """Frames that lie on disk, in a hidden folder that goes with them when they are no longer needed."""
+
+    def __init__(self, unfinished: Unfinished, size: tuple[int, int]) -> None:
+        self.unfinished = unfinished
+        from segue.media.spool import Spool
+
+        self.spool = Spool(unfinished.folder / "frames", size)
+        self._end = weakref.finalize(self, self.spool.close)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.spool.size
+
+    def __len__(self) -> int:
+        return len(self.spool)
+
+    def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        return self.spool[window]
+
+    def levels(self, window: slice, /) -> UInt8[Tensor, "t 3 h w"]:
+        """The pictures of a window, 256 levels a colour."""
+        return self.spool.levels(window)
+
+    def discard(self) -> None:
+        """Remove the folder; there are no frames any more."""
+        self._end()
+        self.unfinished.remove()
+
+
+class Passed:
+    """A folder of files that are made on the way, and are needed for some frames more.
+
+    Args:
+        folder: of them; made if it is missing.
+        needed: for how many frames after the one that they were made for.
+    """
+
+    def __init__(self, folder: Path, needed: int) -> None:
+        self.folder, self.needed = folder, needed
+        folder.mkdir(exist_ok=True)
+        self._made: dict[Path, int] = {}
+
+    def forget(self, number: int) -> None:
+        """Remove what no frame from this one on needs."""
+        for file in self.folder.iterdir():
+            if self._made.setdefault(file, number) < number - self.needed:
+                del self._made[file]
+                file.unlink()
 
 
 def _let_go(lock: IO[bytes], folder: Path | None) -> None:
