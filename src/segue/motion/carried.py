@@ -28,13 +28,47 @@ _MOST = 2.0
 """The largest gain; two that have nothing in common are mixed to no less than 0.7."""
 
 
+class Paths:
+    """Ways to a key from frame to frame: first to the neighbour that is nearer to the key, then on as it does.
+
+    So what is carried moves between two frames just as these two say. Composed of the fewest ways, it would jump
+    between one composition and the next.
+
+    Args:
+        fields: the ways between frames.
+        span: frames between two keys, about; so many ways to each are held.
+    """
+
+    def __init__(self, fields: Fields, span: int) -> None:
+        self.fields = fields
+        self._ways: Shelf[Packed] = Shelf(0, least=2 * span + 4)
+
+    def way(self, number: int, key: int) -> Match:
+        """From a frame to a key of its shot, from neighbour to neighbour."""
+        sign = 1 if key > number else -1
+        there = number
+        while there != key and self._ways.get((there, key)) is None:
+            there += sign
+        match = self.fields.way(key, key) if there == key else self._known(there, key)
+        while there != number:
+            there -= sign
+            match = self._next(there, there + sign, key, match)
+            self._ways.put((there, key), Packed.of(match), 1)
+            match = self._known(there, key)
+        return match
+
+    def _known(self, number: int, key: int) -> Match:
+        packed = self._ways.get((number, key))
+        assert packed is not None
+        return packed.match(self.fields.device)
+
+    def _next(self, number: int, neighbour: int, key: int, onward: Match) -> Match:
+        step = self.fields.way(number, neighbour)
+        return step if neighbour == key else step.then(onward)
+
+
 class Carrier:
     """Detail of the key frames around any frame, brought to it.
-
-    It is led there from frame to frame: the way to a key is that of the neighbour which is nearer to the key, gone to
-    first. So detail moves between two frames just as these two say; composing the fewest ways would let it jump between
-    one composition and the next. (For whole ways, it is compared with the composed one, and given up where that is
-    clearly better: steps of less than half a pixel are lost when each is rounded.)
 
     Args:
         fields: the ways between frames.
@@ -45,7 +79,7 @@ class Carrier:
 
     def __init__(self, fields: Fields, detail: Callable[[int], Float[Tensor, "1 6 h w"]], every: int) -> None:
         self.fields, self.detail, self.every = fields, detail, every
-        self._ways: Shelf[Packed] = Shelf(0, least=2 * every + 4)
+        self.paths = Paths(fields, every)
 
     def keys(self, number: int) -> tuple[int, int]:
         """The keys before and after a frame; both the frame itself, if it is one."""
@@ -75,47 +109,25 @@ class Carrier:
             self._side(number, key, after - before) for key in (before, after)
         )
         total = weight + weight_other
-        here = _with_energies(own)
+        here = with_energies(own)
         mixed = here + (weight * (one - here) + weight_other * (other - here)) / total.clamp(min=1e-6)
         trusted = torch.where(total > _TRUSTED, torch.maximum(trust, trust_other), torch.zeros_like(total))
-        return whole(_loud(mixed)), trusted
+        return whole(loud(mixed)), trusted
 
     def _side(self, number: int, key: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Detail of one key with its energies, weight, and trust."""
-        way = self.way(number, key)
-        brought = way.remap(_with_energies(self.detail(key)))
+        way = self.paths.way(number, key)
+        brought = way.remap(with_energies(self.detail(key)))
         trust = way.confidence[:, None]
         return brought, trust * cos(pi / 2 * abs(number - key) / length), trust
 
-    def way(self, number: int, key: int) -> Match:
-        """From a frame to a key of its shot, from neighbour to neighbour."""
-        sign = 1 if key > number else -1
-        there = number
-        while there != key and self._ways.get((there, key)) is None:
-            there += sign
-        match = self.fields.way(key, key) if there == key else self._known(there, key)
-        while there != number:
-            there -= sign
-            match = self._next(there, there + sign, key, match)
-            self._ways.put((there, key), Packed.of(match), 1)
-            match = self._known(there, key)
-        return match
 
-    def _known(self, number: int, key: int) -> Match:
-        packed = self._ways.get((number, key))
-        assert packed is not None
-        return packed.match(self.fields.device)
-
-    def _next(self, number: int, neighbour: int, key: int, onward: Match) -> Match:
-        step = self.fields.way(number, neighbour)
-        return step if neighbour == key else step.then(onward)
-
-
-def _with_energies(bands: Float[Tensor, "1 6 h w"]) -> Float[Tensor, "1 8 h w"]:
+def with_energies(bands: Float[Tensor, "1 6 h w"]) -> Float[Tensor, "1 8 h w"]:
+    """Two bands and their energies."""
     return torch.cat([bands, energy(bands[:, :3]), energy(bands[:, 3:])], 1)
 
 
-def _loud(mixed: Float[Tensor, "1 8 h w"]) -> Float[Tensor, "1 6 h w"]:
+def loud(mixed: Float[Tensor, "1 8 h w"]) -> Float[Tensor, "1 6 h w"]:
     """Each band with the energy that comes with it."""
     found: list[Tensor] = []
     for place in range(2):

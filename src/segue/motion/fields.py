@@ -116,6 +116,10 @@ class Fields:
         """
         return self._way(here, there, self._composed)
 
+    def picture(self, number: int) -> Float[Tensor, "1 3 h w"]:
+        """The guide at a frame."""
+        return self.guide[number : number + 1].to(self.device, torch.float32)
+
     def direct(self, here: int, there: int) -> Match:
         """As `way`, but searched at any distance, starting from the composed way.
 
@@ -150,7 +154,7 @@ class Fields:
         path = None if self.folder is None else self.folder / f"{self._name(first, last)}.safetensors"
         pair = None if path is None else stored(path, reduced_size(self.size, 1 << self.level))
         if pair is None:
-            there, back = self.matcher(self._picture(first), self._picture(last), self._start(first, last))
+            there, back = self.matcher(self._small(first), self._small(last), self._start(first, last))
             pair = Packed.of(there), Packed.of(back)
             if path is not None:
                 store(path, pair)
@@ -173,14 +177,15 @@ class Fields:
         name = blake2b(f"{LAYOUT}\n{self.matcher.name}\n{self.level}\n".encode(), digest_size=20)
         for number in range(first, last + 1):
             if number not in self._digests:
-                self._digests[number] = digest(self._picture(number))
+                self._digests[number] = digest(self._small(number))
             name.update(self._digests[number])
         return name.hexdigest()
 
-    def _picture(self, number: int) -> Float[Tensor, "1 3 h w"]:
+    def _small(self, number: int) -> Float[Tensor, "1 3 h w"]:
+        """As it is compared."""
         picture = self._pictures.get(number)
         if picture is None:
-            picture = reduced(self.guide[number : number + 1].to(self.device), 1 << self.level)
+            picture = reduced(self.picture(number), 1 << self.level)
             self._pictures.put(number, picture, 4 * picture.numel())
         return picture
 
