@@ -127,6 +127,22 @@ def test_a_live_stream_is_looked_at_by_it_and_its_film_is_not() -> None:
     assert torch.equal(pixels(stream.replay.run(with_grey("shown"))), torch.stack(plain))
 
 
+def test_the_first_picture_of_a_stream_is_seen_on_its_way() -> None:
+    looks = list[Tensor]()
+    stream = LIVE.start(with_grey("shown"))
+    stream.first_look = looks.append
+    first = next(stream)
+    assert len(looks) == toy_model().defaults.steps - 1
+    away = [float((look - first).abs().mean()) for look in looks]
+    assert away[-1] < 0.5 * away[0], "ever nearer to what comes"
+    shown = [first, *stream]
+    assert len(looks) == toy_model().defaults.steps - 1, "and no more once there are pictures"
+    assert torch.equal(torch.stack(shown), torch.stack(list(LIVE.start(with_grey("shown")))))
+    own = LIVE.start(toy_model())
+    own.first_look = lambda _: pytest.fail("the model's own decoder would hold up the first picture")
+    next(own)
+
+
 def test_without_one_the_last_picture_is_not_decoded_again() -> None:
     own = Counting()
     stream = LIVE.start(replace(toy_model(), codec=own))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread, current_thread, main_thread
 from types import FrameType
@@ -81,6 +82,7 @@ def live(task: Live, model: ModelChoice, execution: LiveExecution, output: Outpu
         if playing.play or path is None:
             player = opened.enter_context(Player(task.prompt, task.fps, live=KEPT))
             playing.told(player, meter)
+            stream.first_look = partial(player.frame, 0.0)
         if path is not None:
             writer = opened.enter_context(_writer(path, stream, output.crf))
         try:

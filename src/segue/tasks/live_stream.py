@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
@@ -32,7 +32,8 @@ class LiveStream:
     """A running stream: an iterator of pictures, one tick of the network each.
 
     Where the model has a small decoder, pictures are its own: quick ones, to be looked at; `developed` and `film` are
-    by the model's decoder.
+    by the model's decoder. It also shows what the first picture is going to be, at every tick until it is there, to
+    `first_look` if that is set.
 
     The first picture takes as many ticks as a run has steps. After it, what the stream keeps does not grow, but for the
     words that were said. Any thread may `say`; one thread iterates.
@@ -74,6 +75,7 @@ class LiveStream:
         quick = model.preview.codec if model.preview and model.preview.use != "frames" else None
         self._look = self._develop if quick is None else Sketcher(self._develop, quick)
         self._seen: Tensor | None = None
+        self.first_look: Callable[[Float[Tensor, "3 h w"]], None] | None = None
         self._lock, self._inbox, self._said = Lock(), deque[tuple[Said, "Place"]](), list[Said]()
         self._model_free, self._next = Lock(), Lock()
         self._shape: tuple[int, ...] | None = None
@@ -230,12 +232,19 @@ class LiveStream:
         with self._alone(), torch.no_grad(), with_threads(self.execution.threads):
             left = self._stream.tick()
             while left is None and self._last is None:
+                self._sketch_first()
                 left = self._stream.tick()
         self._last = left or self._last
         if self._last is None:
             raise ValueError("a stream that has begun has a last picture")
         self._reached = self._reached or self._last[0] == self._heading
         return self._last
+
+    def _sketch_first(self) -> None:
+        """Show what the network takes the first picture to be, by the small decoder."""
+        estimate = self._stream.estimates.latest
+        if self.first_look is not None and self._look is not self._develop and estimate is not None:
+            self.first_look(self._look(estimate[:1], [0], [0.0])[0])
 
     def _take_in(self) -> None:
         """Hand over what is due, and what has been said since the last picture."""

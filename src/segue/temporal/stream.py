@@ -22,7 +22,7 @@ from segue.diffusion.starts import from_seeds
 from segue.temporal.keys import ANY_KEY, Keys
 from segue.temporal.mix import Mix, mixed
 from segue.temporal.texts import Words
-from segue.types import Conditioning, Denoiser, Guided, RowId, Solver, State
+from segue.types import Conditioning, Denoiser, Guided, Point, RowId, Solver, State
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -120,6 +120,28 @@ class _Key:
 
 
 @dataclass
+class Estimates:
+    """An operator that changes nothing, and knows what the network took the clean latents of every row to be."""
+
+    latest: Float[Tensor, "b c h w"] | None = None
+
+    def on_latents(self, x: Float[Tensor, "b c h w"], at: Point) -> Float[Tensor, "b c h w"]:
+        """As they are."""
+        return x
+
+    def on_denoised(self, x0: Float[Tensor, "b c h w"], at: Point) -> Float[Tensor, "b c h w"]:
+        """Remember, and leave them as they are."""
+        self.latest = x0
+        return x0
+
+    def on_stepped(
+        self, x: Float[Tensor, "b c h w"], x0: Float[Tensor, "b c h w"], at: Point
+    ) -> Float[Tensor, "b c h w"]:
+        """As they are."""
+        return x
+
+
+@dataclass
 class Stream:
     """Runs rows at different steps together, and lets one begin and one leave at every tick.
 
@@ -165,6 +187,7 @@ class Stream:
     words: Words = "tokens"
     ticks: int = field(default=0, init=False)
     asked: int = field(default=0, init=False)
+    estimates: Estimates = field(default_factory=Estimates, init=False)
     _waiting: deque[tuple[Place, RowId]] = field(default_factory=deque[tuple[Place, RowId]], init=False)
     _ahead: _Key | None = field(default=None, init=False)
     _spare: _Key | None = field(default=None, init=False)
@@ -254,9 +277,8 @@ class Stream:
             return None
         kick = InheritedNoise({row.state.ids[0]: row.kin for row in rows})
         told = Guided.cat([row.told for row in rows])
-        run = denoise(
-            self.denoiser, State.cat([row.state for row in rows]), self.schedule, told, solver=self.solver, kick=kick
-        )
+        state, operators = State.cat([row.state for row in rows]), (self.estimates,)
+        run = denoise(self.denoiser, state, self.schedule, told, solver=self.solver, operators=operators, kick=kick)
         after = next(islice(run, 1, None))
         for place, row in enumerate(rows):
             row.state = after.fork([place])
