@@ -11,6 +11,7 @@ import torch
 from segue.motion.carried import Carrier
 from segue.motion.detail import energy, gain, high, split, whole
 from segue.motion.doubling import Pool, Side, centred
+from segue.motion.joint import Pairs
 from segue.motion.kept import Shelf
 from segue.types import Progress, silent
 
@@ -99,7 +100,7 @@ def _blended(
     style: Frames, fields: Fields, blending: Blending, asked: list[int], progress: Progress
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     leaves = Leaves(style, fields, blending.window)
-    pools = _doubled(fields, leaves, blending) if blending.mode == "fast" else Pairs(fields, leaves, blending)
+    pools = _pools(fields, leaves, blending)
     carrier = Carrier(fields, leaves.detail, blending.every)
     fields.hold((blending.window + 1) * (blending.window.bit_length() + 1) + blending.every)
     for done, number in enumerate(asked):
@@ -135,31 +136,11 @@ class Leaves:
         return leaf
 
 
-def _doubled(fields: Fields, leaves: Leaves, blending: Blending) -> Callable[[int], Pool]:
-    before = Side(fields, leaves, blending.window + 1, -1)
-    after = Side(fields, leaves, blending.window + 1, 1)
+def _pools(fields: Fields, leaves: Leaves, blending: Blending) -> Callable[[int], Pool]:
+    if blending.mode != "fast":
+        return Pairs(fields, leaves, blending.window, joint=blending.mode == "accurate").at
+    before, after = (Side(fields, leaves, blending.window + 1, sign) for sign in (-1, 1))
     return lambda number: centred(before.at(number), after.at(number), leaves(number))
-
-
-class Pairs:
-    """Pools whose frames are brought to their place each by itself, along a composed way or one that was searched."""
-
-    def __init__(self, fields: Fields, leaves: Leaves, blending: Blending) -> None:
-        self.fields, self.leaves, self.window = fields, leaves, blending.window
-        self.way = fields.way if blending.mode == "balanced" else fields.direct
-
-    def __call__(self, number: int) -> Pool:
-        centre = self.leaves(number)
-        before, after = (self._side(number, sign, centre) for sign in (-1, 1))
-        return centred(before, after, centre)
-
-    def _side(self, number: int, sign: int, centre: Tensor) -> Pool:
-        pool = Pool.of(centre)
-        for distance in range(1, self.window + 1):
-            there = number + sign * distance
-            if self.fields.joined(number, there):
-                pool = pool.joined(Pool.of(self.leaves(there)), self.way(number, there))
-        return pool
 
 
 def _finished(

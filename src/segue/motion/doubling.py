@@ -60,7 +60,10 @@ class Pool:
 
     def joined(self, far: Pool, way: Match) -> Pool:
         """With another pool, that comes along its way."""
-        brought, trust = way.remap(far.values), way.confidence[:, None]
+        return self.added(way.remap(far.values), way.confidence[:, None])
+
+    def added(self, brought: Float[Tensor, "1 c+2 h w"], trust: Float[Tensor, "1 1 h w"]) -> Pool:
+        """With the values of another pool, at its place already."""
         added = trust * brought[:, -2:-1].clamp(min=0)
         weight = self.weight + added
         mean = self.mean + (added / weight) * (brought[:, :-2] - self.mean)
