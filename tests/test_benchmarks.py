@@ -262,6 +262,23 @@ def test_upscalers_are_held_against_plain_enlargement(tmp_path: Path, corpus: Pa
         assert image.width == 2 * 7 * 128
 
 
+def test_a_small_decoder_that_is_the_own_one_changes_nothing(tiny: Path, tmp_path: Path, corpus: Path) -> None:
+    command = [sys.executable, str(BENCHMARK.with_name("preview.py")), str(corpus), "--model", str(tiny)]
+    command += ["--preview", str(tiny / "vae"), "--count", "4", "--films", "1", "--frames", "6"]
+    done = subprocess.run(
+        [*command, "-o", str(tmp_path / "sheet.png")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, own, small, _, film = done.stdout.splitlines()
+    assert first == "4 pictures   to own 100.00 dB", "as near as is told apart"
+    assert own.split()[1:3] == small.split()[1:3]
+    assert film.startswith("a lion to a tiger") and film.split()[-1] == "0.00"
+    assert (tmp_path / "sheet.png").is_file()
+
+
 def test_depth_is_swept_where_it_stopped_and_drawn(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARK.with_name("depth.py")), "--pairs", "2", "--steps", "4"]
     command += ["--model", "emoji-fast", "-o", str(tmp_path), "--plot", str(tmp_path / "depth.svg")]
