@@ -102,7 +102,10 @@ WAYS = {
     "second half": replace(INSIDE, moments=Moments(start=0.7)),
     "last 2": replace(INSIDE, moments=Moments(start=0.9)),
     "last": replace(INSIDE, moments=Moments(steps=(-1,))),
-    "not the last": replace(INSIDE, moments=Moments(stop=0.95)),
+    "free 1": replace(INSIDE, moments=Moments(free=1)),
+    "free 2": replace(INSIDE, moments=Moments(free=2)),
+    "free 4": replace(INSIDE, moments=Moments(free=4)),
+    "free 1, no projection": replace(INSIDE, moments=Moments(free=1), projection=False),
     "half power": replace(INSIDE, moments=Moments(0.5)),
     "after": Way(moments=Moments(), after=True),
     # How.

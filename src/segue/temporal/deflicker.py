@@ -90,6 +90,7 @@ class Moments:
         stop: progress from which it no longer acts, in [0, 1].
         decay: what is left of the power at the end of the range, in [0, 1].
         every: only at every so many steps of the range, counted back from its last, which is always among them.
+        free: steps at the end of the schedule that are left to the model, which draws sharply what was made to agree.
         steps: at these, in place of a range; -1 is the last of the schedule.
 
     Raises:
@@ -101,6 +102,7 @@ class Moments:
     stop: float = 1.0
     decay: float = 1.0
     every: int = 1
+    free: int = 0
     steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -108,8 +110,9 @@ class Moments:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise TaskError(f"{name} of deflickering must be in [0, 1], got {value}")
-        if self.every < 1:
-            raise TaskError(f"deflickering acts at every 1 or more steps, got {self.every}")
+        if self.every < 1 or self.free < 0:
+            got = f"{self.every} and {self.free}"
+            raise TaskError(f"deflickering acts at every 1 or more steps and leaves 0 or more free, got {got}")
 
     def weight(self, index: Tensor, count: int) -> Float64[Tensor, " b"]:
         """The weight of each row that has `index` of `count` steps behind it.
@@ -121,8 +124,8 @@ class Moments:
             chosen = torch.tensor([self._step(step, count) for step in self.steps])
             return self.power * torch.isin(index, chosen).double()
         weight = Envelope(self.power, self.start, self.stop, self.decay).weight(index, count)
-        last = round(self.stop * count) - 1
-        return weight * ((last - index) % self.every == 0)
+        last = min(round(self.stop * count), count - self.free) - 1
+        return weight * ((index <= last) & ((last - index) % self.every == 0))
 
     def _step(self, step: int, count: int) -> int:
         if not -count <= step < count:
