@@ -42,7 +42,7 @@ def test_equal_pictures_stay() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 53)])
-@pytest.mark.parametrize("matcher", [PatchMatcher(), PatchMatcher(finest=1, begin="random", seed=3)])
+@pytest.mark.parametrize("matcher", [PatchMatcher(), PatchMatcher(finest=1, begin="random", sorts=2, seed=3)])
 def test_no_row_knows_of_another_and_swapping_swaps(size: tuple[int, int], matcher: PatchMatcher) -> None:
     pictures = torch.cat([texture(*size, seed=seed) for seed in range(4)])
     a, b = pictures[:3], pictures[[1, 3, 2]]
@@ -106,18 +106,19 @@ def _anything(shape: Tensor, seed: int) -> Match:
 
 
 def test_a_start_helps_and_never_commands() -> None:
-    """Stripes that repeat: only who is told where they are from knows which they are."""
-    stripes = (torch.arange(96) % 12 < 6).float().expand(1, 3, 96, 96)
-    a, b = stripes[..., :72], stripes[..., :72]
-    told = Match(torch.tensor([12.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 96, 72), a[:, 0], a[:, 0], whole=True)
-    assert float(PatchMatcher()(a, b, (told, told))[0].way.abs().max()) == 0, "equal pictures stay, whatever is told"
-    a, b = moved(30, 0, 96, 96)
-    right = Match(torch.tensor([30.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 96, 96), a[:, 0], a[:, 0], whole=True)
+    """A small thing goes far over ground that stays: coarsely it cannot be seen, and only who is told finds it."""
+    ground, thing = texture(96, 96), texture(10, 10, seed=5)
+    a, b = ground.clone(), ground.clone()
+    a[..., 20:30, 10:20] = thing
+    b[..., 60:70, 71:81] = thing
     wrong = _anything(a, 0)
-    weak = PatchMatcher(rounds=(1,), reach=1)
-    errors = [float(weak(a, b, start)[0].error.mean()) for start in (None, (right, wrong), (wrong, wrong))]
-    assert errors[1] < errors[0]
-    assert errors[2] < 1.1 * errors[0]
+    right = Match(torch.tensor([61.0, 40.0]).view(1, 2, 1, 1).expand(1, 2, 96, 96), a[:, 0], a[:, 0], whole=True)
+    alone, helped, misled = (PatchMatcher()(a, b, start)[0] for start in (None, (right, wrong), (wrong, wrong)))
+    found = [float((one.way[:, 0, 22:28, 12:18] == 61).float().mean()) for one in (alone, helped)]
+    assert found[0] < 0.1 < 0.95 < found[1]
+    for one in (helped, misled):
+        assert float((one.way[..., 40:, :60] == 0).float().mean()) > 0.98
+    assert float(misled.error.mean()) < 1.02 * float(alone.error.mean())
 
 
 def test_what_is_covered_is_not_believed() -> None:
@@ -159,6 +160,8 @@ def test_with_a_style_the_patches_brought_over_agree() -> None:
         ({"finest": -1}, "finest"),
         ({"begin": "anywhere"}, "begin"),
         ({"tolerance": 0.0}, "tolerance"),
+        ({"coherence": -1e-4}, "coherence"),
+        ({"sorts": -1}, "sorts"),
         ({"guide_weight": -1.0}, "guide_weight"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,11 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = ["PatchMatcher", "voted"]
 
-_VERSION = 1
+_VERSION = 2
 """Of what is found: fields that were kept by another are not these."""
 
 _AT_ONCE = 2**20
 """Pixels of pairs that are searched together, which bounds the memory; no row depends on it."""
+
+_COARSEST = 16
+"""Pixels along the shorter side, below which pictures are not halved again."""
+
+_LARGER = 2
+"""Rounds of each level, at most, whose patches are larger than the last one's."""
+
+_JUMPS = (4, 1)
+"""How far away the neighbours are whose ways are tried, one after the other."""
 
 _ASTRAY = 1.5
 """Pixels beyond the first, to which the way there and back may lead past its start."""
@@ -36,18 +45,22 @@ class PatchMatcher:
     What it minimises at every pixel is the mean squared difference of two patches, that of the guide `guide_weight`
     times beside that of the style, if there is one. Patches are compared by their descriptors (see
     `segue.motion.descriptors`), so that a candidate costs `terms` numbers rather than a patch. Every level of the
-    pyramid passes a few rounds: each looks at where the neighbours lead, and at random places around the best so far,
-    at a radius that halves; patches shrink from round to round.
+    pyramid passes a few rounds: each looks at random places around the best so far, at a radius that halves, and then
+    at where neighbours lead. Patches shrink in the first rounds, which keeps to what surrounds a pixel where that
+    itself says little; and in the last round of each level a way may cost a little more if it agrees with those of its
+    neighbours, or flat areas would swim.
 
     What is drawn at random is the same for every pair and both directions: a pair gives the same bytes in any batch,
     and swapping its pictures swaps the answer.
 
     Args:
-        patch: pixels along a side of the patches of the last round; odd. Each round before has 2 more.
+        patch: pixels along a side of the patches, at last; odd.
         terms: numbers of a descriptor; at 3 * patch**2 or more, patches are compared in full.
         rounds: at full size, at half of it, and so on; the last entry stands for all that are coarser.
         reach: the first radius of the random search, in pixels of its level. At the coarsest it is the whole picture.
-        coarsest: pixels along the shorter side, below which pictures are not halved again.
+        sorts: places anywhere that look alike by a sort of both pictures (`Field.sorted`) and are tried in each round.
+        coherence: what a way may cost more for each pixel, up to 2, that it is nearer to the mean of its neighbours',
+            in units of the error.
         finest: the level at which the search ends: 1 is half the size. What is found there is only repeated.
         begin: what the coarsest level starts from: everything stays where it is, or anything goes anywhere.
         guide_weight: of the guide against the style, where a style is given.
@@ -63,7 +76,8 @@ class PatchMatcher:
     terms: int = 16
     rounds: tuple[int, ...] = (2, 2, 4)
     reach: int = 4
-    coarsest: int = 16
+    sorts: int = 0
+    coherence: float = 1e-4
     finest: int = 0
     begin: Literal["identity", "random"] = "identity"
     guide_weight: float = 10.0
@@ -76,16 +90,25 @@ class PatchMatcher:
             raise ValueError(f"patch must be an odd number of pixels; got {self.patch}")
         if not self.rounds or min(self.rounds) < 1:
             raise ValueError(f"rounds must be 1 or more at each level; got {self.rounds}")
-        for name, least in (("terms", 1), ("reach", 1), ("coarsest", 1), ("finest", 0)):
+        for name, least in (("terms", 1), ("reach", 1), ("sorts", 0), ("finest", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)}")
         if self.begin not in ("identity", "random"):
             raise ValueError(f"begin must be identity or random; got {self.begin!r}")
-        if not (self.guide_weight > 0 and self.floor >= 0 and self.tolerance > 0):
-            raise ValueError(
-                "guide_weight and tolerance must be above 0, and floor not below; "
-                f"got {self.guide_weight}, {self.tolerance}, {self.floor}"
-            )
+        for name in ("guide_weight", "tolerance"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
+        for name in ("coherence", "floor"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+
+    @staticmethod
+    def thorough(patch: int = 5) -> PatchMatcher:
+        """The least difference, however long it takes: whole patches, looked for everywhere, with no regard to others.
+
+        It is within 5 % of a search of all places, and for measuring: what is most alike need not be the same thing.
+        """
+        return PatchMatcher(patch, terms=3 * patch * patch, rounds=(12, 2), reach=8, sorts=3, coherence=0)
 
     @property
     def name(self) -> str:
@@ -139,26 +162,52 @@ class PatchMatcher:
 
     def _searched(self, pictures: Tensor, start: Tensor | None, style: Tensor | None) -> tuple[Match, Match]:
         """Rows are all pictures of one side, then all of the other; each is searched for in its counterpart."""
-        guides = levels(pictures, self.coarsest)
-        styles = None if style is None else levels(style, self.coarsest)
+        guides = levels(pictures, _COARSEST)
+        styles = None if style is None else levels(style, _COARSEST)
         top = len(guides) - 1
         finest = min(self.finest, top)
         way = torch.zeros(len(pictures), 2, *guides[top].shape[2:], dtype=torch.int32, device=pictures.device)
         cost = way[:, 0].float()
         for level in range(top, finest - 1, -1):
-            draws = torch.Generator().manual_seed(self.seed * 1000 + level)
             if level < top:
                 way = repeated(way * 2, *guides[level].shape[2:])
-            rounds = self.rounds[min(level, len(self.rounds) - 1)]
-            for turn in range(rounds):
-                patch = self.patch + 2 * (rounds - 1 - turn)
-                ground = self._ground(guides[level], None if styles is None else styles[level], way, patch)
-                field = Field.of(way, ground)
-                if turn == 0:
-                    field = self._begun(field, ground, level, start, draws if level == top else None)
-                field = self._bettered(field, ground, draws, everywhere=level == top)
-                way, cost = field.way, field.cost
+            began = None if start is None else reduced(start, level, *guides[level].shape[2:])
+            field = self._bettered(way, guides[level], None if styles is None else styles[level], began, (level, top))
+            way, cost = field.way, field.cost
         return self._believed(way.float(), cost if style is None else cost / (self.guide_weight + 1), finest, pictures)
+
+    def _bettered(
+        self, way: Tensor, guide: Tensor, style: Tensor | None, began: Tensor | None, at: tuple[int, int]
+    ) -> Field:
+        """All rounds of a level, which is told as its number and that of the coarsest."""
+        level, top = at
+        draws = torch.Generator().manual_seed(self.seed * 1000 + level)
+        rounds = self.rounds[min(level, len(self.rounds) - 1)]
+        farthest = max(guide.shape[2:])
+        ground = self._ground(guide, style, way, self._patch(0, rounds))
+        field = Field.of(way, ground)
+        if level == top and self.begin == "random":
+            field = field.drawn(ground, farthest, draws)
+        if began is not None:
+            field = field.better(began, ground)
+        for turn in range(rounds):
+            if turn > 0 and (style is not None or self._patch(turn, rounds) != self._patch(turn - 1, rounds)):
+                ground = self._ground(guide, style, field.way, self._patch(turn, rounds))
+                field = Field.of(field.way, ground)
+            if turn == rounds - 1:
+                ground = replace(ground, coherence=self.coherence * (1 if style is None else self.guide_weight + 1))
+            radius = farthest if level == top else self.reach
+            while radius >= 1:
+                field = field.drawn(ground, radius, draws)
+                radius //= 2
+            if self.sorts > 0:
+                field = field.sorted(ground, self.sorts, draws)
+            for jump in _JUMPS:
+                field = field.propagated(ground, jump)
+        return field
+
+    def _patch(self, turn: int, rounds: int) -> int:
+        return self.patch + 2 * max(0, min(_LARGER, rounds - 1) - turn)
 
     def _ground(self, guide: Tensor, style: Tensor | None, way: Tensor, patch: int) -> Ground:
         height, width = guide.shape[2:]
@@ -171,20 +220,6 @@ class PatchMatcher:
         there = there * self.guide_weight**0.5
         here, there = (torch.cat([there, described(one, patch, terms)], -1) for one in (made, style))
         return Ground(here, there, height, width)
-
-    def _begun(
-        self, field: Field, ground: Ground, level: int, start: Tensor | None, draws: torch.Generator | None
-    ) -> Field:
-        if draws is not None and self.begin == "random":
-            field = field.drawn(ground, max(ground.height, ground.width), draws)
-        return field if start is None else field.better(reduced(start, level, ground.height, ground.width), ground)
-
-    def _bettered(self, field: Field, ground: Ground, draws: torch.Generator, everywhere: bool) -> Field:
-        radius = max(ground.height, ground.width) if everywhere else self.reach
-        while radius >= 1:
-            field = field.drawn(ground, radius, draws)
-            radius //= 2
-        return field.propagated(ground)
 
     def _believed(self, way: Tensor, error: Tensor, finest: int, pictures: Tensor) -> tuple[Match, Match]:
         apart = returned(way, Match(_counterpart(way), error, error, whole=True))

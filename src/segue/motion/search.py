@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,18 +19,25 @@ _CHUNK = 8192
 
 _NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
+_APART = 2
+"""Pixels from its neighbours from which on a way is simply another: it may be what lies beside an edge."""
+
 
 @dataclass(frozen=True)
 class Ground:
     """What is compared: descriptors of the pixels, and of the places that ways may end at.
 
     The counterpart of a row, into which its ways lead, is the one half of all rows further on, in a circle.
+
+    Args:
+        coherence: what a way may cost more for each pixel that it is nearer to the mean of its neighbours' ways.
     """
 
     here: Float[Tensor, "r h*w terms"]
     there: Float[Tensor, "r h*w terms"]
     height: int
     width: int
+    coherence: float = 0.0
 
     def costs(self, way: Int[Tensor, "r 2 h w"], asked: Int[Tensor, " n"] | None = None) -> Float[Tensor, " n"]:
         """The squared distance at the end of each way, or only of those that are asked for, by number."""
@@ -37,8 +45,11 @@ class Ground:
         here, there = self.here.view(-1, terms), self.there.view(-1, terms)
         ends = (way[:, 1] * self.width + way[:, 0]).flatten().long()
         ends += torch.arange(len(ends), device=ends.device)
-        ends = ends.view(2, -1) + torch.tensor([[1], [-1]], device=ends.device) * (rows // 2 * area)
-        ends = ends.flatten() if asked is None else ends.flatten().index_select(0, asked)
+        half = rows // 2 * area
+        ends[:half] += half
+        ends[half:] -= half
+        if asked is not None:
+            ends = ends.index_select(0, asked)
         step = _CHUNK if here.device.type == "cpu" else max(len(ends), 1)
         found = here.new_empty(len(ends))
         for first in range(0, len(ends), step):
@@ -71,11 +82,15 @@ class Field:
             cost = self.cost.flatten().index_copy(0, asked, ground.costs(way, asked)).view_as(self.cost)
         else:
             cost = ground.costs(way).view_as(self.cost)
-        cheaper = cost < self.cost
+        gain = self.cost - cost
+        if ground.coherence > 0:
+            usual = _mean_of_neighbours(self.way)
+            gain += ground.coherence * (_apart(self.way, usual) - _apart(way, usual))
+        cheaper = gain > 0
         return Field(torch.where(cheaper[:, None], way, self.way), torch.where(cheaper, cost, self.cost))
 
     def propagated(self, ground: Ground, jump: int = 1) -> Field:
-        """Bettered by the ways of the pixels to the left, to the right, above and below."""
+        """Bettered by the ways of the pixels some places to the left, to the right, above and below."""
         field = self
         for across, down in _NEIGHBOURS:
             field = field.better(_shifted(_shifted(field.way, 3, across * jump), 2, down * jump), ground)
@@ -86,6 +101,58 @@ class Field:
         height, width = self.way.shape[2:]
         away = torch.randint(-radius, radius + 1, (2, height, width), generator=draws, dtype=torch.int32)
         return self.better(self.way + away.to(self.way.device), ground)
+
+    def sorted(self, ground: Ground, count: int, draws: Generator) -> Field:
+        """Bettered by the places that follow each pixel when both pictures are sorted by their descriptors.
+
+        What lies far away is found at once, if it looks alike: descriptors are put in the order in which a curve
+        passes through their space, which is another one at each call (Connor and Kumar 2010, "Fast construction of
+        k-nearest neighbor graphs for point clouds").
+        """
+        height, width = self.way.shape[2:]
+        area = height * width
+        rows = len(self.way)
+        codes = _along_a_curve(torch.cat([ground.here, ground.there.roll(rows // 2, 0)], 1), draws)
+        goals, order = codes[:, area:].sort(dim=1, stable=True)
+        place = torch.searchsorted(goals, codes[:, :area].contiguous())
+        own = torch.arange(area, device=order.device)
+        field = self
+        for further in range(-(count // 2), count - count // 2):
+            goal = order.gather(1, (place + further).clamp(0, area - 1))
+            way = torch.stack([goal % width - own % width, goal // width - own // width], 1)
+            field = field.better(way.view_as(self.way).int(), ground)
+        return field
+
+
+def _along_a_curve(descriptors: Tensor, draws: Generator) -> Int[Tensor, "r n"]:
+    """Numbers that are near where descriptors are: the Z-order of their ranks along six axes, drawn and shifted."""
+    rows, count, terms = descriptors.shape
+    axes, bits, strongest = 6, 6, min(terms, 12)
+    chosen = torch.randperm(strongest, generator=draws).repeat(2 * axes)
+    turns, shifts = torch.rand(2, axes, generator=draws, dtype=torch.float64).tolist()
+    places: list[Tensor] = []
+    for axis in range(axes):
+        one, other = (descriptors[..., int(chosen[2 * axis + side])] for side in range(2))
+        along = one * math.cos(math.pi * turns[axis]) + other * math.sin(math.pi * turns[axis])
+        rank = along.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        # Ranks fill half of the axis, so that a shift never carries any past its end.
+        places.append(((rank.double() / count + shifts[axis]) * 2 ** (bits - 1)).long())
+    codes = torch.zeros(rows, count, dtype=torch.long, device=descriptors.device)
+    for bit in reversed(range(bits)):
+        for place in places:
+            codes = codes * 2 + ((place >> bit) & 1)
+    return codes
+
+
+def _mean_of_neighbours(way: Tensor) -> Float[Tensor, "r 2 h w"]:
+    total = torch.zeros_like(way)
+    for across, down in _NEIGHBOURS:
+        total += _shifted(_shifted(way, 3, across), 2, down)
+    return total / len(_NEIGHBOURS)
+
+
+def _apart(way: Tensor, other: Tensor) -> Float[Tensor, "r h w"]:
+    return (way - other).abs().sum(1).clamp(max=_APART)
 
 
 def _shifted(way: Tensor, dim: int, places: int) -> Tensor:
