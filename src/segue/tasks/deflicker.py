@@ -64,13 +64,13 @@ class Deflicker:
         keys: a folder of pictures that are named by the number of a frame, from 0: all frames are made of these, and
             follow the movement of the film, which is the guide.
         window: frames on each side that a frame is made to agree with; left out, 7.
-        mode: fast blends by halves; balanced looks for each pair of frames by itself; accurate also goes over what was
-            found by what was made of it.
+        mode: fast doubles what is blended; balanced brings each frame along a way of its own; accurate searches for all
+            of these, and moves them to where frames agree with their mean.
         matching: patchmatch, which follows fast movement and brings pixels along as they are, or flow, optical flow.
-        grain: how much of the detail that frames do not share is kept, from 0, a clean mean that takes noise away, to
-            1, all of it, held still on what it lies on.
+        grain: how much there is of the detail that frames do not share, from 0, a clean mean that takes noise away, to
+            1, as much as in the film; it moves with what it lies on.
         strength: how far from the film to the mean of frames, in (0, 1].
-        contrast: of the result, about the mean of each frame; 1 leaves it.
+        contrast: of the result, about the middle grey; 1 leaves it.
         sharpness: of the result; 1 leaves it, above sharpens, below softens.
         cuts: where shots begin: auto finds them, none is one shot, or the numbers of frames, such as 48,120.
         coarse: how many times smaller frames are where they are matched, along a side; left out, 1 up to 1.2

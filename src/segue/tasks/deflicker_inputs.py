@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segue.errors import TaskError
+from segue.types import Frames
 
 if TYPE_CHECKING:
     from segue.media.clip import Clip
@@ -19,6 +23,44 @@ PROPORTIONS = 0.01
 """How far, as a share of a side, a guide may be from the film's proportions: cameras and encoders round."""
 
 
+_NUMBER = re.compile(r"(\d+)\D*$", re.ASCII)
+
+
+@dataclass(frozen=True)
+class KeyFrames:
+    """Pictures that frames are made of.
+
+    Args:
+        pictures: in the size of the film.
+        places: the frame that each is of, rising.
+    """
+
+    pictures: Frames
+    places: tuple[int, ...]
+
+    def span(self, frames: int) -> int:
+        """The most frames between two keys, or between one and an end of a film of so many frames."""
+        ends = (0, *self.places, frames)
+        return max(after - before for before, after in pairwise(ends))
+
+    def check_shots(self, shots: Sequence[int], frames: int) -> None:
+        """Find out whether every shot has a key.
+
+        Args:
+            shots: the frames that begin one.
+            frames: of the film.
+
+        Raises:
+            TaskError: one has none.
+        """
+        for first, stop in pairwise([*shots, frames]):
+            if not any(first <= place < stop for place in self.places):
+                raise TaskError(
+                    f"the shot of the frames {first} to {stop - 1} has no key picture: add one, or say where shots "
+                    "begin (--cuts)"
+                )
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What a film is made to agree by.
@@ -26,11 +68,13 @@ class Inputs:
     Args:
         film: whose frames are to agree.
         guide: shows the same frame by frame, in the size of the film; None if it is the film itself.
+        keys: what frames are made of; None if of each other.
         notes: what is good to know about them, a line each; the record of the result has the same.
     """
 
     film: Clip
     guide: Clip | None
+    keys: KeyFrames | None
     notes: tuple[str, ...]
 
     @staticmethod
@@ -56,19 +100,19 @@ class Inputs:
         notes = [_sampled(task.path, film)]
         if task.window is not None and task.window > len(film) - 1:
             notes.append(f"the film has {len(film)} frames: a window of {task.window} is all of them")
-        guide = None
+        guide = keys = None
         if task.guide is not None:
             guide, said = _guide(Path(task.guide).expanduser(), task.path, film)
             notes += said
-        return Inputs(film, guide, tuple(note for note in notes if note))
+        if task.keys is not None:
+            keys, said = _keys(Path(task.keys).expanduser(), task.path, film)
+            notes += said
+        return Inputs(film, guide, keys, tuple(note for note in notes if note))
 
 
 def _guide(path: Path, film_path: Path, film: Clip) -> tuple[Clip, list[str]]:
     """The guide in the size of the film, and what is to be said about it."""
-    from dataclasses import replace
-
     from segue.media.reader import read
-    from segue.media.resize import fit
 
     guide = read(path)
     if len(guide) != len(film):
@@ -76,23 +120,56 @@ def _guide(path: Path, film_path: Path, film: Clip) -> tuple[Clip, list[str]]:
             f"a guide shows the same frame by frame: {film_path} has {len(film)} frames, and {path} has {len(guide)}; "
             "cut them to the same frames, at the same rate"
         )
-    here, there = "{}x{}".format(*film.size), "{}x{}".format(*guide.size)
-    width, height = film.size
-    across, down = width / guide.size[0], height / guide.size[1]
-    if abs(across / down - 1) > PROPORTIONS and abs(guide.size[1] * across - height) > 1:
-        raise TaskError(
-            f"a guide shows the same in the same proportions: {film_path} has {here} pixels, and {path} has {there}; "
-            "cut one of them to the other's"
-        )
-    notes = [_sampled(path, guide)]
-    if guide.size != film.size:
-        notes.append(f"{path} has {there} pixels: it is resized to the film's {here}")
+    fitted, said = _fitted(guide.frames, path, film_path, film)
+    notes = [_sampled(path, guide), *said]
     if guide.fps != film.fps:
         notes.append(
             f"{path} plays at {float(guide.fps):.5g} frames a second and the film at {float(film.fps):.5g}: "
             "frames are taken one for one"
         )
-    return replace(guide, frames=fit(guide.frames, film.size, "stretch")), notes
+    return replace(guide, frames=fitted), notes
+
+
+def _keys(path: Path, film_path: Path, film: Clip) -> tuple[KeyFrames, list[str]]:
+    """The key pictures in the size of the film, and what is to be said about them."""
+    from segue.media.pictures import FolderFrames
+
+    if not path.is_dir():
+        raise TaskError(f"keys is a folder of pictures that are named by the number of a frame, and {path} is none")
+    pictures = FolderFrames(path, "white")
+    places: dict[int, Path] = {}
+    for file in pictures.files:
+        found = _NUMBER.search(file.stem)
+        if found is None:
+            raise TaskError(f"a key picture is named by the number of its frame, such as 48.png; {file} has none")
+        place = int(found[1])
+        if place in places:
+            raise TaskError(f"frame {place} has two key pictures, {places[place].name} and {file.name}; keep one")
+        if place >= len(film):
+            raise TaskError(f"{file} is for frame {place}, and {film_path} has the frames 0 to {len(film) - 1}")
+        places[place] = file
+    pictures.files.sort(key={file: place for place, file in places.items()}.__getitem__)
+    fitted, said = _fitted(pictures, path, film_path, film)
+    return KeyFrames(fitted, tuple(sorted(places))), said
+
+
+def _fitted(frames: Frames, path: Path, film_path: Path, film: Clip) -> tuple[Frames, list[str]]:
+    """Frames in the size of the film, and what is to be said about that.
+
+    Raises:
+        TaskError: they have other proportions.
+    """
+    from segue.media.resize import fit
+
+    here, there = "{}x{}".format(*film.size), "{}x{}".format(*frames.size)
+    across, down = (mine / theirs for mine, theirs in zip(film.size, frames.size, strict=True))
+    if abs(across / down - 1) > PROPORTIONS and abs(frames.size[1] * across - film.size[1]) > 1:
+        raise TaskError(
+            f"expected the proportions of the film: {film_path} has {here} pixels, and {path} has {there}; "
+            "cut one of them to the other's"
+        )
+    said = [] if frames.size == film.size else [f"{path} has {there} pixels: it is resized to the film's {here}"]
+    return fit(frames, film.size, "stretch"), said
 
 
 def _sampled(path: Path, clip: Clip) -> str:

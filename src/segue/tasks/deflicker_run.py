@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -29,6 +29,7 @@ from segue.motion.fields import Fields
 from segue.motion.finish import Finish
 from segue.motion.flow_match import FlowMatcher
 from segue.motion.guide import Levelled
+from segue.motion.keyframes import keyed, neighbours
 from segue.motion.match import Match, Matcher
 from segue.motion.patchmatch import PatchMatcher
 from segue.tasks.deflicker import COARSE, Deflicker, DeflickerPlan
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STAGE = "making frames agree"
-AROUND = 24
-"""Frames to the key frames that detail may be carried from."""
 PACKED = 14
 """Bytes a pixel of what is found of a pair of frames."""
+MOST_HELD = 1 << 30
+"""Bytes of what was found that are held; the rest is on disk."""
 
 
 def deflickered(
@@ -222,6 +223,8 @@ class DeflickerRun:
             with written_whole(known) as part:
                 part.write_text(json.dumps(said), encoding="utf-8")
         self.plan = replace(self.plan, shots=list(said))
+        if self.inputs.keys is not None:
+            self.inputs.keys.check_shots(self.plan.shots, len(self.film))
 
     @cached_property
     def blending(self) -> Blending:
@@ -231,7 +234,8 @@ class DeflickerRun:
     @property
     def _seen(self) -> int:
         """How many frames ahead, and behind, of one that is made others are looked at."""
-        return max(self.blending.window, AROUND)
+        keys = self.inputs.keys
+        return max(self.blending.window, self.blending.every) if keys is None else keys.span(len(self.inputs.film))
 
     @cached_property
     def film(self) -> Frames:
@@ -241,6 +245,8 @@ class DeflickerRun:
     @cached_property
     def guide(self) -> Frames:
         """What is compared."""
+        if self.inputs.keys is not None:
+            return self.film
         return Levelled(self.film) if self.inputs.guide is None else RecentFrames(self.inputs.guide.frames, self._seen)
 
     def _fields(self) -> Fields:
@@ -265,11 +271,27 @@ class DeflickerRun:
         self._count(self._done_at(first))
         for number in range(measured.count, first):
             measured.add(self._measure(fields, frames, number))
-        for number, picture, _ in blended(self.film, fields, self.blending, numbers=left):
+        for number, picture in self._pictures(fields, left):
             frames.spool.append(self._finished(picture.cpu(), number)[None])
             measured.add(self._measure(fields, frames, number))
             passed.forget(number)
             self._count(1)
+
+    def _pictures(self, fields: Fields, left: range) -> Iterator[tuple[int, Float[Tensor, "3 h w"]]]:
+        """The number and the picture of each frame, made of its neighbours or of the keys."""
+        keys = self.inputs.keys
+        if keys is None:
+            for number, picture, _ in blended(self.film, fields, self.blending, numbers=left):
+                yield number, picture
+            return
+        made = keyed(keys.pictures, keys.places, fields, numbers=left)
+        searched = min(left.start, *neighbours(keys.places, fields, left.start)) if left else 0
+        for number in left:
+            # A key is gone to from its nearest frame to the farthest, and decoders like it the other way.
+            for each in range(searched, max(number, *neighbours(keys.places, fields, number))):
+                fields.way(each, each + 1)
+                searched = each + 1
+            yield next(made)[:2]
 
     def _finished(self, picture: Float[Tensor, "3 h w"], number: int) -> Float[Tensor, "3 h w"]:
         if self.task.strength < 1:
@@ -279,8 +301,11 @@ class DeflickerRun:
     def _measure(self, fields: Fields, frames: Frames, number: int) -> Row:
         """How much the film and the result change from the frame before, and how much of its sharpness is kept."""
         before, here = number - 1, slice(number, number + 1)
-        kept = sharpness(Excerpt(frames, range(number, number + 1)), Excerpt(self.film, range(number, number + 1))).kept
-        share = kept.gradients if kept else None
+        share = None
+        if self.inputs.keys is None:
+            shown, film = (Excerpt(each, range(number, number + 1)) for each in (frames, self.film))
+            kept = sharpness(shown, film).kept
+            share = kept.gradients if kept else None
         if not fields.joined(number, before):
             return None, None, share
         back = fields.way(number, before)
@@ -293,7 +318,7 @@ class DeflickerRun:
     @cached_property
     def _strides(self) -> list[int]:
         """How far apart pairs of frames are that are searched."""
-        window = self.blending.window
+        window = self.blending.window if self.inputs.keys is None else 1
         return [n for n in range(1, window + 1) if self.task.mode == "accurate" or n & (n - 1) == 0]
 
     @property
@@ -301,11 +326,12 @@ class DeflickerRun:
         """Bytes of what was found that are asked for again."""
         width, height = self.film.size
         pixels = width * height // (self.task.coarse or 1) ** 2
-        return PACKED * pixels * 2 * self._seen * len(self._strides)
+        return min(MOST_HELD, PACKED * pixels * 2 * self._seen * len(self._strides))
 
     def _done_at(self, frames: int) -> int:
         """Units of work behind so many finished frames: a pair that is searched counts as much as a frame."""
-        seen = min(len(self.film), frames + self.blending.window) if frames else 0
+        ahead = self.blending.window if self.inputs.keys is None else self._seen
+        seen = min(len(self.film), frames + ahead) if frames else 0
         shots = [(first, min(stop, seen)) for first, stop in pairwise([*self.plan.shots, len(self.film)])]
         return frames + sum(max(0, stop - first - stride) for first, stop in shots for stride in self._strides)
 
