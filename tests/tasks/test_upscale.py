@@ -327,6 +327,14 @@ def test_the_other_method_goes_over_the_enlarged_picture(picture: str) -> None:
     assert away[0] < 0.5 * away[2]
 
 
+def test_a_film_of_its_own_size_is_gone_over_in_one_window(tmp_path: Path) -> None:
+    model = toy_model()
+    task = Upscale(saved(tmp_path, moving(1, model.defaults.size), "own.png"), ("a boat",), method="same-model")
+    settled = task.resolved(model, task.story(1))
+    assert settled.scale is not None
+    assert settled.tiling.window == settled.scale * max(model.defaults.size)
+
+
 def test_sizes_off_the_grid_are_mirrored_and_cut_and_said(tmp_path: Path) -> None:
     odd = saved(tmp_path, moving(1, (23, 15)), "odd.png")
     task = Upscale(odd, ("a boat",))

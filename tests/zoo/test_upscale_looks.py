@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
+from segue.evaluation.fidelity import psnr
 from segue.evaluation.movement import movement
 from segue.media import Clip, TensorFrames
 from segue.media.enlarge import low_band
@@ -20,8 +22,8 @@ SIDE = 64
 
 
 @cache
-def model() -> LatentDiffusion:
-    return load("emoji-x4", device="cpu")
+def model(name: str = "emoji-x4") -> LatentDiffusion:
+    return load(name, device="cpu")
 
 
 def rolling(count: int) -> Tensor:
@@ -75,3 +77,12 @@ def test_colours_stay(film: str) -> None:
 def _first(film: str, colours: str) -> Tensor:
     task = Upscale(film, ("a ball",), colours="input" if colours == "input" else "model")
     return task.run(model()).frames[0:1]
+
+
+def test_a_model_that_draws_goes_over_a_film_and_leaves_it_what_it_was(film: str) -> None:
+    small = TensorFrames(rolling(6))
+    large = TensorFrames.rounded(Upscale(film, ("a ball",), method="same-model").run(model("emoji")).frames[:])
+    assert large.size == (2 * SIDE, 2 * SIDE)
+    before, after = (float(movement(frames).noise.nanmean()) for frames in (small, large))
+    assert after <= before
+    assert psnr(interpolate(large[:], (SIDE, SIDE), mode="area"), small[:]).min() > 28

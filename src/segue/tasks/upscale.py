@@ -24,7 +24,10 @@ UPSCALER = "emoji-x4"
 """The embedded model that is taken where none is asked for."""
 
 MAX_SCALE = 8
-STRENGTH = 0.3
+STRENGTH, SCALE, WINDOW = 0.2, 2, 2
+"""What a model that draws is used with by default: share of the run, times larger, and how many times its own size it
+is given at once. With more strength it draws folds that were not there, with a larger scale it mottles what was smooth,
+and in smaller windows, which see nothing but ground, it smudges that: docs/upscaling.md has the measurements."""
 EVERY, DEPTH = 4, 0.3
 """By default, one frame in so many is run wholly, and of the others all but this share."""
 UPSCALED_WINDOW = 512
@@ -109,9 +112,10 @@ class Upscale:
         seed: of the noise.
         method: "upscaler" takes a model that was made for it; "same-model" enlarges by Lanczos, and lets a model that
             draws pictures go over the result.
-        scale: how many times larger, along a side: what the upscaler was made for; 2 to 8 for the other method.
+        scale: how many times larger, along a side: what the upscaler was made for; 2 to 8 for the other method, 2 if
+            left out.
         noise_level: of an upscaler: how much its small picture is noised, so that it invents more; left out, its own.
-        strength: of the other method: share of the run, in (0, 1], that goes over the picture; left out, 0.3.
+        strength: of the other method: share of the run, in (0, 1], that goes over the picture; left out, 0.2.
         colours: "input" gives the result the lowest band of what it was made of, a number for 8 x 8 pixels; "pixels"
             the mean of each of its pixels, which is better where every one of them is right, as in what was filmed, and
             worse where a model drew them; "model" leaves it as it is.
@@ -256,11 +260,11 @@ class Upscale:
                     "draws them: leave the method out, or take another model"
                 )
             strength = STRENGTH if self.strength is None else self.strength
-            window = self.tiling.window or min(model.defaults.size)
+            window = self.tiling.window or WINDOW * min(model.defaults.size)
             coherence = replace(self.coherence, every=1)
             return replace(
                 common,
-                scale=self.scale or 4,
+                scale=self.scale or SCALE,
                 strength=strength,
                 tiling=replace(self.tiling, window=window),
                 coherence=coherence,
