@@ -43,7 +43,7 @@ class Blending:
         ValueError: a value is out of range.
     """
 
-    window: int = 15
+    window: int = 7
     mode: Mode = "fast"
     grain: float = 1.0
     every: int = 24

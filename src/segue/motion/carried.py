@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segue.motion.detail import energy, gain, whole
+from segue.motion.detail import energy, gain, slope, whole
 from segue.motion.kept import Packed, Shelf
 from segue.motion.match import Match
 
@@ -123,14 +123,13 @@ class Carrier:
 
 
 def with_energies(bands: Float[Tensor, "1 6 h w"]) -> Float[Tensor, "1 8 h w"]:
-    """Two bands and their energies."""
-    return torch.cat([bands, energy(bands[:, :3]), energy(bands[:, 3:])], 1)
+    """Two bands and what tells how strong they are: of the finer one, which loses its finest first, the slope."""
+    return torch.cat([bands, slope(bands[:, :3]), energy(bands[:, 3:])], 1)
 
 
 def loud(mixed: Float[Tensor, "1 8 h w"]) -> Float[Tensor, "1 6 h w"]:
     """Each band with the energy that comes with it."""
-    found: list[Tensor] = []
-    for place in range(2):
-        band, due = mixed[:, 3 * place : 3 * place + 3], mixed[:, 6 + place : 7 + place]
-        found.append(band * gain(energy(band), due, torch.full_like(due, 2), 1.0, _MOST))
-    return torch.cat(found, 1)
+    fine, rest = mixed[:, :3], mixed[:, 3:6]
+    both = torch.full_like(mixed[:, :1], 2)
+    fine = fine * gain(slope(fine), mixed[:, 6:7], both, 1.0, _MOST)
+    return torch.cat([fine, rest * gain(energy(rest), mixed[:, 7:], both, 1.0, _MOST)], 1)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-REACH = 2.0
+REACH = 4.0
 """Standard deviation, in pixels, of what divides the bands."""
-_FINE = 0.8
+_FINE = 1.0
 _AROUND = 4.0
 """Standard deviation, in pixels, of the area over which energies are compared."""
 _NOTHING = 1e-8
@@ -61,6 +61,13 @@ def whole(bands: Float[Tensor, "b 6 h w"]) -> Float[Tensor, "b 3 h w"]:
 def energy(detail: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
     """The mean square over the colours."""
     return detail.square().mean(1, keepdim=True)
+
+
+def slope(detail: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
+    """The mean square of differences to the right and below: what is called sharp. 0 beyond the border."""
+    across = pad(detail[..., 1:] - detail[..., :-1], (0, 1))
+    down = pad(detail[..., 1:, :] - detail[..., :-1, :], (0, 0, 0, 1))
+    return energy(across) + energy(down)
 
 
 def gain(
