@@ -49,7 +49,7 @@ def described(pictures: Float[Tensor, "b 3 h w"], patch: int, terms: int) -> Flo
     for colour, mix in enumerate(_OPPONENTS):
         if not any(term[0] == colour for term in chosen):
             continue
-        plane = _sum([padded[:, channel] for channel in range(3)], mix)
+        plane = weighted([padded[:, channel] for channel in range(3)], mix)
         for u in sorted({term[1] for term in chosen if term[0] == colour}):
             row = _filtered(plane, _cosine(patch, u), 2, width)
             for v in sorted(term[2] for term in chosen if term[:2] == (colour, u)):
@@ -88,10 +88,11 @@ def _filtered(planes: Tensor, kernel: Sequence[float], dim: int, length: int) ->
         parts.append(one + other if sign > 0 else one - other)
     if sign > 0:
         parts.append(planes.narrow(dim, reach, length))
-    return _sum(parts, kernel)
+    return weighted(parts, kernel)
 
 
-def _sum(parts: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
+def weighted(parts: Sequence[Tensor], factors: Sequence[float]) -> Tensor:
+    """The sum of the parts, each times its factor, in this order."""
     # One product, one sum: fused, the vectors of a processor and the rest of a row would round differently.
     total = parts[0] * factors[0]
     for part, factor in zip(parts[1:], factors[1:], strict=False):
