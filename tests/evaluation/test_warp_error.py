@@ -135,6 +135,7 @@ def test_over_a_cut_nothing_is_said() -> None:
 def test_an_interval_that_is_longer_than_the_film_has_no_pairs() -> None:
     found = warp_error(pan(frames=3).frames, intervals=(1, 8), to_first=False)
     assert found.at(8) == Changes(8, None, None, None, 0.0, ())
+    assert warp_error(pan(frames=3).frames, intervals=()).spans[0].interval is None
     with pytest.raises(KeyError, match=r"at the intervals \[1, 8\], not at None"):
         found.at(None)
 
@@ -149,6 +150,15 @@ def test_only_as_many_frames_as_the_longest_interval_are_held() -> None:
     assert told == pytest.approx([i / 14 for i in range(1, 15)])
 
 
+def test_of_far_pairs_one_in_so_many_is_taken() -> None:
+    frames = pan(frames=12).frames
+    every, fewer = (warp_error(frames, intervals=(1, 3), every=step) for step in (1, 4))
+    assert fewer.at(1) == every.at(1)
+    assert fewer.at(3).pairs == every.at(3).pairs[::4]  # later frames 3, 7 and 11
+    assert fewer.at(None).pairs == every.at(None).pairs[::4]  # 1, 5 and 9
+    assert fewer.at(3).absolute == pytest.approx(sum(pair.absolute or 0 for pair in fewer.at(3).pairs) / 3)
+
+
 def test_large_pictures_are_reduced() -> None:
     wide = kept(torch.zeros(2, 3, 300, 1200))
     assert warp_error(wide, intervals=(1,), to_first=False).compared_at == (1024, 256)
@@ -156,9 +166,11 @@ def test_large_pictures_are_reduced() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     frames = pan().frames
-    with pytest.raises(ValueError, match="2 frames or more and intervals from 1 on, got 8"):
+    with pytest.raises(ValueError, match=r"got 8, \[0\] and 1"):
         warp_error(frames, intervals=(0,))
-    with pytest.raises(ValueError, match="2 frames or more and intervals from 1 on, got 1"):
+    with pytest.raises(ValueError, match=r"one in 1 or more pairs; got 8, \[1, 8\] and 0"):
+        warp_error(frames, every=0)
+    with pytest.raises(ValueError, match="expected 2 frames or more"):
         warp_error(pan(frames=1).frames)
     with pytest.raises(ValueError, match=r"the source has 5 frames of \(64, 48\), not 8 of \(64, 48\)"):
         warp_error(frames, pan(frames=5).frames)

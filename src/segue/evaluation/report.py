@@ -30,6 +30,7 @@ from segue.types import Frames, Perceptual, Progress, silent
 if TYPE_CHECKING:
     from torch import Tensor
 
+_FAR_PAIRS = 4  # One in so many pairs of frames that are no neighbours is warped: the flow takes most of the time.
 _PIXELS = 1 << 21  # that are compared at once, as SSIM makes many copies of them
 
 
@@ -143,7 +144,7 @@ def evaluate(
     distance = distance or best_distance()
     smooth = smoothness(clip.frames, distance, seams=seams, progress=progress)
     lines = seams_of(clip.frames, originals, columns=columns, rows=rows, progress=progress)
-    warped = warp_error(clip.frames, originals, progress=progress)
+    warped = warp_error(clip.frames, originals, every=_FAR_PAIRS, progress=progress)
     pixels = PixelMse.of(warped, sharpness(clip.frames, originals, progress=progress))
     likeness = None
     if source is not None and originals is not None:

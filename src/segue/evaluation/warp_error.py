@@ -121,6 +121,7 @@ def warp_error(
     *,
     intervals: Sequence[int] = INTERVALS,
     to_first: bool = True,
+    every: int = 1,
     matcher: Matcher | None = None,
     progress: Progress = silent,
 ) -> WarpError:
@@ -137,14 +138,16 @@ def warp_error(
             flow. Left out, the film's own: that of a flickering film is worse, and less of it is followed.
         intervals: frames between those of a pair.
         to_first: also compare every frame with the first.
+        every: of pairs that are no neighbours, one in so many frames is taken, as those in between say nearly the same.
         matcher: what finds the flow; left out, dense inverse search.
         progress: told of every frame.
 
     Raises:
         ValueError: the films differ in size or length, there are fewer than two frames, or an interval is below 1.
     """
-    if len(frames) < 2 or any(interval < 1 for interval in intervals):
-        raise ValueError(f"expected 2 frames or more and intervals from 1 on, got {len(frames)} and {[*intervals]}")
+    if len(frames) < 2 or min([*intervals, every]) < 1:
+        asked = f"{len(frames)}, {[*intervals]} and {every}"
+        raise ValueError(f"expected 2 frames or more, intervals from 1 on and one in 1 or more pairs; got {asked}")
     if source is not None and (len(source), source.size) != (len(frames), frames.size):
         raise ValueError(f"the source has {len(source)} frames of {source.size}, not {len(frames)} of {frames.size}")
     matcher = matcher or FlowMatcher()
@@ -159,10 +162,11 @@ def warp_error(
             held.append(here)
             first = first or here
             for interval, changes in found.items():
-                earlier = held[-1 - interval] if interval is not None and interval < len(held) else None
-                earlier = first if interval is None and number else earlier
-                if earlier is not None:
-                    changes.append(_change(earlier, here, matcher, of_source=source is not None))
+                apart = interval or 1
+                if number < apart or (number - apart) % (1 if interval == 1 else every):
+                    continue
+                earlier = first if interval is None else held[-1 - interval]
+                changes.append(_change(earlier, here, matcher, of_source=source is not None))
             progress("warping", number + 1, len(frames))
     size = reduced_size(frames.size, AREA)
     spans = tuple(Changes.of(interval, pairs) for interval, pairs in found.items())
