@@ -151,6 +151,18 @@ def test_a_disk_that_is_too_small_is_told_before(run: Run, tmp_path: Path, monke
     assert "GB are free: free some space" in said(run("deflicker", "a.mp4", "-o", "x.mp4", *QUICK), 1)
 
 
+def test_memory_that_may_not_be_enough_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segue.models import capacity
+
+    def little(device: Any) -> capacity.Memory:
+        return capacity.Memory(1 << 30, 1_000_000, 0)
+
+    saved(tmp_path / "a.mp4")
+    assert "of memory" not in run("deflicker", "a.mp4", "-o", "x.mp4", *QUICK).err
+    monkeypatch.setattr(capacity, "memory_of", little)
+    assert "GB are free: a smaller --window takes less" in run("deflicker", "a.mp4", "-o", "x.mp4", *QUICK).err
+
+
 def test_a_rerun_takes_no_model(run: Run, tmp_path: Path) -> None:
     saved(tmp_path / "a.apng")
     assert run("deflicker", "a.apng", "-o", "b.apng", *QUICK).code == 0

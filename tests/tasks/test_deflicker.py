@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import wave
 from collections.abc import Callable
@@ -451,3 +452,30 @@ def test_keys_that_do_not_fit_are_refused_by_name(case: str, film: str, tmp_path
     task, expected = KEYS[case]
     with pytest.raises(TaskError, match=expected):
         task(tmp_path, film).run()
+
+
+def most_alive(film: str) -> int:
+    """The most bytes of tensors that are held at any time while a film is made."""
+    most = 0
+
+    def look(what: str, done: float, total: float) -> None:
+        nonlocal most
+        # Looking at every object that there is takes long; the second half of a film stands for all of it.
+        if what == "making frames agree" and done > total / 2 and done % 16 == 0:
+            held = {
+                x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()
+                for x in gc.get_objects()
+                if type(x) is Tensor
+            }
+            most = max(most, sum(held.values()))
+
+    gc.collect()
+    task(film, window=1).run(progress=look)
+    return most
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
+    """Of one picture as floats for each frame more, it would be half as much again."""
+    size = (32, 32)
+    short, long = (most_alive(saved(tmp_path / f"{n}.mp4", textured(n, size))) for n in (40, 90))
+    assert 0 < long < 1.1 * short

@@ -40,8 +40,20 @@ def deflicker(task: Deflicker, machine: Machine, output: Output) -> int:
     task.check_result(path)
 
     def make(meter: Meter):
-        for note in (*inputs.notes, *task.notes(inputs.film.size)):
+        for note in (*inputs.notes, *task.notes(inputs.film.size), *_on_memory(task, inputs, machine)):
             meter.note(note)
         return task.run(execution, meter, device=machine.device, work=path.parent)
 
     return produce(Job(make, name, len(inputs.film), float(inputs.film.fps)), output)
+
+
+def _on_memory(task: Deflicker, inputs: Inputs, machine: Machine) -> list[str]:
+    """What is said where memory may not be enough."""
+    from segue.models.capacity import memory_of
+    from segue.models.devices import find_device
+
+    free, needed = memory_of(find_device(machine.device)).free, task.memory(inputs.film.size, len(inputs.film))
+    if not free or needed <= free:
+        return []
+    said = f"about {needed / 1e9:.1f} GB of memory are taken at once, and {free / 1e9:.1f} GB are free"
+    return [f"{said}: a smaller --window takes less, and so do smaller frames"]

@@ -22,6 +22,8 @@ WINDOW = 7
 """Frames on each side that a frame is made to agree with, if nobody says."""
 MOST = 10.0
 """Of contrast and sharpness."""
+BYTES, BYTES_BESIDE = 1400, 200
+"""Of memory that a pixel of a frame takes, and each frame of the window beside it; measured."""
 COARSE = (1, 2, 4, 8)
 MATCHED = 1_200_000
 """Pixels of a frame up to which it is matched as it is."""
@@ -217,6 +219,11 @@ class Deflicker:
         width, height = size
         small = f"{-(-width // coarse)}x{-(-height // coarse)}"
         return (f"frames of {width}x{height} pixels are matched at {small}, and blended as they are; see --coarse",)
+
+    def memory(self, size: tuple[int, int], frames: int) -> int:
+        """Bytes that it takes at once for a film of this (width, height) and number of frames, about."""
+        window = self.resolved(size, frames).window or 0
+        return size[0] * size[1] * (BYTES + BYTES_BESIDE * window)
 
     def run(
         self,

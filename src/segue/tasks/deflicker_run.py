@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 STAGE = "making frames agree"
 PACKED = 14
 """Bytes a pixel of what is found of a pair of frames."""
-MOST_HELD = 1 << 30
-"""Bytes of what was found that are held; the rest is on disk."""
 
 
 def deflickered(
@@ -323,10 +321,10 @@ class DeflickerRun:
 
     @property
     def _held(self) -> int:
-        """Bytes of what was found that are asked for again."""
+        """Bytes of what was found that stay in memory: some windows of it, as reading the rest again is quick."""
         width, height = self.film.size
         pixels = width * height // (self.task.coarse or 1) ** 2
-        return min(MOST_HELD, PACKED * pixels * 2 * self._seen * len(self._strides))
+        return PACKED * pixels * 3 * (self.blending.window + 1)
 
     def _done_at(self, frames: int) -> int:
         """Units of work behind so many finished frames: a pair that is searched counts as much as a frame."""
