@@ -96,16 +96,14 @@ WAYS = {
     "inside": INSIDE,
     "inside, independent": replace(INSIDE, shared=False),
     # When.
-    "every 2": replace(INSIDE, moments=Moments(every=2)),
-    "every 4": replace(INSIDE, moments=Moments(every=4)),
-    "first half": replace(INSIDE, moments=Moments(stop=0.7)),
-    "second half": replace(INSIDE, moments=Moments(start=0.7)),
-    "last 2": replace(INSIDE, moments=Moments(start=0.9)),
+    "to the end": replace(INSIDE, moments=Moments(stop=1.0, free=0)),
     "last": replace(INSIDE, moments=Moments(steps=(-1,))),
-    "free 1": replace(INSIDE, moments=Moments(free=1)),
-    "free 2": replace(INSIDE, moments=Moments(free=2)),
+    "free 1": replace(INSIDE, moments=Moments(stop=1.0, free=1)),
     "free 4": replace(INSIDE, moments=Moments(free=4)),
-    "free 1, no projection": replace(INSIDE, moments=Moments(free=1), projection=False),
+    "first half": replace(INSIDE, moments=Moments(stop=0.7)),
+    "second half": replace(INSIDE, moments=Moments(start=0.65)),
+    "every 3": replace(INSIDE, moments=Moments(every=3)),
+    "every 5": replace(INSIDE, moments=Moments(every=5)),
     "half power": replace(INSIDE, moments=Moments(0.5)),
     "after": Way(moments=Moments(), after=True),
     # How.
@@ -118,7 +116,9 @@ WAYS = {
     "window 3": replace(INSIDE, window=3),
     "patchmatch": replace(INSIDE, matcher=PatchMatcher()),
     # As DiffSynth has it: at every fifth step, all of the picture, what the codec loses included.
-    "diffsynth": replace(INSIDE, moments=Moments(every=5), grain=0.0, projection=False, masked=False, levels=1),
+    "diffsynth": replace(
+        INSIDE, moments=Moments(stop=1.0, every=5, free=0), grain=0.0, projection=False, masked=False, levels=1
+    ),
 }
 
 

@@ -25,7 +25,7 @@ STEPS, FRAMES = 8, 5
 SCHEDULE = Schedule.from_config({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, STEPS)
 CODEC = PatchCodec()
 COND = text_of(*[0.1 * i for i in range(FRAMES)])
-ALWAYS = Moments()
+ALWAYS = Moments(stop=1.0, free=0)
 Found = Iterable[tuple[int, Tensor, Tensor]]
 
 
@@ -143,10 +143,20 @@ def test_latents_beyond_the_reach_of_a_change_come_back_bit_for_bit() -> None:
 
 
 def test_reach_counts_latents_from_the_changed_pixel() -> None:
-    change = torch.zeros(1, 24, 24)
-    change[0, 7, 8] = 1e-9
+    change = torch.zeros(1, 24, 24, dtype=torch.bool)
+    change[0, 7, 8] = True
     assert touched(change, 8, 0)[0].tolist() == [[False, True, False], [False] * 3, [False] * 3]
     assert touched(change, 8, 1)[0].tolist() == [[True] * 3, [True] * 3, [False] * 3]
+
+
+def test_changes_that_nobody_sees_are_none() -> None:
+    def faint(pictures: Frames, noise: float) -> Found:
+        for i, picture, _ in boastful(pictures, noise):
+            yield i, picture * (1 - 1e-3), torch.full(pictures.size[::-1], 1e-3)
+
+    x0 = start().x
+    assert torch.equal(deflicker(faint).on_denoised(x0, at([3] * FRAMES)), x0)
+    assert not torch.equal(deflicker(faint, least=0.0).on_denoised(x0, at([3] * FRAMES)), x0)
 
 
 def naive(x: Tensor, x0: Tensor, now: Point, then: Point) -> Tensor:
@@ -163,7 +173,9 @@ def test_without_projection_a_step_is_that_of_diffsynth() -> None:
     for step in range(STEPS):
         now, then = SCHEDULE.step(torch.full((FRAMES,), step), state.ids)
         x0 = RowwiseDenoiser()(state.x, now, COND)
-        ours, _ = ddim(state.x, deflicker(mean, projection=False).on_denoised(x0, now), now, then, (), NamedNoise())
+        ours, _ = ddim(
+            state.x, deflicker(mean, projection=False, masked=False).on_denoised(x0, now), now, then, (), NamedNoise()
+        )
         theirs = naive(state.x, x0, now, then)
         assert float((ours - theirs).abs().max()) < 5e-15 * max(1, float(theirs.abs().max()))
         state = replace(state, x=ours)
@@ -172,7 +184,7 @@ def test_without_projection_a_step_is_that_of_diffsynth() -> None:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_solver_sees_what_agrees_and_nothing_else(solver: str) -> None:
     """It is as if the model had said so: also to solvers that remember what it said."""
-    operator = deflicker(mean, Moments(every=2), LossyCodec())
+    operator = deflicker(mean, replace(ALWAYS, every=2), LossyCodec())
 
     @dataclass(frozen=True)
     class Agreeing:
@@ -250,13 +262,15 @@ def test_noise_is_that_of_the_noisiest_row_to_be_changed() -> None:
 @pytest.mark.parametrize(
     ("moments", "steps"),
     [
-        (Moments(), range(10)),
+        (Moments(), range(9)),
+        (ALWAYS, range(10)),
         (Moments(start=0.2, stop=0.8), range(2, 8)),
-        (Moments(every=5), (4, 9)),
+        (replace(ALWAYS, every=5), (4, 9)),
         (Moments(stop=0.8, every=3), (1, 4, 7)),
         (Moments(free=2), range(8)),
         (Moments(start=0.5, stop=0.7, free=2), (5, 6)),
-        (Moments(every=3, free=1), (2, 5, 8)),
+        (Moments(every=3), (2, 5, 8)),
+        (Moments(stop=1.0, every=3), (2, 5, 8)),
         (Moments(free=10), ()),
         (Moments(steps=(4, -1)), (4, 9)),
         (Moments(power=0.0), ()),
@@ -268,8 +282,14 @@ def test_moments(moments: Moments, steps: Iterable[int]) -> None:
     assert torch.nonzero(weights)[:, 0].tolist() == list(steps)
 
 
+def test_of_few_steps_the_last_is_left_to_the_model() -> None:
+    assert [len(torch.nonzero(Moments().weight(torch.arange(count), count))) for count in (1, 2, 4, 10, 20)] == [
+        0, 1, 3, 9, 18,
+    ]  # fmt: skip
+
+
 def test_the_power_of_moments_falls_over_their_range() -> None:
-    assert Moments(0.8, decay=0.5).weight(torch.tensor([0, 4]), 5).tolist() == pytest.approx([0.8, 0.4])
+    assert replace(ALWAYS, power=0.8, decay=0.5).weight(torch.tensor([0, 4]), 5).tolist() == pytest.approx([0.8, 0.4])
     assert Moments(0.8, steps=(1,)).weight(torch.tensor([0, 1]), 5).tolist() == [0, 0.8]
 
 

@@ -26,6 +26,7 @@ from segue.types import Frames, RowId
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 FRAMES, SIZE = 3, (64, 64)
+ALWAYS = Moments(stop=1.0, free=0)
 WRITE: dict[str, Callable[[Path], Path]] = {
     "sd": write_model,
     "sd, tiny codec": lambda folder: write_model(folder, prediction="v_prediction", length=24, vae="tiny"),
@@ -79,7 +80,7 @@ def test_identity_changes_nothing_and_a_change_is_the_solvers(model: LatentDiffu
     assert model.family in ("sd", "sdxl", "sd3", "flux")
     for solver in solvers:
         plain = film(model, None, solver)
-        idle = Deflickering(model.codec, unchanged, Moments(), "clip", masked=False)
+        idle = Deflickering(model.codec, unchanged, ALWAYS, "clip", masked=False)
         assert torch.equal(film(model, idle, solver), plain)
         made = film(model, Deflickering(model.codec, agreeing, Moments(start=0.25), "clip", batch=2), solver)
         assert bool(made.isfinite().all())
@@ -93,7 +94,7 @@ def test_what_is_left_alone_comes_back_bit_for_bit(model: LatentDiffusion) -> No
     now, _ = model.schedule(4, SIZE).step(torch.zeros(FRAMES, dtype=torch.int64), [RowId("clip", i) for i in range(3)])
     half = side // 2
     for reach in (0, 1):
-        made = Deflickering(model.codec, agreeing, Moments(), "clip", reach=reach).on_denoised(x0, now)
+        made = Deflickering(model.codec, agreeing, ALWAYS, "clip", reach=reach).on_denoised(x0, now)
         assert torch.equal(made[..., half + reach :], x0[..., half + reach :])
         assert bool((made[..., :half] != x0[..., :half]).any())
 
@@ -108,5 +109,5 @@ def test_calls_of_any_size_are_seen_as_one_clip(model: LatentDiffusion) -> None:
 
     small = replace(model, denoiser=replace(model.denoiser, max_batch=1))
     solver = "euler" if model.family in ("sd3", "flux") else "ddim"
-    film(small, Deflickering(model.codec, counting, Moments(), "clip", batch=1), solver)
+    film(small, Deflickering(model.codec, counting, ALWAYS, "clip", batch=1), solver)
     assert seen == [FRAMES] * 4
