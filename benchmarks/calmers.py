@@ -146,7 +146,10 @@ def _written(*files: Path) -> str:
     return blake2b(b"".join(file.read_bytes() for file in files), digest_size=6).hexdigest()
 
 
-_OURS = _written(*sorted(Path(ways.__file__).parent.glob("*.py")))
+_SEARCH = ("patchmatch", "search", "pyramid", "descriptors", "voting")
+"""Files of `segue.motion` that optical flow does not need."""
+_MOTION = sorted(Path(ways.__file__).parent.glob("*.py"))
+_OURS, _OURS_BY_FLOW = _written(*_MOTION), _written(*(file for file in _MOTION if file.stem not in _SEARCH))
 _FASTBLEND, _FILTERS = (f"{module.__name__} {module.VERSION}" for module in (fastblend, blindfilters))
 
 METHODS: dict[str, tuple[Method, str]] = {
@@ -159,8 +162,8 @@ METHODS: dict[str, tuple[Method, str]] = {
     "Bonneel": (gradient_filter(1.0), _FILTERS),
     "Bonneel, strong": (gradient_filter(20.0), _FILTERS),
     "ours, PatchMatch": (segue(PatchMatcher(), 1.0), _OURS),
-    "ours, flow": (segue(FlowMatcher(), 1.0), _OURS),
+    "ours, flow": (segue(FlowMatcher(), 1.0), _OURS_BY_FLOW),
     "ours, PatchMatch, grain 0": (segue(PatchMatcher(), 0.0), _OURS),
-    "ours, flow, grain 0": (segue(FlowMatcher(), 0.0), _OURS),
+    "ours, flow, grain 0": (segue(FlowMatcher(), 0.0), _OURS_BY_FLOW),
 }
 """By name, with what tells one version of it from another."""
