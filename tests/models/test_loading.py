@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny import write_model
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from segue.errors import CheckpointError, ModelError, ModelNotFoundError, UnsafeFileError
+from segue.errors import CheckpointError, ModelError, ModelNotFoundError, ScheduleError, UnsafeFileError
 from segue.models.families import sd
 from segue.models.loading import find_dtype, load_model
 from segue.models.single_file import CONFIGS, SD1, SD2, XL, clip_tokenizer, find_config
@@ -235,6 +235,13 @@ def test_what_a_model_is_used_with_must_be_said(copy):
     path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": {"a": 1}}))
     with pytest.raises(CheckpointError, match="do not say enough"):
         load_model(copy)
+
+
+def test_a_scheduler_that_says_what_cannot_be_is_named(copy):
+    path = copy / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "beta_start": {"a": 1}}))
+    with pytest.raises(ScheduleError, match="says what cannot be"):
+        load_model(copy).schedule(4, (64, 64))
 
 
 def test_parts_that_do_not_belong_together_are_refused(copy, short_folder, tmp_path):

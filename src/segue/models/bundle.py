@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segue.errors import TaskError
+from segue.errors import ScheduleError, TaskError
 from segue.models.denoiser import NetworkDenoiser
 from segue.models.placement import Placement
 from segue.types import Codec, Prediction, TextEncoder
@@ -161,9 +161,12 @@ class LatentDiffusion:
         from segue.diffusion.solvers import find_solver
 
         grid = find_solver(solver or self.defaults.solver).grid
-        if mu is None and is_flow(self.scheduler) and self.scheduler.get("use_dynamic_shifting"):
-            mu = resolution_shift(self.scheduler, (size[0] // self.grid) * (size[1] // self.grid))
-        return Schedule.from_config(self.scheduler, steps, grid=grid, mu=mu)
+        try:
+            if mu is None and is_flow(self.scheduler) and self.scheduler.get("use_dynamic_shifting"):
+                mu = resolution_shift(self.scheduler, (size[0] // self.grid) * (size[1] // self.grid))
+            return Schedule.from_config(self.scheduler, steps, grid=grid, mu=mu)
+        except TypeError as error:
+            raise ScheduleError(f"the scheduler of {self.name} says what cannot be: {error}") from error
 
     @property
     def grid(self) -> int:
