@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from segue.types import Frames
 
 _MIDDLE, _SPREAD = 0.5, 0.2
-_FLAT = 0.01
-"""Standard deviation of a picture with nothing on it, which is not made to stand out."""
+_FLAT = 0.02
+"""Standard deviation of a place with nothing on it, which is not made to stand out."""
+_AROUND = 0.07
+"""Standard deviation of what is around a pixel, in shorter sides of the picture."""
 
 
 @dataclass(frozen=True)
 class Levelled:
     """Frames whose brightness says nothing any more, and whose noise says less; to be matched, not to be shown.
 
-    Each colour of each frame has its mean brought to 0.5 and its deviation to 0.2, which takes any gain and offset out,
-    whichever frame comes before or after. What then lies outside [0, 1] is cut.
+    Each colour has its mean around every pixel brought to 0.5 and its deviation there to 0.2, which takes any gain and
+    offset out, also of a part of the picture, whichever frame comes before or after. What then lies outside [0, 1] is
+    cut.
 
     Args:
         frames: the clip.
@@ -31,7 +34,7 @@ class Levelled:
     """
 
     frames: Frames
-    blur: float = 0.7
+    blur: float = 1.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -47,7 +50,8 @@ class Levelled:
 
 
 def levelled(pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Each channel of each picture with a mean of 0.5 and a deviation of 0.2, cut to [0, 1]; flat ones stay flat."""
-    mean = pictures.mean((2, 3), keepdim=True)
-    spread = (pictures - mean).square().mean((2, 3), keepdim=True).sqrt()
-    return ((pictures - mean) * (_SPREAD / spread.clamp(min=_FLAT)) + _MIDDLE).clamp(0, 1)
+    """Each channel with a mean of 0.5 and a deviation of 0.2 around every pixel, cut to [0, 1]; flat places stay flat."""
+    around = max(1.0, _AROUND * min(pictures.shape[2:]))
+    apart = pictures - low(pictures, around)
+    spread = low(apart.square(), around).clamp(min=0).sqrt()
+    return (apart * (_SPREAD / spread.clamp(min=_FLAT)) + _MIDDLE).clamp(0, 1)
