@@ -48,4 +48,7 @@ def bounded(way: Shaped[Tensor, "b 2 h w"]) -> Shaped[Tensor, "b 2 h w"]:
     height, width = way.shape[2:]
     x = torch.arange(width, device=way.device, dtype=way.dtype)
     y = torch.arange(height, device=way.device, dtype=way.dtype)[:, None]
-    return torch.stack([(x + way[:, 0]).clamp(0, width - 1) - x, (y + way[:, 1]).clamp(0, height - 1) - y], 1)
+    held = way.clone()
+    held[:, 0].add_(x).clamp_(0, width - 1).sub_(x)
+    held[:, 1].add_(y).clamp_(0, height - 1).sub_(y)
+    return held

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _CHUNK = 8192
 """Pixels whose candidates a CPU compares at a time: what they gather stays in its cache."""
 
+_MOST = 0.6
+"""The share of pixels from which on a CPU compares all of them, rather than to pick out those that have to be."""
+
 _NEIGHBOURS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 
 _APART = 2
@@ -76,18 +79,22 @@ class Field:
     def better(self, way: Int[Tensor, "r 2 h w"], ground: Ground) -> Field:
         """At every pixel the cheaper of its way and another; its own, where both cost the same."""
         way = bounded(way)
-        if way.device.type == "cpu":
-            # Most candidates are the way that is there already. Elsewhere it would cost more to count them.
-            asked = (way != self.way).any(1).flatten().nonzero()[:, 0]
-            cost = self.cost.flatten().index_copy(0, asked, ground.costs(way, asked)).view_as(self.cost)
-        else:
-            cost = ground.costs(way).view_as(self.cost)
+        cost = self._costs(way, ground)
         gain = self.cost - cost
         if ground.coherence > 0:
             usual = _mean_of_neighbours(self.way)
             gain += ground.coherence * (_apart(self.way, usual) - _apart(way, usual))
         cheaper = gain > 0
         return Field(torch.where(cheaper[:, None], way, self.way), torch.where(cheaper, cost, self.cost))
+
+    def _costs(self, way: Tensor, ground: Ground) -> Float[Tensor, "r h w"]:
+        if way.device.type == "cpu":
+            # Many candidates are the way that is there already. Elsewhere it would cost more to count them.
+            new = (way[:, 0] != self.way[:, 0]).logical_or_(way[:, 1] != self.way[:, 1]).flatten()
+            if int(new.count_nonzero()) < _MOST * len(new):
+                asked = new.nonzero()[:, 0]
+                return self.cost.flatten().index_copy(0, asked, ground.costs(way, asked)).view_as(self.cost)
+        return ground.costs(way).view_as(self.cost)
 
     def propagated(self, ground: Ground, jump: int = 1) -> Field:
         """Bettered by the ways of the pixels some places to the left, to the right, above and below."""
@@ -160,4 +167,8 @@ def _shifted(way: Tensor, dim: int, places: int) -> Tensor:
     if places == 0:
         return way
     length = way.shape[dim]
-    return way.index_select(dim, (torch.arange(length, device=way.device) - places).clamp(0, length - 1))
+    apart = min(abs(places), length - 1)
+    kept, border = (0, 0) if places > 0 else (apart, length - 1)
+    inner = way.narrow(dim, kept, length - apart)
+    edge = way.narrow(dim, border, 1).expand(*(apart if one == dim else -1 for one in range(way.ndim)))
+    return torch.cat([edge, inner] if places > 0 else [inner, edge], dim)
