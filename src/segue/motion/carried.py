@@ -85,6 +85,9 @@ class Carrier:
         """The keys before and after a frame; both the frame itself, if it is one."""
         first, last = self.fields.shot(number)
         count = max(1, round((last - first) / self.every))
+        if count % 2 == 0 and (last - first) % 2:
+            # There is no frame in the middle, and two beside it would be keys with nothing between to fade over.
+            count += 1
         # Mirrored about the middle of the shot, so that backwards the same frames are keys.
         half = [(last - first) * part // count for part in range(count // 2 + 1)]
         keys = {first + place for place in half} | {last - place for place in half}

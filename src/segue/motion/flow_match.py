@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
+from segue.motion.detail import low
 from segue.motion.flow import flow
-from segue.motion.match import Match
+from segue.motion.match import Match, inside
 from segue.motion.occlusion import followed
 from segue.motion.warp import warp
 
@@ -15,14 +18,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_AROUND = 1.5
+"""Standard deviation, in pixels, of the area whose error is looked at."""
+_ALIKE = 0.001
+"""The error around a pixel at which it is believed to 1/e although its way does not lead back."""
+
+
 @dataclass(frozen=True)
 class FlowMatcher:
-    """Dense inverse search (see `segue.motion.flow`), believed where it leads there and back again."""
+    """Dense inverse search (see `segue.motion.flow`), believed where it leads there and back again.
+
+    Plain areas have no flow, so that theirs does not come back; there a way is believed as far as what lies around its
+    ends looks the same.
+    """
 
     @property
     def name(self) -> str:
         """What it is."""
-        return "dis-medium"
+        return "dis-medium-2"
 
     def __call__(
         self,
@@ -41,4 +54,6 @@ class FlowMatcher:
 
 def _match(here: Tensor, there: Tensor, way: Tensor, believed: Bool[Tensor, "b h w"]) -> Match:
     error = (warp(there, way) - here).square().mean(1)
-    return Match(way, error, believed.to(way), whole=False)
+    around = low(error[:, None], _AROUND)[:, 0]
+    confidence = torch.maximum(believed.to(way), (-around / _ALIKE).exp()) * inside(way)
+    return Match(way, error, confidence, whole=False)

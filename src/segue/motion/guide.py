@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from torch.nn.functional import interpolate
 
 from segue.motion.detail import low
 
@@ -18,6 +21,8 @@ _FLAT = 0.02
 """Standard deviation of a place with nothing on it, which is not made to stand out."""
 _AROUND = 0.07
 """Standard deviation of what is around a pixel, in shorter sides of the picture."""
+_REACH = 4.0
+"""The same in pixels, to which larger pictures are reduced for it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,16 @@ class Levelled:
 
 
 def levelled(pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Each channel with a mean of 0.5 and a deviation of 0.2 around every pixel, cut to [0, 1]; flat places stay flat."""
-    around = max(1.0, _AROUND * min(pictures.shape[2:]))
-    apart = pictures - low(pictures, around)
-    spread = low(apart.square(), around).clamp(min=0).sqrt()
+    """Each channel with a mean of 0.5 and a deviation of 0.2 around every pixel, in [0, 1]; plain places stay so."""
+    apart = pictures - _around(pictures)
+    spread = _around(apart.square()).clamp(min=0).sqrt()
     return (apart * (_SPREAD / spread.clamp(min=_FLAT)) + _MIDDLE).clamp(0, 1)
+
+
+def _around(values: Tensor) -> Tensor:
+    """The mean around every pixel, of pictures so small that it does not reach far."""
+    height, width = values.shape[2:]
+    sigma = _AROUND * min(height, width)
+    step = max(1.0, sigma / _REACH)
+    small = interpolate(values, (math.ceil(height / step), math.ceil(width / step)), mode="area")
+    return interpolate(low(small, max(1.0, sigma / step)), (height, width), mode="bilinear")
