@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def test_keys_are_mirrored_and_never_crowd(frames: int, every: int) -> None:
     keys = sorted({key for number in range(frames) for key in found.keys(number)})
     assert (keys[0], keys[-1]) == (0, frames - 1)
     assert keys == sorted(frames - 1 - key for key in keys)
-    gaps = [later - earlier for earlier, later in zip(keys, keys[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(keys)]
     # Two keys side by side have nothing between them over which one could be faded into the other.
     assert max(gaps) <= max(1, min(gaps)) + 2
     assert max(gaps) <= 1.5 * every + 1
