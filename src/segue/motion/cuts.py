@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from segue.motion.flow import SMALLEST, flow
-from segue.motion.guide import levelled
 from segue.motion.warp import warp
 from segue.types import Frames, Progress, silent
 
@@ -29,6 +28,9 @@ _FLASH = 3
 """A picture that is back after fewer frames than this was never gone."""
 _AROUND = 4
 _RADIUS = 2
+_MIDDLE, _SPREAD = 0.5, 0.2
+_FLAT = 0.01
+"""Standard deviation of brightness of a picture with nothing on it, which is not made to stand out."""
 _FAINT = 1e-3
 """Variance of brightness that is taken for none."""
 
@@ -88,7 +90,9 @@ def _shape(picture: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 1 h w"]:
     height, width = picture.shape[2:]
     scale = min(1.0, (_AREA / (height * width)) ** 0.5)
     size = max(SMALLEST, round(height * scale)), max(SMALLEST, round(width * scale))
-    return levelled(interpolate(picture.cpu().mean(1, keepdim=True), size, mode="bilinear", antialias=True))
+    grey = interpolate(picture.cpu().mean(1, keepdim=True), size, mode="bilinear", antialias=True)
+    apart = grey - grey.mean()
+    return (_MIDDLE + apart * (_SPREAD / apart.square().mean().sqrt().clamp(min=_FLAT))).clamp(0, 1)
 
 
 def _alike(a: Tensor, b: Tensor) -> Float[Tensor, "1 1 h w"]:
