@@ -69,11 +69,11 @@ class Way:
 
     Args:
         shared: whether frames begin with the same noise.
-        moments: when the operator acts; None for a film without it.
+        moments: when the operator acts inside the loop; None for a film without it.
         window, grain: of the blend.
         projection, masked, reach: see `Deflickering`.
         levels: fields that may be used, from full size on.
-        after: blend the finished film instead.
+        after: whether the finished film is blended.
         matcher: what finds the ways.
     """
 
@@ -105,7 +105,8 @@ WAYS = {
     "every 3": replace(INSIDE, moments=Moments(every=3)),
     "every 5": replace(INSIDE, moments=Moments(every=5)),
     "half power": replace(INSIDE, moments=Moments(0.5)),
-    "after": Way(moments=Moments(), after=True),
+    "after": Way(after=True),
+    "inside and after": replace(INSIDE, after=True),
     # How.
     "no projection": replace(INSIDE, projection=False),
     "no mask": replace(INSIDE, masked=False),
@@ -158,7 +159,7 @@ def film(model: LatentDiffusion, source: TensorFrames, prompt: str, way: Way, al
     noise = torch.stack([start_noise(0 if way.shared else i, latents.shape[1:]) for i in range(count)])
     start = from_latents(latents, noise, schedule, STRENGTH, [RowId("clip", i) for i in range(count)])
     operators: list[Any] = []
-    if way.moments and not way.after:
+    if way.moments:
         agreeing = Deflickering(model.codec, along, way.moments, "clip")
         operators = [replace(agreeing, projection=way.projection, masked=way.masked, reach=way.reach)]
     began = time.perf_counter()
