@@ -28,7 +28,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "keys": ("--keys painted", "painted"),
     "window": ("--window 3", 3),
     "mode": ("--mode accurate", "accurate"),
-    "matching": ("--matching flow", "flow"),
+    "matching": ("--matching patchmatch", "patchmatch"),
     "grain": ("--grain 0.5", 0.5),
     "strength": ("--strength 0.5", 0.5),
     "contrast": ("--contrast 1.1", 1.1),

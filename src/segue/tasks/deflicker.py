@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from segue.media.clip import Clip
 
 Mode = Literal["fast", "balanced", "accurate"]
-Matching = Literal["patchmatch", "flow"]
+Matching = Literal["flow", "patchmatch"]
 
 WINDOW = 7
 """Frames on each side that a frame is made to agree with, if nobody says."""
@@ -68,7 +68,8 @@ class Deflicker:
         window: frames on each side that a frame is made to agree with; left out, 7.
         mode: fast doubles what is blended; balanced brings each frame along a way of its own; accurate searches for all
             of these, and moves them to where frames agree with their mean.
-        matching: patchmatch, which follows fast movement and brings pixels along as they are, or flow, optical flow.
+        matching: flow, optical flow, or patchmatch, which takes longer, follows movement that flow loses, and brings
+            pixels along as they are.
         grain: how much there is of the detail that frames do not share, from 0, a clean mean that takes noise away, to
             1, as much as in the film; it moves with what it lies on.
         strength: how far from the film to the mean of frames, in (0, 1].
@@ -88,7 +89,7 @@ class Deflicker:
     keys: str | None = None
     window: int | None = None
     mode: Mode = "fast"
-    matching: Matching = "patchmatch"
+    matching: Matching = "flow"
     grain: float = 1.0
     strength: float = 1.0
     contrast: float = 1.0
@@ -102,7 +103,7 @@ class Deflicker:
             object.__setattr__(self, name, None if value is None else str(value))
             if value is not None and not str(value):
                 raise TaskError(f"{name} must be the name of a file or a folder, got ''")
-        for name, kinds in (("mode", ("fast", "balanced", "accurate")), ("matching", ("patchmatch", "flow"))):
+        for name, kinds in (("mode", ("fast", "balanced", "accurate")), ("matching", ("flow", "patchmatch"))):
             if getattr(self, name) not in kinds:
                 raise TaskError(f"{name} must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {getattr(self, name)!r}")
         if self.window is not None and self.window < 1:
