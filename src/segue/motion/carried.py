@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segue.motion.detail import energy, gain, slope, whole
+from segue.motion.detail import energy, gain, low, slope, whole
 from segue.motion.kept import Packed, Shelf
 from segue.motion.match import Match
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _TRUSTED = 1e-3
 """The weight of both keys together from which on there is anything to mix."""
+_AROUND = 1.5
+"""Standard deviation, in pixels, of the area over which a guide is compared with itself along a way."""
+_ASTRAY = 0.02
+"""How much worse than usual that area may be for trust in the way to fall to 1/e, beside as much as is usual."""
 _MOST = 2.0
 """The largest gain; two that have nothing in common are mixed to no less than 0.7."""
 
@@ -121,8 +125,15 @@ class Carrier:
         """Detail of one key with its energies, weight, and trust."""
         way = self.paths.way(number, key)
         brought = way.remap(with_energies(self.detail(key)))
-        trust = way.confidence[:, None]
+        trust = way.confidence[:, None] * self._alike(number, key, way)
         return brought, trust * cos(pi / 2 * abs(number - key) / length), trust
+
+    def _alike(self, number: int, key: int, way: Match) -> Float[Tensor, "1 1 h w"]:
+        """How far the guide shows the same at both ends; links that are each believed may lead astray together."""
+        here, there = self.fields.picture(number), way.remap(self.fields.picture(key))
+        apart = low((here - there).square().mean(1, keepdim=True), _AROUND).clamp(min=0)
+        usual = apart.median()
+        return (-(apart - usual).clamp(min=0) / (_ASTRAY + usual)).exp()
 
 
 def with_energies(bands: Float[Tensor, "1 6 h w"]) -> Float[Tensor, "1 8 h w"]:
