@@ -71,7 +71,7 @@ INTERVALS = (1, 8)
 TILE = 24
 """Pixels of a tile whose brightness is watched."""
 LEAST_KEPT, MOST_SHARPENED, BISECTIONS = 0.95, 10.0, 7
-MEASURED = 2
+MEASURED = 3
 """Version of the measures."""
 MEASURES = ("warp error", "warp error 8", "noise", "light", "sharpness", "shared", "at 95", "PSNR")
 
@@ -103,7 +103,7 @@ class Known:
         i, j = (int((self.clean - picture).flatten(1).abs().amax(1).argmin()) for picture in (a, b))
         if (i, j) not in self._found:
             if self.scene is None:
-                self._found[i, j], self._found[j, i] = FlowMatcher()(a, b)
+                self._found[i, j], self._found[j, i] = FlowMatcher(alike=False)(a, b)
             else:
                 self._found[i, j], self._found[j, i] = self._true(self.scene, i, j), self._true(self.scene, j, i)
         return self._found[i, j], self._found[j, i]

@@ -150,7 +150,7 @@ def warp_error(
         raise ValueError(f"expected 2 frames or more, intervals from 1 on and one in 1 or more pairs; got {asked}")
     if source is not None and (len(source), source.size) != (len(frames), frames.size):
         raise ValueError(f"the source has {len(source)} frames of {source.size}, not {len(frames)} of {frames.size}")
-    matcher = matcher or FlowMatcher()
+    matcher = matcher or FlowMatcher(alike=False)
     found: dict[int | None, list[Change]] = {interval: [] for interval in intervals}
     if to_first:
         found[None] = []

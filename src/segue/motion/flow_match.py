@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import torch
 
 from segue.motion.detail import low
@@ -28,14 +29,19 @@ _ALIKE = 0.001
 class FlowMatcher:
     """Dense inverse search (see `segue.motion.flow`), believed where it leads there and back again.
 
-    Plain areas have no flow, so that theirs does not come back; there a way is believed as far as what lies around its
-    ends looks the same.
+    Plain areas have no flow, so that theirs does not come back. To blend them, a way there is believed as far as what
+    lies around its ends looks the same. A measure of how alike pictures are must not choose its pixels by that.
+
+    Args:
+        alike: whether what looks alike is believed, too.
     """
+
+    alike: bool = True
 
     @property
     def name(self) -> str:
-        """What it is."""
-        return "dis-medium-2"
+        """What it is; optical flow is OpenCV's, and not the same in all of its versions."""
+        return f"dis-medium-2 alike={self.alike} opencv={cv2.__version__}"
 
     def __call__(
         self,
@@ -49,11 +55,12 @@ class FlowMatcher:
             ValueError: the shapes differ, or a side is shorter than 16 pixels.
         """
         there, back = flow(a, b), flow(b, a)
-        return _match(a, b, there, followed(there, back)), _match(b, a, back, followed(back, there))
+        return self._match(a, b, there, followed(there, back)), self._match(b, a, back, followed(back, there))
 
-
-def _match(here: Tensor, there: Tensor, way: Tensor, believed: Bool[Tensor, "b h w"]) -> Match:
-    error = (warp(there, way) - here).square().mean(1)
-    around = low(error[:, None], _AROUND)[:, 0]
-    confidence = torch.maximum(believed.to(way), (-around / _ALIKE).exp()) * inside(way)
-    return Match(way, error, confidence, whole=False)
+    def _match(self, here: Tensor, there: Tensor, way: Tensor, believed: Bool[Tensor, "b h w"]) -> Match:
+        error = (warp(there, way) - here).square().mean(1)
+        confidence = believed.to(way)
+        if self.alike:
+            around = low(error[:, None], _AROUND)[:, 0]
+            confidence = torch.maximum(confidence, (-around / _ALIKE).exp()) * inside(way)
+        return Match(way, error, confidence, whole=False)
