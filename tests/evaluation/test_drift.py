@@ -91,7 +91,7 @@ def test_frames_are_read_one_by_one(source: Tensor) -> None:
 
 
 def test_films_that_do_not_match_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"got 8 of \(64, 48\) and 5 of \(64, 48\)"):
+    with pytest.raises(ValueError, match=r"got 8 frames of \(64, 48\), held against 5 of \(64, 48\)"):
         drift(pan().frames, pan(frames=5).frames)
     with pytest.raises(ValueError, match="3 frames or more"):
         drift(pan(frames=2).frames, pan(frames=2).frames)

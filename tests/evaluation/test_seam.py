@@ -122,3 +122,19 @@ def test_nothing_asked_is_nothing_read(film: Tensor) -> None:
 def test_lines_that_are_no_borders_are_refused(columns: tuple[int, ...], rows: tuple[int, ...], expected: str) -> None:
     with pytest.raises(TaskError, match=expected):
         seams(pan().frames, columns=columns, rows=rows)
+
+
+def test_films_that_do_not_match_are_refused() -> None:
+    film = pan().frames
+    for other, said in (
+        (pan(frames=9).frames, "9 of"),
+        (pan(frames=7).frames, "7 of"),
+        (pan(size=(64, 40)).frames, "8 of"),
+    ):
+        with pytest.raises(ValueError, match=rf"one size and length; got 8 frames of \(64, 48\), held against {said}"):
+            seams(film, other, columns=(32,))
+    with pytest.raises(ValueError, match=r"1 frame or more, .*; got 0 of \(64, 48\)"):
+        seams(Floats(torch.zeros(0, 3, 48, 64)), columns=(32,))
+    with pytest.raises(ValueError, match=r"of 4x4 pixels or more; got 2 of \(3, 48\)"):
+        seams(Floats(torch.zeros(2, 3, 48, 3)), rows=(24,))
+    assert len(seams(Floats(torch.zeros(1, 3, 4, 4)), rows=(2,))) == 1

@@ -103,6 +103,24 @@ def test_of_plain_frames_nothing_is_kept_or_lost() -> None:
     assert plain == Kept(None, None, None, None, None, (None, None))
 
 
+@pytest.mark.parametrize("rounded", [False, True])
+def test_of_slopes_no_finest_detail_is_kept_or_lost(rounded: bool) -> None:
+    """Their Laplacian is that of the rounding, if of anything: a share of it would be as large as one likes."""
+    rise = 1.5 / 255  # Levels by pixel, half of them lost: of all ramps, those that rounding leaves the most detail.
+    ramp = rise * (torch.arange(64) + torch.arange(48)[:, None]).expand(2, 3, 48, 64)
+    detailed = ramp + noise(ramp, 0.05)
+    detailed[1] = ramp[1]
+    if rounded:
+        ramp, detailed = whole(kept(ramp)), whole(kept(detailed))
+    assert (of_ramp := kept_of(sharpness(Floats(detailed), Floats(ramp)))).fine is None
+    assert of_ramp.frames[1] == 1
+    # Frames that have some count by themselves.
+    assert kept_of(sharpness(Floats(detailed), Floats(detailed))).fine == 1
+    assert kept_of(sharpness(Floats(ramp), Floats(torch.zeros_like(ramp)))).fine is None
+    exact = torch.arange(16).mul(1 / 16).expand(1, 3, 16, 16)
+    assert kept_of(sharpness(Floats(exact), Floats(exact))).fine is None
+
+
 def test_the_least_sharp_frame_is_named() -> None:
     original = whole(scene().frames)
     changed = original.clone()
@@ -126,7 +144,7 @@ def test_films_that_do_not_match_are_refused() -> None:
         sharpness(pan().frames, pan(frames=5).frames)
     with pytest.raises(ValueError, match=r"held against 8 of \(64, 32\)"):
         sharpness(pan().frames, pan(size=(64, 32)).frames)
-    with pytest.raises(ValueError, match="from 3x3 pixels on, got 0 of"):
+    with pytest.raises(ValueError, match="1 frame or more, of 3x3 pixels or more; got 0 of"):
         sharpness(kept(torch.zeros(0, 3, 8, 8)))
     with pytest.raises(ValueError, match=r"got 1 of \(2, 8\)"):
         sharpness(kept(torch.zeros(1, 3, 8, 2)))

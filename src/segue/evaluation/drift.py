@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from segue.evaluation.alike import check_films
 from segue.evaluation.measure import Measure
 from segue.evaluation.windows import reduced
 from segue.types import Frames, Progress, silent
@@ -64,11 +65,7 @@ def drift(frames: Frames, source: Frames, *, progress: Progress = silent) -> Dri
     Raises:
         ValueError: the films differ in size or length, or there are fewer than three frames.
     """
-    if len(frames) < 3 or (len(source), source.size) != (len(frames), frames.size):
-        raise ValueError(
-            f"expected films of one size and length of 3 frames or more; "
-            f"got {len(frames)} of {frames.size} and {len(source)} of {source.size}"
-        )
+    check_films(frames, source, least=3)
     colours, structure = _Line(len(frames)), _Line(len(frames))
     begun: list[Tensor] = []
     departures: list[float] = []

@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import avg_pool2d
 
 from segue.errors import TaskError
+from segue.evaluation.alike import check_films
 from segue.evaluation.loops import SURROUNDINGS
 from segue.evaluation.measure import Measure
 from segue.types import Frames, Progress, silent
@@ -65,7 +66,7 @@ def seams(
     Edges of things that move are at all lines in turn, and a seam is always at its own.
 
     Args:
-        frames: one or more.
+        frames: one or more, of 4x4 pixels or more.
         source: of the same size and length: what stands out there, too, such as a frame around the picture, is none.
         columns: the numbers of the first columns to the right of borders.
         rows: the numbers of the first rows below borders.
@@ -73,7 +74,9 @@ def seams(
 
     Raises:
         TaskError: a border is nearer than 2 pixels to an end of the picture, or named twice.
+        ValueError: there are no frames, a side is shorter than 4 pixels, or the source is of another size or length.
     """
+    check_films(frames, source, side=2 * MARGIN)
     lines: dict[Axis, Sequence[int]] = {"column": columns, "row": rows}
     for (axis, places), length in zip(lines.items(), frames.size, strict=True):
         for place in places:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from segue.evaluation.alike import check_films
 from segue.evaluation.measure import Measure
 from segue.types import Frames, Progress, silent
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 SLIGHT = (0.5 / 255) ** 2
 """Energy of gradients up to which a picture is plain but for rounding, and nothing is said of what is kept of it."""
+SLIGHT_FINE = (2 / 255) ** 2
+"""The same of Laplacians: that of a ramp that rises half a level by pixel both ways is 2 levels, by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Kept:
     Args:
         gradients: energy of the gradients (mean of the squares) over that of the other film, mean over the frames. Blur
             lowers it; what is added, be it detail, grain or halos, raises it.
-        fine: the same of the Laplacian, which looks at the finest detail alone.
+        fine: the same of the Laplacian, which looks at the finest detail alone; None too where the other film has
+            slopes and nothing else.
         shared: what the gradients have in common: the factor with which the other film's gradients are in this film's
             (least squares). Independent noise does not raise it, as it does the others; so it is lower than their roots
             wherever detail is not the same, also where it only moved.
@@ -81,11 +85,7 @@ def sharpness(frames: Frames, reference: Frames | None = None, *, progress: Prog
     Raises:
         ValueError: there are no frames, a side is shorter than 3 pixels, or the reference is of another size or length.
     """
-    if not len(frames) or min(frames.size) < 3:
-        raise ValueError(f"sharpness is of frames from 3x3 pixels on, got {len(frames)} of {frames.size}")
-    if reference is not None and (len(reference), reference.size) != (len(frames), frames.size):
-        held = f"{len(frames)} frames of {frames.size}, held against {len(reference)} of {reference.size}"
-        raise ValueError(f"expected films of one size and length; got {held}")
+    check_films(frames, reference, side=3)
     slopes: list[float] = []
     rows: list[tuple[float | None, float | None, float | None]] = []
     for number in range(len(frames)):
@@ -97,8 +97,8 @@ def sharpness(frames: Frames, reference: Frames | None = None, *, progress: Prog
             there = reference[window]
             due, both = float(_gradient_products(there, there)), float(_gradient_products(here, there))
             fine, fine_due = float(_laplacian_energy(here)), float(_laplacian_energy(there))
-            plain = due <= SLIGHT
-            rows.append((None, None, None) if plain else (energy / due, fine / fine_due, both / due))
+            fine_kept = fine / fine_due if fine_due > SLIGHT_FINE else None
+            rows.append((None, None, None) if due <= SLIGHT else (energy / due, fine_kept, both / due))
         progress("measuring sharpness", number + 1, len(frames))
     return Sharpness(fmean(slopes), None if reference is None else _kept(rows))
 
