@@ -15,58 +15,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from segue.errors import InterruptedRunError, RecordError, TaskError
+from flickers import COUNT, SIZE, flicker, flickering, made, saved, task, textured
+from segue.errors import RecordError, TaskError
 from segue.media import Audio, Clip, TensorFrames, read
-from segue.media.clip import ScratchFrames, levels_of
+from segue.media.clip import levels_of
 from segue.tasks.deflicker import Deflicker
 from segue.tasks.deflicker_inputs import Inputs
 from segue.tasks.image import Image
 from segue.tasks.rerun import Rerun
 from segue.tasks.upscale import Upscale
-from segue.types import Progress
 from toy import toy_model
-
-SIZE = (48, 32)
-COUNT = 9
-
-
-def textured(count: int = COUNT, size: tuple[int, int] = SIZE, seed: int = 1) -> Tensor:
-    """uint8 frames of a texture that moves two pixels a frame to the right."""
-    width, height = size
-    draw = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, height // 4, (width + 2 * count) // 4 + 1, generator=draw)
-    wide = torch.nn.functional.interpolate(coarse, (height, 4 * coarse.shape[3]), mode="bicubic").clamp(0, 1)[0]
-    frames = [wide[..., 2 * (count - number) :][..., :width] for number in range(count)]
-    return (torch.stack(frames) * 255).round().byte()
-
-
-def flickering(frames: Tensor, amount: float = 0.1, seed: int = 2) -> Tensor:
-    """The same, each frame with another brightness."""
-    gains = 1 + amount * torch.randn(len(frames), 1, 1, 1, generator=torch.Generator().manual_seed(seed))
-    return (frames * gains.clamp(0.5, 1.5)).clamp(0, 255).round().byte()
-
-
-def saved(path: Path, frames: Tensor, fps: float = 5) -> str:
-    return str(Clip(TensorFrames(frames), fps).save(path))
 
 
 @pytest.fixture
 def film(tmp_path: Path) -> str:
     return saved(tmp_path / "film.apng", flickering(textured()))
-
-
-def task(film: str, **changes: Any) -> Deflicker:
-    """A quick one."""
-    return replace(Deflicker(film, window=2, cuts="none"), **changes)
-
-
-def made(task: Deflicker, **how: Any) -> Tensor:
-    clip = task.run(**how)
-    return levels_of(clip.frames, slice(None))
-
-
-def flicker(frames: Tensor) -> float:
-    return float(frames.float().mean((1, 2, 3)).diff().abs().mean())
 
 
 @pytest.mark.parametrize("matching", ["flow", "patchmatch"])
@@ -202,13 +165,21 @@ def test_a_record_of_a_model_asks_for_it(tmp_path: Path) -> None:
         Rerun.read(tmp_path / "boat.json").run()
 
 
-def test_other_shots_than_the_plan_has_are_refused(film: str, tmp_path: Path) -> None:
-    task(film).run().save(tmp_path / "out.apng")
-    record = json.loads((tmp_path / "out.json").read_text())
-    record["plan"]["shots"] = [3, 1]
-    (tmp_path / "out.json").write_text(json.dumps(record))
-    with pytest.raises(TaskError, match="shots begin at 0"):
-        Rerun.read(tmp_path / "out.json").run()
+@pytest.mark.parametrize(
+    ("cuts", "shots", "expected"),
+    [
+        ("none", [3, 1], "shots begin at 0"),
+        ("auto", [0, 99], "film of 9 frames, 0 to 8: no shot begins at 99"),
+        ("none", [0, 6], r"cuts none makes shots that begin at \[0\], and the plan has \[0, 6\]"),
+        ("6", [0], r"cuts 6 makes shots that begin at \[0, 6\], and the plan has \[0\]"),
+    ],
+)
+def test_other_shots_than_the_task_or_the_film_has_are_refused(
+    cuts: str, shots: list[int], expected: str, film: str
+) -> None:
+    plan = replace(task(film).contents("cpu"), shots=shots)
+    with pytest.raises(TaskError, match=expected):
+        task(film, cuts=cuts).run(plan=plan)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -295,61 +266,6 @@ def test_large_frames_are_matched_smaller_and_it_is_said() -> None:
     assert replace(plain, coarse=2).notes((1920, 1080)) == ()
 
 
-def stopping(after: int) -> Progress:
-    def stop(what: str, done: float, total: float) -> None:
-        assert 0 <= done <= total
-        if what == "making frames agree" and done >= after:
-            raise KeyboardInterrupt
-
-    return stop
-
-
-def test_what_is_finished_is_kept_and_gone_on_with(film: str, tmp_path: Path) -> None:
-    whole = task(film).run()
-    whole.save(tmp_path / "whole.apng")
-    with pytest.raises(InterruptedRunError, match="the same command goes on") as caught:
-        task(film).run(progress=stopping(14), work=tmp_path)
-    partial = caught.value.partial
-    assert partial is not None
-    count = len(partial)
-    assert 1 <= count < COUNT
-    assert torch.equal(levels_of(partial.frames, slice(None)), levels_of(whole.frames, slice(0, count)))
-    partial.save(tmp_path / "part.apng")
-    assert not json.loads((tmp_path / "part.json").read_text())["complete"]
-    (hidden,) = tmp_path.glob(".segue-*")
-    with pytest.raises(TaskError, match="another process is making the same film"):
-        task(film).run(work=tmp_path)
-    del partial, caught
-    said: list[float] = []
-    finished = task(film).run(progress=lambda what, done, total: said.append(done), work=tmp_path)
-    assert (hidden / "frames").is_dir()
-    finished.save(tmp_path / "finished.apng")
-    for suffix in ("apng", "json"):
-        assert (tmp_path / f"finished.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
-    assert isinstance(finished.frames, ScratchFrames)
-    finished.frames.discard()
-    assert not hidden.exists()
-
-
-def test_nothing_is_left_without_a_folder_for_it(film: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import tempfile
-
-    place = tmp_path / "temporary"
-    place.mkdir()
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(place))
-    clip = task(film).run()
-    assert len(list(place.iterdir())) == 1
-    del clip
-    assert list(place.iterdir()) == []
-
-
-def test_other_settings_do_not_go_on_where_these_were(film: str, tmp_path: Path) -> None:
-    for settings in ({}, {"grain": 0.5}):
-        with pytest.raises(InterruptedRunError):
-            task(film, **settings).run(progress=stopping(5), work=tmp_path)
-    assert len(list(tmp_path.glob(".segue-deflicker-*"))) == 2
-
-
 def test_progress_is_one_number_that_ends_where_it_said(film: str) -> None:
     said: list[tuple[float, float]] = []
 
@@ -371,88 +287,6 @@ def test_an_upscaler_does_not_take_its_record_for_that_of_a_model(film: str, tmp
 def test_its_fields_are_plain_values(film: str) -> None:
     again = Deflicker(**json.loads(json.dumps(asdict(task(film, cuts=(2, 5))))))
     assert again == task(film, cuts=(2, 5))
-
-
-def painted(folder: Path, frames: Tensor, numbers: tuple[int, ...], name: str = "{}.png") -> str:
-    folder.mkdir()
-    for number in numbers:
-        saved(folder / name.format(number), frames[number : number + 1])
-        (folder / name.format(number)).with_suffix(".json").unlink(missing_ok=True)
-    return str(folder)
-
-
-def keyed(film: str, folder: str, **changes: Any) -> Deflicker:
-    return replace(Deflicker(film, keys=folder, cuts="none"), **changes)
-
-
-def test_keys_are_shown_as_they_are_and_followed_between(tmp_path: Path) -> None:
-    """Inverted colours are a style that is easy to check: the truth between two keys is known."""
-    shown = textured()
-    film, wanted = saved(tmp_path / "film.apng", shown), 255 - shown
-    folder = painted(tmp_path / "painted", wanted, (0, 4, 8), "frame_{:03}.png")
-    clip = keyed(film, folder).run()
-    frames = levels_of(clip.frames, slice(None))
-    for key in (0, 4, 8):
-        assert torch.equal(frames[key], wanted[key])
-    errors = (frames.float() - wanted.float()).abs()[..., 8:-8].mean((1, 2, 3))
-    held = (wanted[4].float() - wanted[6].float()).abs()[..., 8:-8].mean()
-    assert errors.max() < 0.25 * held
-    clip.save(tmp_path / "out.apng")
-    again = Rerun.read(tmp_path / "out.json").run()
-    assert torch.equal(levels_of(again.frames, slice(None)), frames)
-    saved(tmp_path / "painted" / "frame_004.png", shown[4:5])
-    with pytest.raises(TaskError, match="painted is not what this was made with"):
-        Rerun.read(tmp_path / "out.json").run()
-
-
-@pytest.mark.parametrize(
-    "changes", [{"matching": "patchmatch"}, {"contrast": 1.3}, {"sharpness": 1.5}, {"coarse": 2}, {"keys": "other"}]
-)
-def test_every_field_of_keys_changes_the_film(changes: dict[str, Any], tmp_path: Path) -> None:
-    film = saved(tmp_path / "film.apng", textured())
-    folder = painted(tmp_path / "painted", flickering(textured()), (0, 8))
-    if "keys" in changes:
-        changes = {"keys": painted(tmp_path / "other", 255 - textured(), (3,))}
-    before, after = made(keyed(film, folder)), made(keyed(film, folder, **changes))
-    assert not torch.equal(before, after)
-
-
-def test_keys_go_on_where_they_were(tmp_path: Path) -> None:
-    film = saved(tmp_path / "film.apng", textured())
-    folder = painted(tmp_path / "painted", 255 - textured(), (2, 6))
-    whole = made(keyed(film, folder))
-    with pytest.raises(InterruptedRunError, match="of 9 frames are finished"):
-        keyed(film, folder).run(progress=stopping(11), work=tmp_path)
-    assert torch.equal(made(keyed(film, folder), work=tmp_path), whole)
-
-
-KEYS: dict[str, tuple[Callable[[Path, str], Deflicker], str]] = {
-    "no number": (lambda here, film: keyed(film, painted(here / "k", textured(), (0,), "key.png")), "named by"),
-    "twice": (lambda here, film: keyed(film, twice(here / "k")), "frame 3 has two key pictures"),
-    "behind": (lambda here, film: keyed(film, painted(here / "k", textured(12), (11,))), "has the frames 0 to 8"),
-    "no folder": (lambda here, film: keyed(film, film), "keys is a folder of pictures"),
-    "proportions": (
-        lambda here, film: keyed(film, painted(here / "k", textured(9, (48, 48)), (1,))),
-        "expected the proportions of the film",
-    ),
-    "a shot without": (
-        lambda here, film: keyed(film, painted(here / "k", textured(), (1,)), cuts="5"),
-        "the shot of the frames 5 to 8 has no key picture",
-    ),
-}
-
-
-def twice(folder: Path) -> str:
-    painted(folder, textured(), (3,))
-    saved(folder / "0003.png", textured(1))
-    return str(folder)
-
-
-@pytest.mark.parametrize("case", KEYS)
-def test_keys_that_do_not_fit_are_refused_by_name(case: str, film: str, tmp_path: Path) -> None:
-    task, expected = KEYS[case]
-    with pytest.raises(TaskError, match=expected):
-        task(tmp_path, film).run()
 
 
 def most_alive(film: str) -> int:
@@ -480,3 +314,12 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
     size = (32, 32)
     short, long = (most_alive(saved(tmp_path / f"{n}.mp4", textured(n, size))) for n in (40, 90))
     assert 0 < long < 1.1 * short
+
+
+def test_frames_are_not_matched_too_small_for_flow(film: str) -> None:
+    with pytest.raises(TaskError, match=r"with coarse 4 those of .*film\.apng, 48x32, are 12x8"):
+        task(film, coarse=4).run()
+    assert len(made(task(film, coarse=4, matching="patchmatch"))) == COUNT
+    # Of their area, eight times smaller.
+    assert Deflicker("film.mp4").resolved((1_000_000, 40), 9).coarse == 2
+    assert Deflicker("film.mp4").resolved((2_000_000, 20), 9).coarse == 1

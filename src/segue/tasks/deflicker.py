@@ -24,6 +24,8 @@ MOST = 10.0
 """Of contrast and sharpness."""
 BYTES, BYTES_BESIDE = 1400, 200
 """Of memory that a pixel of a frame takes, and each frame of the window beside it; measured."""
+SMALLEST = 16
+"""Pixels of the shorter side of a frame, in which movement can still be looked for."""
 COARSE = (1, 2, 4, 8)
 MATCHED = 1_200_000
 """Pixels of a frame up to which it is matched as it is."""
@@ -171,7 +173,8 @@ class Deflicker:
 
     def resolved(self, size: tuple[int, int], frames: int) -> Deflicker:
         """The same task with nothing left open, for a film of this (width, height) and number of frames."""
-        coarse = self.coarse or next((n for n in COARSE if size[0] * size[1] <= MATCHED * n * n), COARSE[-1])
+        fits = [n for n in COARSE if n == 1 or min(reduced(size, n)) >= SMALLEST]
+        coarse = self.coarse or next((n for n in fits if size[0] * size[1] <= MATCHED * n * n), fits[-1])
         window = None if self.keys is not None else min(self.window or WINDOW, frames - 1)
         absolute = {
             name: str(Path(value).expanduser().absolute())
@@ -189,17 +192,33 @@ class Deflicker:
         guide, keys = ("" if name is None else sha256_of(Path(name).expanduser()) for name in (self.guide, self.keys))
         return DeflickerPlan(sha256_of(self.path), guide, keys, device=device)
 
-    def check_unchanged(self, now: DeflickerPlan, plan: DeflickerPlan) -> None:
+    def check_unchanged(self, now: DeflickerPlan, plan: DeflickerPlan, frames: int) -> None:
         """Find out whether a plan belongs to what is there now.
 
+        Args:
+            now: of the files that are there.
+            plan: of a result that was made before.
+            frames: of the film.
+
         Raises:
-            TaskError: a file has changed, or there are other shots than the task says.
+            TaskError: a file has changed, or there are other shots than the film has, or than the task says.
         """
         for path, name in ((self.input, "sha256"), (self.guide, "guide"), (self.keys, "keys")):
             if getattr(now, name) != getattr(plan, name):
                 raise TaskError(f"{path} is not what this was made with: its contents have changed")
         if plan.shots[:1] != [0] or plan.shots != sorted(set(plan.shots)):
             raise TaskError(f"the plan does not belong to this task: shots begin at 0 and rise, got {plan.shots}")
+        if plan.shots[-1] >= frames:
+            raise TaskError(
+                f"the plan does not belong to this film of {frames} frames, 0 to {frames - 1}: no shot begins at "
+                f"{plan.shots[-1]}"
+            )
+        said = self.shots(frames)
+        if said is not None and list(said) != plan.shots:
+            raise TaskError(
+                f"the plan does not belong to this task: cuts {self.cuts} makes shots that begin at {list(said)}, and "
+                f"the plan has {plan.shots}"
+            )
 
     def check_result(self, path: Path) -> None:
         """Find out whether a result, or its record, would replace what it is made of.
@@ -217,9 +236,8 @@ class Deflicker:
         coarse = self.resolved(size, 2).coarse or 1
         if coarse == 1 or self.coarse is not None:
             return ()
-        width, height = size
-        small = f"{-(-width // coarse)}x{-(-height // coarse)}"
-        return (f"frames of {width}x{height} pixels are matched at {small}, and blended as they are; see --coarse",)
+        large, small = ("{}x{}".format(*each) for each in (size, reduced(size, coarse)))
+        return (f"frames of {large} pixels are matched at {small}, and blended as they are; see --coarse",)
 
     def memory(self, size: tuple[int, int], frames: int) -> int:
         """Bytes that it takes at once for a film of this (width, height) and number of frames, about."""
@@ -255,6 +273,11 @@ class Deflicker:
         from segue.tasks.deflicker_run import deflickered
 
         return deflickered(self, execution or Execution(), progress, plan, device, work)
+
+
+def reduced(size: tuple[int, int], coarse: int) -> tuple[int, int]:
+    """(width, height) of frames of this size where they are matched."""
+    return -(-size[0] // coarse), -(-size[1] // coarse)
 
 
 def _spelled(cuts: str | tuple[int, ...]) -> str:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segue.errors import TaskError
+from segue.tasks.deflicker import SMALLEST, Deflicker, reduced
 from segue.types import Frames
 
 if TYPE_CHECKING:
     from segue.media.clip import Clip
     from segue.media.timing import Timing
-    from segue.tasks.deflicker import Deflicker
 
-SMALLEST = 16
-"""Pixels of the shorter side of a frame, in which movement can still be looked for."""
 PROPORTIONS = 0.01
 """How far, as a share of a side, a guide may be from the film's proportions: cameras and encoders round."""
 
@@ -96,6 +94,7 @@ class Inputs:
                 f"expected frames with sides of {SMALLEST} pixels or more, and {task.path} has "
                 f"{film.size[0]}x{film.size[1]}; enlarge it first"
             )
+        _check_coarse(task, film.size)
         task.shots(len(film))
         notes = [_sampled(task.path, film)]
         if task.window is not None and task.window > len(film) - 1:
@@ -108,6 +107,15 @@ class Inputs:
             keys, said = _keys(Path(task.keys).expanduser(), task.path, film)
             notes += said
         return Inputs(film, guide, keys, tuple(note for note in notes if note))
+
+
+def _check_coarse(task: Deflicker, size: tuple[int, int]) -> None:
+    small = reduced(size, task.coarse or 1)
+    if task.matching == "flow" and min(small) < SMALLEST:
+        raise TaskError(
+            f"flow needs frames with sides of {SMALLEST} pixels or more, and with coarse {task.coarse} those of "
+            f"{task.path}, {size[0]}x{size[1]}, are {small[0]}x{small[1]}: take a smaller coarse, or leave it out"
+        )
 
 
 def _guide(path: Path, film_path: Path, film: Clip) -> tuple[Clip, list[str]]:

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +18,7 @@ from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, Interrupt
 from segue.evaluation.sharpness import sharpness
 from segue.evaluation.warp_error import change
 from segue.media.clip import Clip, Excerpt, Provenance
-from segue.media.disk import disk_errors, written_whole
+from segue.media.disk import written_whole
 from segue.media.recent import RecentFrames
 from segue.models.devices import find_device
 from segue.models.exhaustion import told_if_exhausted
@@ -34,6 +33,7 @@ from segue.motion.match import Match, Matcher
 from segue.motion.patchmatch import PatchMatcher
 from segue.tasks.deflicker import COARSE, Deflicker, DeflickerPlan
 from segue.tasks.deflicker_inputs import Inputs
+from segue.tasks.deflicker_known import Measured, Row, known_shots
 from segue.tasks.record import Record, versions
 from segue.tasks.sampling import Execution, with_threads
 from segue.tasks.unfinished import KeptFrames, Passed, Unfinished
@@ -62,19 +62,27 @@ def deflickered(
     where = find_device(device or (plan.device if plan else None))
     made = settled.contents(where.type)
     if plan is not None:
-        task.check_unchanged(made, plan)
+        task.check_unchanged(made, plan, len(inputs.film))
         made = replace(made, shots=plan.shots)
     how = execution.pinned()
-    key = _key(settled, made, how)
+    key = _key(settled, made, how, None if plan is None else plan.shots)
     unfinished = Unfinished.temporary() if work is None else Unfinished.of(work, task.name, key)
     with torch.no_grad(), with_threads(execution.threads):
         return DeflickerRun(settled, inputs, made, plan is not None, how, progress, unfinished).clip()
 
 
-def _key(task: Deflicker, plan: DeflickerPlan, execution: Execution) -> str:
-    """A hash of everything that the frames depend on; where the files lie is not among it."""
+def _key(task: Deflicker, plan: DeflickerPlan, execution: Execution, shots: list[int] | None) -> str:
+    """A hash of everything that the frames depend on; where the files lie is not among it.
+
+    Args:
+        task: with nothing left open.
+        plan: what the files are.
+        execution: threads.
+        shots: None if they are still to be found, as they are in the same film by the same versions.
+    """
     fields = asdict(replace(task, input="input"))
-    told = [fields | {"guide": plan.guide, "keys": plan.keys}, plan.sha256, plan.device, execution.threads, versions()]
+    files = {"guide": plan.guide, "keys": plan.keys}
+    told = [fields | files, plan.sha256, plan.device, shots, execution.threads, versions()]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -100,42 +108,6 @@ class Counting:
         found = self.matcher(a, b, start)
         self.tell(len(a))
         return found
-
-
-Row = tuple[float | None, float | None, float | None]
-
-
-class Measured:
-    """What was measured of each finished frame, in a file: its change, that of the film, and the sharpness kept.
-
-    Args:
-        path: of the file; what it says of more frames than there are, or was cut off, is forgotten.
-        frames: that are finished.
-    """
-
-    def __init__(self, path: Path, frames: int) -> None:
-        self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        self._rows: list[Row] = [tuple(json.loads(line)) for line in lines[:frames] if line.endswith("\n")]
-        with written_whole(path) as part:
-            part.write_text("".join(lines[: len(self._rows)]), encoding="utf-8")
-
-    @property
-    def count(self) -> int:
-        """How many frames were measured."""
-        return len(self._rows)
-
-    def add(self, row: Row) -> None:
-        """What was measured of the next frame."""
-        self._rows.append(row)
-        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def scores(self) -> dict[str, float | None]:
-        """The means over all frames of which there is something to say."""
-        columns = [[value for value in column if value is not None] for column in zip(*self._rows, strict=True)]
-        means = [round(fmean(column), 5) if column else None for column in columns] or [None] * 3
-        return dict(zip(("change_before", "change", "sharpness_kept"), means, strict=True))
 
 
 @dataclass
@@ -210,17 +182,16 @@ class DeflickerRun:
 
     def _plan_shots(self) -> None:
         """Find out where shots begin, once."""
-        said, known = self.task.shots(len(self.film)), self.unfinished.folder / "shots.json"
-        if self.planned:
-            return
-        if said is None and known.exists():
-            said = json.loads(known.read_text(encoding="utf-8"))
-        elif said is None:
-            shown = self.inputs.guide or self.inputs.film
-            said = (0, *cuts(shown.frames, progress=self.progress))
-            with written_whole(known) as part:
-                part.write_text(json.dumps(said), encoding="utf-8")
-        self.plan = replace(self.plan, shots=list(said))
+        if not self.planned:
+            said, known = self.task.shots(len(self.film)), self.unfinished.folder / "shots.json"
+            if said is None:
+                said = known_shots(known, len(self.film))
+            if said is None:
+                shown = self.inputs.guide or self.inputs.film
+                said = (0, *cuts(shown.frames, progress=self.progress))
+                with written_whole(known) as part:
+                    part.write_text(json.dumps(said), encoding="utf-8")
+            self.plan = replace(self.plan, shots=list(said))
         if self.inputs.keys is not None:
             self.inputs.keys.check_shots(self.plan.shots, len(self.film))
 

@@ -1,0 +1,90 @@
+"""What a run that makes frames agree has found out so far, in files that may have been damaged since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from segue.media.disk import disk_errors, written_whole
+
+Row = tuple[float | None, float | None, float | None]
+
+
+class Measured:
+    """What was measured of each finished frame, in a file: its change, that of the film, and the sharpness kept.
+
+    Args:
+        path: of the file; what it says of more frames than there are, was cut off or damaged, is forgotten.
+        frames: that are finished.
+    """
+
+    def __init__(self, path: Path, frames: int) -> None:
+        self.path = path
+        self._rows: list[Row] = []
+        for line in _lines(path)[:frames]:
+            row = _row(line)
+            if row is None:
+                break
+            self._rows.append(row)
+        with written_whole(path) as part:
+            part.write_text("".join(map(_line, self._rows)), encoding="utf-8")
+
+    @property
+    def count(self) -> int:
+        """How many frames were measured."""
+        return len(self._rows)
+
+    def add(self, row: Row) -> None:
+        """What was measured of the next frame."""
+        self._rows.append(row)
+        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+
+    def scores(self) -> dict[str, float | None]:
+        """The means over all frames of which there is something to say."""
+        means = [_mean(row[place] for row in self._rows) for place in range(3)]
+        return dict(zip(("change_before", "change", "sharpness_kept"), means, strict=True))
+
+
+def known_shots(path: Path, frames: int) -> tuple[int, ...] | None:
+    """The first frames of all shots of a film of so many frames, as a file has them; None if it has no sound ones."""
+    found = _value("".join(_lines(path)))
+    if not isinstance(found, list) or not all(type(start) is int for start in found):
+        return None
+    sound = found[:1] == [0] and found == sorted(set(found)) and found[-1] < frames
+    return tuple(found) if sound else None
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a text, whatever has become of it; none if there is none."""
+    with disk_errors(path, "read"):
+        return path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+
+
+def _row(line: str) -> Row | None:
+    found = _value(line) if line.endswith("\n") else None
+    match found:
+        case [None | float() as before, None | float() as after, None | float() as sharpness]:
+            return before, after, sharpness
+        case _:
+            return None
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _value(text: str) -> Any:
+    """What a JSON text says; None if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(fmean(known), 5) if known else None
