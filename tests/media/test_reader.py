@@ -14,6 +14,7 @@ from PIL import Image
 from footage import CLIPS, moving, numbers, real_clip
 from segue.errors import MediaError
 from segue.media import Clip, TensorFrames, read
+from segue.media.pictures import still
 from segue.media.reader import VideoFrames
 
 
@@ -281,6 +282,21 @@ def test_damaged_pictures(tmp_path: Path) -> None:
         with pytest.raises(MediaError) as caught:
             read(path).frames[:]
         assert "\n" not in str(caught.value), suffix
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")  # Pillow's, of TIFF, beside the error
+@pytest.mark.parametrize("content", ["empty", "text", "cut"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif", ".ppm"])
+def test_a_folder_with_one_that_is_no_picture(suffix: str, content: str, tmp_path: Path) -> None:
+    for name in ("1.png", f"2{suffix}"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)).save(tmp_path / name)
+    last = tmp_path / f"2{suffix}"
+    damaged = {"empty": b"", "text": b"a letter to a friend\n" * 9, "cut": last.read_bytes()[:60]}
+    last.write_bytes(damaged[content])
+    with pytest.raises(MediaError, match=rf"cannot read .*2\{suffix}.*damaged.*try another copy"):
+        read(tmp_path).frames[:]
+    with pytest.raises(MediaError, match=rf"2\{suffix}"):
+        still(last, "white")
 
 
 def test_a_still_webp_or_gif_is_one_picture(tmp_path: Path) -> None:

@@ -42,8 +42,11 @@ def _reading(path: Path) -> Generator[None]:
     try:
         with disk_errors(path, "read"):
             yield
-    except UnidentifiedImageError:
-        raise
+    except UnidentifiedImageError as error:
+        expected = f"expected one of the kinds {', '.join(KINDS)}"
+        raise MediaError(
+            f"cannot read {path}: it is no picture, or it is damaged ({expected}); try another copy, or take it away"
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise MediaError(f"cannot read {path}: the picture is damaged ({error}); try another copy") from error
 
@@ -54,19 +57,20 @@ def picture_kind(path: Path) -> Literal["still", "moving"] | None:
     Raises:
         MediaError: if it is damaged.
     """
-    try:
-        with _reading(path), Image.open(path, formats=KINDS) as image:
-            moves = image.format in ("GIF", "WEBP", "PNG") and getattr(image, "n_frames", 1) > 1
-            return "moving" if moves else "still"
-    except UnidentifiedImageError:
-        return None
+    with _reading(path):
+        try:
+            with Image.open(path, formats=KINDS) as image:
+                moves = image.format in ("GIF", "WEBP", "PNG") and getattr(image, "n_frames", 1) > 1
+                return "moving" if moves else "still"
+        except UnidentifiedImageError:
+            return None
 
 
 def still(path: Path, background: str) -> UInt8[Tensor, "1 3 h w"]:
     """The one picture of a file.
 
     Raises:
-        MediaError: if it is damaged.
+        MediaError: if it is none, or damaged.
     """
     with _reading(path), Image.open(path, formats=KINDS) as image:
         return torch.from_numpy(to_rgb(image, background).copy()).permute(2, 0, 1)[None]
@@ -153,7 +157,7 @@ class FolderFrames:
         background: what shows through transparent pixels.
 
     Raises:
-        MediaError: if there is no picture, or they differ in size.
+        MediaError: if there is no picture, one cannot be read, or they differ in size.
     """
 
     def __init__(self, path: Path, background: str) -> None:
