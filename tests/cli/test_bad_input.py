@@ -39,7 +39,7 @@ USAGE: dict[str, tuple[list[str], str]] = {
     "crossfeed of two": (["a", "b", "--crossfeed", "1", "0.5"], "requires 3"),
     "damper": (["a", "b", "--damper", "0"], "damper must be above 0"),
     "seed": (["a", "b", "--seed", "-1"], "whole number from 0"),
-    "seed of letters": (["a", "b", "--seed", "x"], "unable to convert"),
+    "seed of letters": (["a", "b", "--seed", "x"], 'for --seed: expected a whole number in digits, such as 5; got "x"'),
     "three seeds": (["a", "b", "--seed", "1", "--seed", "2", "--seed", "3"], "once per key picture (2)"),
     "steps": (["a", "b", "--steps", "0"], "steps must be 1 or more"),
     "fps": (["a", "b", "--fps", "0"], "fps must be above 0"),

@@ -252,7 +252,7 @@ def test_a_source_that_is_no_match(
         (["empty"], 1, "there are no pictures in this folder"),
         (["film.mp4", "--source", "nope.mp4"], 1, "there is no such file"),
         (["film.mp4", "--seam", "10"], 2, "a seam is one of the frames 0 to 9, got 10"),
-        (["film.mp4", "--seam", "x"], 2, "unable to convert"),
+        (["film.mp4", "--seam", "x"], 2, "for --seam: expected a whole number"),
         (["film.mp4", "--column", "95"], 2, "each border once, at a column from 2 to 94, got [95]"),
         (["film.mp4", "--row", "1"], 2, "at a row from 2 to 62"),
         (["film.mp4", "--prompt", "a cat"], 2, "unknown option"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
-from typing import Any
+import importlib
+import inspect
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_args
 
 import pytest
 from cyclopts import App, Parameter
 
 from segue.cli.fields import Flag, described, flags, verb
+from segue.cli.main import VERBS, main
 from segue.cli.options import ModelChoice, Output, Recording, slug
 from segue.cli.player import Playing
 from segue.errors import TaskError
@@ -99,6 +102,61 @@ def test_flag_arrives(place: str) -> None:
     value, default = (_at({"task": asdict(s.task), "execution": asdict(s.execution)}, place) for s in (seen, plain))
     assert value == expected
     assert default != expected
+
+
+def whole_numbers() -> list[tuple[str, str]]:
+    """By verb, the flags that take whole numbers, as they are typed."""
+    found: list[tuple[str, str]] = []
+    for name in VERBS:
+        command = getattr(importlib.import_module(f"segue.cli.{name}"), name)
+        for parameter in inspect.signature(command).parameters.values():
+            kind = get_args(parameter.annotation)[0]
+            if parameter.kind is parameter.KEYWORD_ONLY and kind in (int, int | None, tuple[int, ...]):
+                found.append((name, f"--{parameter.name.replace('_', '-')}"))
+    return found
+
+
+def test_whole_numbers_are_found() -> None:
+    found = set(whole_numbers())
+    assert {("image", "--steps"), ("deflicker", "--window"), ("live", "--between"), ("rerun", "--crf")} <= found
+    assert {("evaluate", "--seam"), ("transition", "--seed"), ("transition", "--branches")} <= found
+
+
+@pytest.mark.parametrize(("name", "flag"), whole_numbers())
+def test_whole_numbers_are_never_rounded(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for typed in ("2.5", "5.0", "1e3", "0x10", "1_000", "x"):
+        assert main([name, "a", flag, typed]) == 2
+        said = f'for {flag}: expected a whole number in digits, such as 5; got "{typed}"; see segue {name} --help'
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("typed", "arrived"), [("5", 5), ("+5", 5), ("-5", -5), ("007", 7), (" 12 ", 12)])
+def test_whole_numbers_arrive(typed: str, arrived: int) -> None:
+    @dataclass(frozen=True)
+    class Numbers:
+        """Of all kinds.
+
+        Args:
+            one: of them.
+            some: of them.
+            branches: in one go.
+        """
+
+        one: int | None = None
+        some: tuple[int, ...] = ()
+        branches: tuple[int, ...] = ()
+
+    seen: list[Numbers] = []
+
+    def capture(numbers: Numbers) -> int:
+        seen.append(numbers)
+        return 0
+
+    capture.__annotations__ = {"numbers": Numbers, "return": int}
+    app = App(exit_on_error=False, print_error=False, result_action="return_value")
+    app.default(verb(capture))
+    app(["--one", typed, "--some", typed, "--some", "3", "--branches", typed, "4"])
+    assert seen == [Numbers(arrived, (arrived, 3), (arrived, 4))]
 
 
 @pytest.mark.parametrize(

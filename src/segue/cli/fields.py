@@ -74,7 +74,11 @@ class Flag:
         elif str in get_args(self.hint) and any(get_origin(part) is tuple for part in get_args(self.hint)):
             # Lists that have a spelling are typed in it.
             about = Parameter.combine(about, Parameter(converter=_text, n_tokens=1, metavar="STR"))
-        elif self.name in RUNS:
+        elif self.hint in (int, int | None):
+            about = Parameter.combine(about, Parameter(converter=_whole))
+        elif self.hint == tuple[int, ...]:
+            about = Parameter.combine(about, Parameter(converter=_wholes))
+        if self.name in RUNS:
             about = Parameter.combine(about, Parameter(consume_multiple=True))
         about = Parameter.combine(about, Parameter(show_default=_shown(self.default)))
         return inspect.Parameter(self.name, KEYWORD, default=self.default, annotation=Annotated[self.hint, about])
@@ -227,6 +231,18 @@ def _shown(default: Any) -> bool | Callable[[Any], str]:
 
 def _text(_: Any, tokens: list[Token]) -> str:
     return tokens[0].value
+
+
+def _whole(_: Any, tokens: list[Token]) -> int:
+    """The parser's own reading rounds fractions."""
+    (token,) = tokens
+    if re.fullmatch(r"[+-]?\d+", token.value.strip(), flags=re.ASCII) is None:
+        raise ValueError(f'expected a whole number in digits, such as 5; got "{token.value}"')
+    return int(token.value)
+
+
+def _wholes(kind: Any, tokens: list[Token]) -> tuple[int, ...]:
+    return tuple(_whole(kind, [token]) for token in tokens)
 
 
 def _size(_: Any, tokens: list[Token]) -> tuple[int, int]:
