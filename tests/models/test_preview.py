@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def write_tiny(folder: Path, seed: int = 0, **changes) -> Path:
     torch.manual_seed(seed)
     widths = {f"{part}_block_out_channels": (8, 8, 8, 8) for part in ("encoder", "decoder")}
     settings = {"num_encoder_blocks": (1, 1, 1, 1), "num_decoder_blocks": (1, 1, 1, 1), **widths}
-    vae = AutoencoderTiny(**{**settings, **changes})
+    vae: Any = AutoencoderTiny(**{**settings, **changes})
     # Random pictures are all but grey; these have colours, and some beyond the range.
     vae.decoder.layers[-1].weight.data.mul_(50)
     vae.decoder.layers[-1].bias.data.add_(0.7)
@@ -49,7 +50,7 @@ def tiny(tmp_path) -> Path:
 def test_it_is_diffusers_own(tmp_path, channels, scaling, shift):
     """Its own scaling and shift, not the model's; [-1, 1] there is [0, 1] here."""
     folder = write_tiny(tmp_path / "tiny", latent_channels=channels, scaling_factor=scaling, shift_factor=shift)
-    theirs = AutoencoderTiny.from_pretrained(folder)
+    theirs: Any = AutoencoderTiny.from_pretrained(folder)
     latents = torch.randn(3, channels, 8, 6, generator=torch.Generator().manual_seed(1))
     expected = (theirs.decode(latents / scaling + shift).sample / 2 + 0.5).clamp(0, 1)
     codec, files = read_preview(folder, CPU, torch.float32)
@@ -73,6 +74,7 @@ def test_no_encoder_is_needed_or_kept(tiny):
 
 def test_a_model_gets_one_and_stays_what_it_is(model, tiny):
     quick = with_preview(model, tiny)
+    assert quick.preview is not None
     assert quick.preview == Preview(str(tiny.absolute()), quick.preview.codec, "shown")
     assert quick.fingerprint == model.fingerprint
     assert quick.codec is model.codec
@@ -127,7 +129,7 @@ def test_what_is_no_small_decoder_is_named(model, folder, tiny, tmp_path):
     with pytest.raises(CheckpointError, match="expected an AutoencoderTiny, got AutoencoderKL"):
         with_preview(model, folder / "vae")
     with pytest.raises(ModelError, match="preview_for must be one of shown, measured, frames; got 'looks'"):
-        with_preview(model, tiny, "looks")
+        with_preview(model, tiny, cast(Any, "looks"))
     config = json.loads((tiny / "config.json").read_text())
     (tiny / "config.json").write_text(json.dumps({**config, "num_decoder_blocks": [1, 2, 1, 1]}))
     with pytest.raises(CheckpointError, match=r"does not hold the decoder that its config\.json describes"):
