@@ -55,3 +55,13 @@ class Shifts:
             drawn = torch.rand(believed.shape, generator=torch.Generator().manual_seed(seed))
             believed = believed * (1 - self.doubt * drawn)
         return Match(way, torch.full_like(believed, apart((x, y))), believed, whole=True)
+
+
+class Still:
+    """Says, and is sure of it, that nothing moves."""
+
+    name = "still"
+
+    def __call__(self, a: Tensor, b: Tensor, start: tuple[Match, Match] | None = None) -> tuple[Match, Match]:
+        match = Match(torch.zeros_like(a[:, :2]), torch.zeros_like(a[:, 0]), torch.ones_like(a[:, 0]), whole=True)
+        return match, match

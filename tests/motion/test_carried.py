@@ -7,23 +7,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from motion.clips import Held
+from motion.clips import Held, ground, noisy
+from motion.engines import Still
+from segue.motion.blend import Blending, blended
 from segue.motion.carried import Carrier
 from segue.motion.fields import Fields
 from segue.motion.flow_match import FlowMatcher
-from segue.motion.match import Match
-
-
-class Still:
-    """Says, and is sure of it, that nothing moves."""
-
-    name = "still"
-
-    def __call__(
-        self, a: torch.Tensor, b: torch.Tensor, start: tuple[Match, Match] | None = None
-    ) -> tuple[Match, Match]:
-        match = Match(torch.zeros_like(a[:, :2]), torch.zeros_like(a[:, 0]), torch.ones_like(a[:, 0]), whole=True)
-        return match, match
 
 
 def carrier(frames: int, every: int) -> Carrier:
@@ -56,3 +45,13 @@ def test_detail_is_not_carried_to_what_the_guide_shows_otherwise() -> None:
     _, trust = found(2, torch.zeros(1, 6, 32, 32))
     assert float(trust[..., 10:14, 10:14].max()) < 0.01
     assert float(trust[..., 20:, 20:].min()) > 0.9
+
+
+def test_one_key_fades_into_the_next_and_none_is_seen_to_come() -> None:
+    """A still of which every frame is drawn anew: at a key, all detail would change at once."""
+    still = Held(ground(0, 32, 40).repeat(40, 1, 1, 1))
+    found = blended(noisy(still, 0.1), Fields(Still(), still), Blending(every=24))
+    apart = sorted(
+        float((picture - after).square().mean()) ** 0.5 for (_, picture, _), (_, after, _) in pairwise(found)
+    )
+    assert apart[-1] < 2 * apart[len(apart) // 2]

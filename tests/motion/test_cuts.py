@@ -26,12 +26,22 @@ def test_backwards_the_same_cuts_are_found() -> None:
     assert cuts(film().backwards()) == (29 - 21, 29 - 9)
 
 
-@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("length", [1, 2, 3])
 @pytest.mark.parametrize("light", [1.0, 0.0, 0.8])
 def test_a_flash_is_no_cut(length: int, light: float) -> None:
     pictures = panned(16).pictures.clone()
     pictures[7 : 7 + length] = pictures[7 : 7 + length].lerp(torch.tensor(light), 0.95)
     assert cuts(Held(pictures)) == ()
+
+
+@pytest.mark.parametrize(("length", "found"), [(1, ()), (2, ()), (3, (7, 10)), (4, (7, 11))])
+@pytest.mark.parametrize("light", [False, True], ids=["picture", "light"])
+def test_a_flash_in_which_nothing_is_left_is_none_unless_it_lasts(
+    length: int, found: tuple[int, ...], light: bool
+) -> None:
+    pictures = panned(20).pictures.clone()
+    pictures[7 : 7 + length] = torch.ones(length, 3, 48, 64) if light else panned(length, 2).pictures
+    assert cuts(Held(pictures)) == found
 
 
 def test_fast_movement_is_none_and_neither_is_what_crosses_the_picture() -> None:

@@ -149,6 +149,17 @@ def test_with_a_style_the_patches_brought_over_agree() -> None:
     assert apart[2] < 0.5 * apart[0]
 
 
+def test_ways_over_flat_ground_keep_to_those_beside_them() -> None:
+    """Where nothing but noise decides, what an agreeing way may cost more is worth a few of the jumps."""
+    a, b = 0.5 + 0.005 * torch.randn(2, 3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+    def apart(matcher: PatchMatcher) -> float:
+        way = matcher(a, b)[0].way
+        return float((way[..., 1:] - way[..., :-1]).abs().mean())
+
+    assert apart(PatchMatcher()) < 0.96 * apart(PatchMatcher(coherence=0))
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
