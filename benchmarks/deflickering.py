@@ -17,7 +17,7 @@ and kept; a cell is made anew when its settings or the version of its method dif
   restyled frames. Noise has gradients, too, so that a noisy film has more than 100.
 * shared: how much of the reference's own gradients is there, by regression, in percent: noise does not count.
 * at 95: the first warp error, after a film of less than 95 percent of sharpness was sharpened (`segue.motion.finish`)
-  until it has these: so that blur gains nothing.
+  until it has these, so that blur gains nothing; nan if it never has, sharpened ten times.
 * PSNR to the clean clip, in dB, but not of restyling, which is meant to differ.
 * seconds of the processor for a frame, and those over the seconds of "FastBlend, repaired" of the same cell.
 
@@ -133,7 +133,7 @@ def measured(frames: Tensor, spoiled: Tensor, footage: Footage, restyled: bool) 
 
 
 def at_sharpness(film: TensorFrames, aim: TensorFrames, footage: Footage) -> float:
-    """The warp error between neighbours of a film, sharpened if it has not the least sharpness."""
+    """The warp error between neighbours of a film, sharpened if it has not the least sharpness; nan if none helps."""
     clean = TensorFrames.rounded(footage.clean)
 
     def sharpened(by: float) -> TensorFrames:
@@ -142,6 +142,8 @@ def at_sharpness(film: TensorFrames, aim: TensorFrames, footage: Footage) -> flo
     least, most = 1.0, MOST_SHARPENED
     if rms_kept(film, aim) >= LEAST_KEPT:
         most = least
+    elif not rms_kept(sharpened(most), aim) >= LEAST_KEPT:
+        return math.nan
     for _ in range(BISECTIONS if most > least else 0):
         middle = (least + most) / 2
         least, most = (least, middle) if rms_kept(sharpened(middle), aim) >= LEAST_KEPT else (middle, most)
@@ -320,8 +322,8 @@ def verdict(rows: Rows) -> tuple[str, bool, bool]:
 
 
 def _least(rows: Rows, measure: str) -> str:
-    """The method of the lowest number, and the best of the other side."""
-    ranked = sorted((row[measure], row["method"]) for row in rows)
+    """The method of the lowest number, and the best of the other side; who has no number is not ranked."""
+    ranked = sorted((row[measure], row["method"]) for row in rows if not math.isnan(row[measure]))
     if not ranked:
         return "none"
     ours = ranked[0][1].startswith(OURS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -131,6 +132,31 @@ def test_degradations_are_repeatable_and_differ_from_frame_to_frame(modules: Any
         assert spoil(still[:2], 0).equal(spoiled[:2]), "however many frames there are"
         assert (spoiled[1:] - spoiled[:-1]).abs().mean() > 0.01, name
         assert (spoiled - still).mean((2, 3)).abs().max() < 0.35, "it still shows the same"
+
+
+def test_films_that_no_sharpening_helps_have_no_error_at_95(modules: Any) -> None:
+    """What is plain cannot be brought to the sharpness of a clip, and is not told to be the steadiest at it."""
+    bench = modules("deflickering")
+    clean = torch.stack([texture(3, 48, 64).permute(2, 0, 1).roll(shift, 2) / 255 for shift in range(3)])
+    footage, aim = bench.Footage(clean, bench.Known(clean)), bench.TensorFrames.rounded(clean)
+    softer = torch.nn.functional.avg_pool2d(clean, 3, 1, 1, count_include_pad=False)
+    plain = clean.mean((2, 3), keepdim=True).expand_as(clean)
+    faint = plain + 0.03 * (clean - plain)
+    found = [bench.at_sharpness(bench.TensorFrames.rounded(film), aim, footage) for film in (softer, plain, faint)]
+    assert found[0] > 0
+    assert found[1:] == pytest.approx([math.nan] * 2, nan_ok=True)
+
+
+def test_who_has_no_number_is_not_the_least(modules: Any) -> None:
+    least = modules("deflickering")._least
+
+    def rows(*values: float) -> list[dict[str, Any]]:
+        methods = ("ours, flow", "Bonneel", "flow warp")
+        return [{"method": name, "at 95": value} for name, value in zip(methods, values, strict=False)]
+
+    assert least(rows(2.0, math.nan, 3.0), "at 95") == "ours, flow 2.00, then flow warp 3.00"
+    assert least(rows(math.nan, 2.0, 1.0), "at 95") == "flow warp 1.00"
+    assert least(rows(math.nan, math.nan), "at 95") == "none"
 
 
 def test_the_table_is_filled_and_goes_on(tmp_path: Path) -> None:
