@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
-from pathlib import Path
 from unittest.mock import patch
 
 import blindfilters
@@ -14,6 +12,7 @@ import torch
 from blindfilters import FlowBlend, GradientFilter
 from fastblend import FastBlend
 from torch import Tensor
+from versions import MOTION, written
 
 from segue.media.clip import TensorFrames
 from segue.motion import match as ways
@@ -141,15 +140,9 @@ class Counted:
         return self.matcher(a, b, start)
 
 
-def _written(*files: Path) -> str:
-    """What stands in files, as a short name."""
-    return blake2b(b"".join(file.read_bytes() for file in files), digest_size=6).hexdigest()
-
-
 _SEARCH = ("patchmatch", "search", "pyramid", "descriptors", "voting")
 """Files of `segue.motion` that optical flow does not need."""
-_MOTION = sorted(Path(ways.__file__).parent.glob("*.py"))
-_OURS, _OURS_BY_FLOW = _written(*_MOTION), _written(*(file for file in _MOTION if file.stem not in _SEARCH))
+_OURS, _OURS_BY_FLOW = written(*MOTION), written(*(file for file in MOTION if file.stem not in _SEARCH))
 _FASTBLEND, _FILTERS = (f"{module.__name__} {module.VERSION}" for module in (fastblend, blindfilters))
 
 METHODS: dict[str, tuple[Method, str]] = {

@@ -31,6 +31,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
+from versions import MOTION, named, written
 
 from segue.media.clip import TensorFrames, to_uint8
 from segue.media.reader import read
@@ -49,6 +50,9 @@ CLIPS = ("bigbuckbunny", "portrait", "scene_cuts", "wolf")
 ENGINES = {"flow": "#2c3e50", "flow followed": "#7f8c8d", "patchmatch": "#c0392b", "followed": "#27ae60"}
 DRAWN = 3
 """Scenes of known motion."""
+KEY = ("clip", "interval", "engine", "matcher", "version", "shown")
+"""Columns that tell whether a row is what would be measured now."""
+VERSION = written(*MOTION)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,18 @@ class Source:
     name: str
     frames: TensorFrames
     scene: Scene | None = None
+
+    def shown(self, last: int) -> str:
+        """The pair of pictures that is matched, as a short name: stills, and clips, are other ones in other folders."""
+        return named(*(to_uint8(self.frames[number : number + 1]).numpy().tobytes() for number in (0, last)))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to find matches: by which matcher, and from the first frame of a clip to another."""
+
+    matcher: str
+    find: Callable[[int], Match]
 
 
 def real(folder: Path, name: str, size: int, count: int) -> Source:
@@ -94,8 +110,8 @@ def sources(folder: Path | None, size: int, count: int) -> Iterator[Source]:
         yield real(folder, name, size, count)
 
 
-def engines(source: Source) -> dict[str, Callable[[int], Match]]:
-    """From the first frame to another, in four ways."""
+def engines(source: Source) -> dict[str, Engine]:
+    """The four ways, for one clip."""
     flow, search = FlowMatcher(), PatchMatcher()
     by_flow, by_search = Fields(flow, source.frames), Fields(search, source.frames)
 
@@ -111,8 +127,9 @@ def engines(source: Source) -> dict[str, Callable[[int], Match]]:
     def followed(last: int) -> Match:
         return by_search.way(0, last)
 
-    found = (alone(flow), along, alone(search), followed)
-    return dict(zip(ENGINES, found, strict=True))
+    by = [Engine(flow.name, find) for find in (alone(flow), along)]
+    by += [Engine(search.name, find) for find in (alone(search), followed)]
+    return dict(zip(ENGINES, by, strict=True))
 
 
 def measured(source: Source, match: Match, last: int) -> dict[str, float]:
@@ -133,18 +150,23 @@ def measured(source: Source, match: Match, last: int) -> dict[str, float]:
 
 
 def sweep(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """All rows, those that were measured before among them."""
+    """All rows that are asked for; what was measured before, of the same pictures by the same methods, is taken."""
     path = given.out / f"rows-{given.size}.jsonl"
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    done = {(row["clip"], row["interval"], row["engine"]) for row in rows}
+    before = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    done = {tuple(row.get(name) for name in KEY): row for row in before}
+    rows: list[dict[str, Any]] = []
     for source in sources(given.clips, given.size, max(given.intervals) + 1):
-        for engine, find in engines(source).items():
+        for name, engine in engines(source).items():
             for interval in given.intervals:
-                if interval < len(source.frames) and (source.name, interval, engine) not in done:
-                    row = {"clip": source.name, "interval": interval, "engine": engine}
-                    rows.append(row | measured(source, find(interval), interval))
+                if interval >= len(source.frames):
+                    continue
+                key = (source.name, interval, name, engine.matcher, VERSION, source.shown(interval))
+                row = done.get(key)
+                if row is None:
+                    row = dict(zip(KEY, key, strict=True)) | measured(source, engine.find(interval), interval)
                     with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
+                        file.write(json.dumps(row) + "\n")
+                rows.append(row)
     return rows
 
 
@@ -279,8 +301,8 @@ def sheets(given: argparse.Namespace) -> None:
     for name in CLIPS:
         source = real(given.clips, name, given.size, 9)
         row = [source.frames[0:1], source.frames[8:9]]
-        for find in engines(source).values():
-            match = find(8)
+        for engine in engines(source).values():
+            match = engine.find(8)
             row += [match.remap(source.frames[8:9]).clamp(0, 1), match.confidence[:, None].expand(-1, 3, -1, -1)]
         top, low = torch.cat([row[0], *row[2::2]], 3), torch.cat([row[1], *row[3::2]], 3)
         picture = to_uint8(torch.cat([top, low], 2))[0].permute(1, 2, 0).numpy()
