@@ -262,6 +262,16 @@ def test_clips_that_differ_are_refused() -> None:
         blended(panned(4), fields, numbers=[4])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_frame_that_is_not_finite_is_named(value: float, mode: Mode) -> None:
+    style = weak(6)
+    style.pictures[4, 1, 3, 5] = value
+    found = blended(style, Fields(Shifts(), weak(6)), Blending(2, mode))
+    with pytest.raises(ValueError, match=r"frame 4 .* not finite"):
+        list(found)
+
+
 def test_progress_is_told() -> None:
     told: list[float] = []
     list(blended(weak(4), Fields(Shifts(), weak(4)), Blending(1), progress=lambda what, done, total: told.append(done)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from motion.clips import Held, joined, noisy, panned
 from motion.engines import Shifts
@@ -124,6 +125,31 @@ def test_damaged_files_are_made_anew(tmp_path: Path, damage: str) -> None:
         )
     assert same(Fields(engine, clip, folder=tmp_path).way(0, 2), way)
     assert {path: path.read_bytes() for path in files} == whole
+
+
+@pytest.mark.parametrize("place", [-1, -700, -9000, -12000])
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path, place: int) -> None:
+    clip, engine = panned(2), Shifts()
+    way = Fields(engine, clip, folder=tmp_path).way(0, 1)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(bytes((*whole[:place], whole[place] ^ 1, *whole[len(whole) + place + 1 :])))
+    assert len(path.read_bytes()) == len(whole)
+    assert same(Fields(engine, clip, folder=tmp_path).way(0, 1), way)
+    assert path.read_bytes() == whole
+    assert len(engine.seen) == 2
+
+
+def test_a_file_that_does_not_say_what_it_holds_is_made_anew(tmp_path: Path) -> None:
+    clip, engine = panned(2), Shifts()
+    Fields(engine, clip, folder=tmp_path).way(0, 1)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for facts in (None, {}, {"blake2b": "0"}):
+        path.write_bytes(save(load(whole), facts))
+        Fields(engine, clip, folder=tmp_path).way(0, 1)
+        assert path.read_bytes() == whole
+    assert len(engine.seen) == 4
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:

@@ -166,6 +166,17 @@ def test_ways_over_flat_ground_keep_to_those_beside_them() -> None:
         ({"patch": 4}, "odd"),
         ({"rounds": ()}, "rounds"),
         ({"rounds": (1, 0)}, "rounds"),
+        ({"rounds": (1.5,)}, "rounds"),
+        ({"patch": 5.0}, "patch"),
+        ({"terms": 8.5}, "terms"),
+        ({"reach": True}, "reach"),
+        ({"seed": 0.5}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"coherence": float("inf")}, "coherence"),
+        ({"coherence": float("nan")}, "coherence"),
+        ({"floor": float("inf")}, "floor"),
+        ({"tolerance": float("inf")}, "tolerance"),
+        ({"guide_weight": float("nan")}, "guide_weight"),
         ({"terms": 0}, "terms"),
         ({"reach": 0}, "reach"),
         ({"finest": -1}, "finest"),
@@ -193,6 +204,16 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         matcher(a, a, (far, far))
     there, back = matcher(a[:0], a[:0])
     assert len(there) == len(back) == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pictures_that_are_not_finite_are_refused(value: float) -> None:
+    a = texture(16, 16)
+    spoiled = a.clone()
+    spoiled[0, 1, 3, 5] = value
+    for pictures, style in (((a, spoiled), None), ((spoiled, a), None), ((a, a), (a, spoiled))):
+        with pytest.raises(ValueError, match="not finite"):
+            PatchMatcher()(*pictures, style=style)
 
 
 def test_its_name_tells_all_settings_apart() -> None:

@@ -82,7 +82,8 @@ def blended(
         The change is the largest over the colours, in [0, 1], and exactly 0 where the pixel is as it was.
 
     Raises:
-        ValueError: `style` and `fields` differ in size or length, or there is no such frame.
+        ValueError: `style` and `fields` differ in size or length, or there is no such frame; when it comes to it, a
+            frame has values that are not finite, which would spread over all that are blended with it.
     """
     if len(style) != len(fields) or style.size != fields.size:
         raise ValueError(
@@ -131,6 +132,11 @@ class Leaves:
         leaf = self._held.get(number)
         if leaf is None:
             picture = self.style[number : number + 1].to(self.fields.device, torch.float32)
+            if not bool(picture.isfinite().all()):
+                raise ValueError(
+                    f"frame {number} of the pictures to blend has values that are not finite: expected all in [0, 1]; "
+                    "make the frame anew, or mend it"
+                )
             leaf = torch.cat([picture, energy(high(picture))], 1)
             self._held.put(number, leaf, 1)
         return leaf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import OrderedDict
 from contextlib import suppress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FINENESS = 32
 """Steps of a pixel that ways are kept in, unless they are whole."""
 _FARTHEST = 2**15 - 1
+_DIGEST = "blake2b"
 
 T = TypeVar("T")
 
@@ -98,9 +100,12 @@ def digest(picture: Float[Tensor, "1 3 h w"]) -> bytes:
 
 
 def stored(path: Path, size: tuple[int, int]) -> tuple[Packed, Packed] | None:
-    """What `store` wrote there; None if nothing is, or it is damaged, or of another size."""
+    """What `store` wrote there, to the bit; None if nothing is, or it is damaged, or of another size."""
     with suppress(OSError, SafetensorError, KeyError, ValueError):
-        data = load(path.read_bytes())
+        file = path.read_bytes()
+        data = load(file)
+        if _facts(file)[_DIGEST] != _digest(data):
+            return None
         there, back = (
             Packed(data[f"{side}.way"], data[f"{side}.error"], data[f"{side}.confidence"], bool(data["whole"][0]))
             for side in ("there", "back")
@@ -121,7 +126,7 @@ def store(path: Path, pair: tuple[Packed, Packed]) -> None:
         data |= {f"{side}.{name}": getattr(packed, name).contiguous() for name in ("way", "error", "confidence")}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(save(data))
+        part.write_bytes(save(data, {_DIGEST: _digest(data)}))
         part.replace(path)
     except OSError as error:
         raise DiskError(
@@ -131,6 +136,21 @@ def store(path: Path, pair: tuple[Packed, Packed]) -> None:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Of what they hold, under which names."""
+    found = blake2b(digest_size=16, person=b"segue fields")
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].numpy().data)
+    return found.hexdigest()
+
+
+def _facts(file: bytes) -> dict[str, str]:
+    """What the head of a safetensors file says beside its tensors; nothing is read that is not in memory already."""
+    head = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])
+    return head["__metadata__"]
 
 
 def _is_sound(packed: Packed, size: tuple[int, int]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -86,21 +87,21 @@ class PatchMatcher:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.patch < 1 or self.patch % 2 == 0:
+        if not _is_count(self.patch, 1) or self.patch % 2 == 0:
             raise ValueError(f"patch must be an odd number of pixels; got {self.patch}")
-        if not self.rounds or min(self.rounds) < 1:
-            raise ValueError(f"rounds must be 1 or more at each level; got {self.rounds}")
-        for name, least in (("terms", 1), ("reach", 1), ("sorts", 0), ("finest", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)}")
+        if not self.rounds or not all(_is_count(entry, 1) for entry in self.rounds):
+            raise ValueError(f"rounds must be whole, 1 or more at each level; got {self.rounds}")
+        for name, least in (("terms", 1), ("reach", 1), ("sorts", 0), ("finest", 0), ("seed", 0)):
+            if not _is_count(getattr(self, name), least):
+                raise ValueError(f"{name} must be whole, {least} or more; got {getattr(self, name)}")
         if self.begin not in ("identity", "random"):
             raise ValueError(f"begin must be identity or random; got {self.begin!r}")
         for name in ("guide_weight", "tolerance"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0; got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < inf:
+                raise ValueError(f"{name} must be finite and above 0; got {getattr(self, name)}")
         for name in ("coherence", "floor"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name} must be finite, 0 or more; got {getattr(self, name)}")
 
     @staticmethod
     def thorough(patch: int = 5) -> PatchMatcher:
@@ -136,7 +137,7 @@ class PatchMatcher:
                 is to be made from `b`'s, it is compared with what the ways so far make of it (arXiv:2311.09265).
 
         Raises:
-            ValueError: the shapes differ, or are none of pictures.
+            ValueError: the shapes differ, or are none of pictures; or a value is not finite.
         """
         if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3 or min(a.shape[-2:]) < 1:
             raise ValueError(
@@ -144,6 +145,8 @@ class PatchMatcher:
             )
         if style is not None and any(one.shape != a.shape for one in style):
             raise ValueError(f"styles are of the shape of their guides, {tuple(a.shape)}")
+        if not all(bool(one.isfinite().all()) for one in (a, b, *(style or ()))):
+            raise ValueError("expected pictures in [0, 1]; got values that are not finite, and like no others")
         if start is not None and any(one.way[:, 0].shape != a[:, 0].shape for one in start):
             raise ValueError(f"a start has a way for each pixel of {tuple(a.shape)}")
         if len(a) == 0:
@@ -234,6 +237,10 @@ class PatchMatcher:
         both = Match(way, error, confidence, whole=True)
         pairs = len(way) // 2
         return both[:pairs], both[pairs:]
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _counterpart(rows: Tensor) -> Tensor:
