@@ -178,7 +178,8 @@ def test_machines_get_what_changes_and_how_sharp_it_is(run: Run, film: Path, tmp
     copy = Clip(TensorFrames(moving(10)), 20).save(tmp_path / "copy.mp4", crf=40)
     found = run("evaluate", copy, "--source", film, "--column", "32", "--row", "16", "--row", "40", "--json").json
     warped, pixels = found["warp_error"], found["pixel_mse"]
-    assert (warped["matcher"], warped["of_source"], warped["compared_at"]) == ("dis-medium", True, [96, 64])
+    assert warped["matcher"].startswith("dis-medium-2 alike=False opencv=")
+    assert (warped["of_source"], warped["compared_at"]) == (True, [96, 64])
     assert [(span["interval"], len(span["pairs"])) for span in warped["spans"]] == [(1, 9), (8, 1), (None, 3)]
     assert pixels["value"] == warped["spans"][0]["squared"]
     assert 0 < pixels["sharpness"]["kept"]["shared"] < 1
@@ -203,6 +204,32 @@ def test_lines_where_parts_meet_are_told(run: Run, tmp_path: Path) -> None:
     tiled = Clip(TensorFrames(frames), 10).save(tmp_path / "tiled.mp4", crf=5)
     found = table(run("evaluate", tiled, "--column", "40", "--column", "70").out)
     assert float(found["seam at column 40"][0]) > 3 * float(found["seam at column 70"][0])
+
+
+@pytest.mark.parametrize("wrong", [["--column", "20", "--column", "95"], ["--row", "9", "--row", "9"]])
+def test_lines_are_checked_before_anything_is_measured(wrong: list[str], run: Run, film: Path) -> None:
+    answer = run("evaluate", film, "--source", film, *wrong)
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()  # stages would be said
+    assert "got 95" in line or "row 9 is given twice" in line
+
+
+def test_pairs_that_a_short_film_lacks_are_said_to_be_lacking(run: Run, film: Path, tmp_path: Path) -> None:
+    for count, lacks in ((8, True), (9, False)):
+        clip = Clip(TensorFrames(moving(count)), 10).save(tmp_path / f"{count}.mp4")
+        said = " ".join(run("evaluate", clip).out.split())
+        assert ("in 8 frames along its own flow; the film has no frames so far apart" in said) == lacks
+        assert " 0% is followed" not in said
+
+
+def test_a_source_of_another_rate_is_told(run: Run, film: Path, tmp_path: Path) -> None:
+    slow = Clip(TensorFrames(moving(10)), 12.5).save(tmp_path / "slow.mp4", crf=10)
+    note = "film.mp4 plays at 20 frames a second and slow.mp4 plays at 12.5: frames are compared one for one"
+    answer = run("evaluate", "film.mp4", "--source", "slow.mp4", "--json")
+    assert note in answer.err
+    assert note in answer.json["notes"]
+    assert slow.exists()
+    assert "a second" not in run("evaluate", film, "--source", film).err
 
 
 def test_two_frames_have_a_source_and_no_drift(run: Run, tmp_path: Path) -> None:
@@ -253,7 +280,7 @@ def test_a_source_that_is_no_match(
         (["film.mp4", "--source", "nope.mp4"], 1, "there is no such file"),
         (["film.mp4", "--seam", "10"], 2, "a seam is one of the frames 0 to 9, got 10"),
         (["film.mp4", "--seam", "x"], 2, "for --seam: expected a whole number"),
-        (["film.mp4", "--column", "95"], 2, "each border once, at a column from 2 to 94, got [95]"),
+        (["film.mp4", "--column", "95"], 2, "at a column from 2 to 94, as there are 96, got 95"),
         (["film.mp4", "--row", "1"], 2, "at a row from 2 to 62"),
         (["film.mp4", "--prompt", "a cat"], 2, "unknown option"),
         (["tiny.gif"], 2, "both sides must be 32 or more"),

@@ -113,10 +113,10 @@ def test_nothing_asked_is_nothing_read(film: Tensor) -> None:
 @pytest.mark.parametrize(
     ("columns", "rows", "expected"),
     [
-        ((1,), (), "at a column from 2 to 62"),
-        ((63,), (), r"got \[63\]"),
-        ((), (47,), "at a row from 2 to 46"),
-        ((), (10, 10), "each border once"),
+        ((1,), (), "at a column from 2 to 62, as there are 64, got 1$"),
+        ((8, 63, 20), (), "got 63$"),
+        ((), (20, 47), "at a row from 2 to 46, as there are 48, got 47$"),
+        ((), (20, 10, 10), "each border once, and row 10 is given twice"),
     ],
 )
 def test_lines_that_are_no_borders_are_refused(columns: tuple[int, ...], rows: tuple[int, ...], expected: str) -> None:

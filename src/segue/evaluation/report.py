@@ -16,7 +16,7 @@ from segue.evaluation.drift import Drift, drift
 from segue.evaluation.fidelity import psnr, ssim
 from segue.evaluation.measure import Measure
 from segue.evaluation.pixel_mse import PixelMse
-from segue.evaluation.seam import Seam
+from segue.evaluation.seam import Seam, check_borders
 from segue.evaluation.seam import seams as seams_of
 from segue.evaluation.sharpness import sharpness
 from segue.evaluation.smoothness import AREA, Smoothness, smoothness
@@ -138,8 +138,11 @@ def evaluate(
     if len(clip) < 2:
         raise TaskError(f"expected a film of 2 frames or more, and {path} has {len(clip)}; choose a video")
     other = None if source is None else read(source)
+    check_borders(clip.size, columns, rows)
+    notes: list[str] = []
     if source is not None and other is not None:
         _check_alike(clip, path, other, as_path(source))
+        notes += _on_rates(clip, path, other, as_path(source))
     originals = None if other is None else other.frames
     distance = distance or best_distance()
     smooth = smoothness(clip.frames, distance, seams=seams, progress=progress)
@@ -149,8 +152,9 @@ def evaluate(
     likeness = None
     if source is not None and originals is not None:
         likeness = likeness_of(clip.frames, originals, as_path(source), distance, progress=progress)
-    notes = (_NO_NETWORK,) if isinstance(distance, PixelDistance) else ()
-    return Report(path, clip.size, float(clip.fps), smooth, pixels, warped, likeness, lines, notes)
+    if isinstance(distance, PixelDistance):
+        notes.append(_NO_NETWORK)
+    return Report(path, clip.size, float(clip.fps), smooth, pixels, warped, likeness, lines, tuple(notes))
 
 
 def likeness_of(
@@ -226,3 +230,10 @@ def _check_alike(clip: Clip, path: Path, other: Clip, source: Path) -> None:
                 f"a film and its source are compared pixel by pixel: {path} has {here} {what}, {source} has {there}; "
                 f"bring both to one size, rate and length first"
             )
+
+
+def _on_rates(clip: Clip, path: Path, other: Clip, source: Path) -> list[str]:
+    if clip.fps == other.fps:
+        return []
+    here, there = (f"{path} plays at {float(fps):.5g}" for path, fps in ((path, clip.fps), (source, other.fps)))
+    return [f"{here} frames a second and {there}: frames are compared one for one"]

@@ -53,6 +53,25 @@ class Seam:
         return [Measure(f"seam at {self.axis} {self.at}", self.ratio, "near 1", told)]
 
 
+def check_borders(size: tuple[int, int], columns: Sequence[int], rows: Sequence[int]) -> dict[Axis, Sequence[int]]:
+    """The borders by their axis, of pictures of (width, height) pixels.
+
+    Raises:
+        TaskError: one is nearer than 2 pixels to an end of the picture, or named twice.
+    """
+    lines: dict[Axis, Sequence[int]] = {"column": columns, "row": rows}
+    for (axis, places), length in zip(lines.items(), size, strict=True):
+        for place in places:
+            if not MARGIN <= place <= length - MARGIN:
+                raise TaskError(
+                    f"expected a border at a {axis} from {MARGIN} to {length - MARGIN}, as there are {length}, "
+                    f"got {place}"
+                )
+            if [*places].count(place) > 1:
+                raise TaskError(f"expected each border once, and {axis} {place} is given twice: leave one out")
+    return lines
+
+
 def seams(
     frames: Frames,
     source: Frames | None = None,
@@ -77,13 +96,7 @@ def seams(
         ValueError: there are no frames, a side is shorter than 4 pixels, or the source is of another size or length.
     """
     check_films(frames, source, side=2 * MARGIN)
-    lines: dict[Axis, Sequence[int]] = {"column": columns, "row": rows}
-    for (axis, places), length in zip(lines.items(), frames.size, strict=True):
-        for place in places:
-            if not MARGIN <= place <= length - MARGIN or list(places).count(place) > 1:
-                raise TaskError(
-                    f"expected each border once, at a {axis} from {MARGIN} to {length - MARGIN}, got {[*places]}"
-                )
+    lines = check_borders(frames.size, columns, rows)
     if not columns and not rows:
         return ()
     here = _energies(frames, progress)

@@ -111,7 +111,10 @@ class WarpError:
             span.interval, f"in {span.interval} frames"
         )
         whose = "the source's flow" if self.of_source else "its own flow"
-        share = f"mean change of colours {which} along {whose}; {span.followed:.0%} is followed"
+        about = f"mean change of colours {which} along {whose}"
+        if not span.pairs:
+            return f"{about}; the film has no frames so far apart"
+        share = f"{about}; {span.followed:.0%} is followed"
         return share if not self.of_source or span.own is None else f"{share}; source: {span.own:.4g}"
 
 
