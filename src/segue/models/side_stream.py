@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from segue.errors import ExhaustedError
 from segue.models.codec import AutoencoderCodec
 from segue.models.decoding import bytes_per_latent
+from segue.models.exhaustion import FURTHER
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,17 +56,16 @@ class SideStream:
         """Begin to decode.
 
         Raises:
-            ExhaustedError: the device has not enough memory for it.
+            ExhaustedError: the device, or main memory, has not enough for it.
         """
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        # Their memory is not given to others before the stream is through with it, also where it fails on the way.
+        latents.record_stream(self.stream)
         with torch.cuda.stream(self.stream):
             made = self.codec.decode(latents).float()
-            # Pinned, as a copy to other memory would hold up whoever asks for it.
-            pictures = torch.empty(made.shape, pin_memory=True).copy_(made, non_blocking=True)
+            pictures = _pinned(made.shape).copy_(made, non_blocking=True)
             done = torch.cuda.Event()
             done.record(self.stream)
-        # Their memory is not given to others before the stream is through with it.
-        latents.record_stream(self.stream)
         return Copy(done, pictures, made)
 
 
