@@ -93,6 +93,16 @@ class Copy:
         return self.pictures
 
 
+def _pinned(shape: torch.Size) -> Tensor:
+    """Memory that the device writes to by itself: a copy to any other would hold up whoever asks for it."""
+    try:
+        return torch.empty(shape, pin_memory=True)
+    except RuntimeError as error:
+        # Systems bound it by limits of their own, and drivers have many words for that.
+        size = "x".join(map(str, shape))
+        raise ExhaustedError(f"no pinned main memory for pictures of {size} floats: {FURTHER}") from error
+
+
 def side_stream(model: LatentDiffusion) -> SideStream | None:
     """Who decodes beside the drawing; None where that is no gain, or networks must not be used both at once.
 
