@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,7 +19,6 @@ from segue.errors import CheckpointError, ModelError, ModelNotFoundError, Unsafe
 from segue.models import preview as previews
 from segue.models.families import FAMILIES
 from segue.models.preview import Preview, read_preview, with_preview
-from segue.models.side_stream import side_stream
 
 CPU = torch.device("cpu")
 LATENTS = 3 * torch.randn(3, 4, 8, 6, generator=torch.Generator().manual_seed(0))
@@ -140,9 +139,31 @@ def test_what_is_no_small_decoder_is_named(model, folder, tiny, tmp_path):
         with_preview(model, tiny)
 
 
-def test_nothing_decodes_beside_the_drawing_on_a_cpu_or_where_networks_take_turns(model):
-    assert side_stream(model) is None
-    card = replace(model, device=torch.device("cuda"))
-    for kept in ({"offload": "model"}, {"offload": "sequential"}, {"compile": "graphs"}):
-        placement = SimpleNamespace(**{"offload": None, "compile": None, **kept})
-        assert side_stream(replace(card, placement=placement)) is None
+@pytest.mark.parametrize(
+    "value", [None, "a", "1", 0, -1.0, True, math.nan, math.inf, [1.0], 10**400], ids=lambda value: str(value)[:5]
+)
+def test_a_scale_that_is_none_is_named(model, tiny, value):
+    config = json.loads((tiny / "config.json").read_text())
+    (tiny / "config.json").write_text(json.dumps({**config, "scaling_factor": value}))
+    with pytest.raises(
+        CheckpointError, match=r"config\.json describes: scaling_factor must be a finite number above 0, got "
+    ):
+        with_preview(model, tiny)
+
+
+@pytest.mark.parametrize("value", ["a", math.nan, -math.inf, True, 10**400], ids=lambda value: str(value)[:5])
+def test_a_shift_that_is_none_is_named(model, tiny, value):
+    config = json.loads((tiny / "config.json").read_text())
+    (tiny / "config.json").write_text(json.dumps({**config, "shift_factor": value}))
+    with pytest.raises(CheckpointError, match=r"shift_factor must be a finite number, got "):
+        with_preview(model, tiny)
+    (tiny / "config.json").write_text(json.dumps({**config, "shift_factor": -1}))
+    with_preview(model, tiny)
+
+
+@pytest.mark.parametrize("changes", [{"latent_channels": None}, {"decoder_block_out_channels": 8}])
+def test_a_layout_that_cannot_be_made_is_named(model, tiny, changes):
+    config = json.loads((tiny / "config.json").read_text())
+    (tiny / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(CheckpointError, match=r"does not hold the decoder that its config\.json describes"):
+        with_preview(model, tiny)

@@ -139,6 +139,7 @@ def read_preview(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
     tensors = {name: value for file in files for name, value in load_file(file).items() if name.startswith("decoder.")}
     try:
         vae = decoder_alone(config)
+        _check_scale(vae.config)
         vae.load_state_dict(tensors)
     except MISFITS as error:
         raise CheckpointError(
@@ -146,6 +147,19 @@ def read_preview(folder: Path, device: torch.device, dtype: torch.dtype) -> tupl
         ) from error
     freeze(vae, device, dtype)
     return AutoencoderCodec(vae), files
+
+
+def _check_scale(config: Mapping[str, Any]) -> None:
+    """Of its latents: nothing else reads these two numbers before pictures are decoded.
+
+    Raises:
+        ValueError: the scale is no number above 0, or there is a shift that is none; or they are not finite.
+    """
+    most = torch.finfo(torch.float32).max
+    values = {"scaling_factor": (config["scaling_factor"], 0.0), "shift_factor": (config["shift_factor"] or 0, -most)}
+    for name, (value, least) in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < most:
+            raise ValueError(f"{name} must be a finite number{'' if least else ' above 0'}, got {value!r}")
 
 
 def decoder_alone(config: Mapping[str, Any]) -> AutoencoderTiny:
@@ -191,9 +205,9 @@ def _check_latents(model: LatentDiffusion, codec: AutoencoderCodec, source: str)
 
 def _located(source: str | Path) -> Path:
     path = Path(source).expanduser()
-    if path.exists():
+    if str(source) and (path / "config.json").is_file():
         return path
-    repository = parse_repository(str(source)) if isinstance(source, str) else None
+    repository = parse_repository(source) if isinstance(source, str) and not path.exists() else None
     if repository is None or repository.file is not None:
         raise ModelNotFoundError(
             f"there is no small decoder at {source}: expected a folder with config.json and "
