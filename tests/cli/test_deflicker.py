@@ -21,6 +21,7 @@ from segue.cli.deflicker import Machine
 from segue.cli.fields import described, flags, verb
 from segue.media import Clip, TensorFrames, read
 from segue.tasks.deflicker import Deflicker
+from segue.tasks.deflicker_known import Measured
 
 # A value for every field, other than its default.
 TYPED: dict[str, tuple[str, Any]] = {
@@ -149,6 +150,7 @@ def test_a_disk_that_is_too_small_is_told_before(run: Run, tmp_path: Path, monke
 
     monkeypatch.setattr(deflicker_run.shutil, "disk_usage", nearly_full)
     assert "GB are free: free some space" in said(run("deflicker", "a.mp4", "-o", "x.mp4", *QUICK), 1)
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_memory_that_may_not_be_enough_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +179,8 @@ def test_what_is_finished_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     code, _, err = interrupted([*words, "--json"], tmp_path, "making frames agree")
     assert code == 130, err
     assert "Traceback" not in err
-    assert len(list(tmp_path.glob(".segue-deflicker-*"))) == 1
+    # It may have been too early for a frame, and then there is nothing to go on with.
+    assert len(list(tmp_path.glob(".segue-deflicker-*"))) == (tmp_path / "x.mp4").exists()
     if (tmp_path / "x.mp4").exists():
         assert 1 <= len(read(tmp_path / "x.mp4")) < 24
         assert "the same command goes on from there" in err
@@ -223,3 +226,32 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Run, tmp_path: Pat
     for suffix in ("mp4", "json"):
         assert (tmp_path / f"x.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
     assert list(tmp_path.glob(".segue-*")) == []
+
+
+def test_without_a_name_the_same_command_takes_the_same_name(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path / "a.mp4", 12)
+    add = Measured.add
+
+    def add_some(self: Measured, row: Any) -> None:
+        if self.count == 6:
+            raise KeyboardInterrupt
+        add(self, row)
+
+    monkeypatch.setattr(Measured, "add", add_some)
+    assert run("deflicker", "a.mp4", *QUICK).code == 130
+    assert len(read(tmp_path / "a-steady-partial.mp4")) == 7
+    monkeypatch.setattr(Measured, "add", add)
+    assert run("deflicker", "a.mp4", *QUICK).code == 0
+    assert len(read(tmp_path / "a-steady.mp4")) == 12
+    assert not (tmp_path / "a-steady-2.mp4").exists()
+
+
+def test_a_wrong_guide_is_told_at_the_end(run: Run, tmp_path: Path) -> None:
+    frames = moving(5, (32, 24))
+    saved(tmp_path / "a.apng")
+    Clip(TensorFrames(frames.flip(0).contiguous()), fps=5).save(tmp_path / "wrong.apng")
+    answer = run("deflicker", "a.apng", "--guide", "wrong.apng", "-o", "x.apng", *QUICK)
+    assert answer.code == 0
+    assert "along the movement of the guide" in answer.err

@@ -21,6 +21,7 @@ from segue.media import Audio, Clip, TensorFrames, read
 from segue.media.clip import levels_of
 from segue.tasks.deflicker import Deflicker
 from segue.tasks.deflicker_inputs import Inputs
+from segue.tasks.deflicker_known import Measured
 from segue.tasks.image import Image
 from segue.tasks.rerun import Rerun
 from segue.tasks.upscale import Upscale
@@ -195,6 +196,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "cuts": ({"cuts": "first"}, "cuts must be auto, none, or the frames"),
     "cut at 0": ({"cuts": (0, 4)}, "cuts must be auto"),
     "coarse": ({"coarse": 3}, "coarse must be one of 1, 2, 4, 8"),
+    "balanced of whole pixels": ({"matching": "patchmatch", "mode": "balanced"}, "makes what fast makes"),
     "guide and keys": ({"guide": "a.mp4", "keys": "b"}, "leave out guide, or keys"),
     "keys and window": ({"window": 3, "keys": "b"}, "leave out window 3"),
     "keys and mode": ({"mode": "accurate", "keys": "b"}, "leave out mode accurate"),
@@ -222,6 +224,7 @@ def guide_of(frames: Tensor, fps: float = 5) -> Callable[[Path], dict[str, Any]]
 MISFITS: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "length": (guide_of(textured(7)), "has 9 frames, and .*guide.apng has 7"),
     "proportions": (guide_of(textured(COUNT, (48, 48))), "48x32 pixels, and .*guide.apng has 48x48"),
+    "the film itself": (lambda folder: {"guide": str(folder / "film.apng")}, "is the film itself"),
     "cut behind the end": (lambda folder: {"cuts": (9,)}, "frames, 0 to 8: no shot begins at 9"),
     "one frame": (lambda folder: {"input": saved(folder / "one.png", textured(1))}, "has one frame"),
     "tiny": (lambda folder: {"input": saved(folder / "tiny.apng", textured(3, (40, 12)))}, "has 40x12"),
@@ -323,3 +326,35 @@ def test_frames_are_not_matched_too_small_for_flow(film: str) -> None:
     # Of their area, eight times smaller.
     assert Deflicker("film.mp4").resolved((1_000_000, 40), 9).coarse == 2
     assert Deflicker("film.mp4").resolved((2_000_000, 20), 9).coarse == 1
+
+
+def test_memory_of_keys_that_are_far_apart_is_counted() -> None:
+    plain = Deflicker("film.mp4", keys="painted")
+    assert plain.memory((100, 10), 500, 400) - plain.memory((100, 10), 500, 200) == 200 * 17 * 1000
+
+
+def notes_of(clip: Clip) -> list[str]:
+    assert clip.provenance is not None
+    return clip.provenance.record["notes"]
+
+
+def test_a_guide_that_shows_something_else_is_told(tmp_path: Path) -> None:
+    source = textured(COUNT, (64, 48))
+    film, right = (
+        saved(tmp_path / f"{name}.apng", frames) for name, frames in (("film", flickering(source)), ("right", source))
+    )
+    assert notes_of(task(film, guide=right).run()) == []
+    assert notes_of(task(film).run()) == []
+    mirrored = saved(tmp_path / "mirrored.apng", source.flip(0).contiguous())
+    (said,) = notes_of(task(film, guide=mirrored).run())
+    assert "along the movement of the guide the film changes by" in said
+
+
+def test_movement_that_could_not_be_followed_is_told(tmp_path: Path) -> None:
+    measured = Measured(tmp_path / "measured.jsonl", 0)
+    for along in (None, 0.1, None, None, None):
+        measured.add((along, along, 1.0, along))
+    (said,) = measured.doubts(4, guided=True)
+    assert said.startswith("movement could be followed in 1 of 4 pairs")
+    assert "the guide" not in measured.doubts(4, guided=False)[0]
+    assert measured.doubts(2, guided=True) == ()

@@ -67,6 +67,10 @@ KEYS: dict[str, tuple[Callable[[Path, str], Deflicker], str]] = {
     "no number": (lambda here, film: keyed(film, painted(here / "k", textured(), (0,), "key.png")), "named by"),
     "twice": (lambda here, film: keyed(film, twice(here / "k")), "frame 3 has two key pictures"),
     "behind": (lambda here, film: keyed(film, painted(here / "k", textured(12), (11,))), "has the frames 0 to 8"),
+    "two numbers": (
+        lambda here, film: keyed(film, painted(here / "k", textured(), (3,), "000{}_64x5.png")),
+        "has 0003 and 64 and 5",
+    ),
     "no folder": (lambda here, film: keyed(film, film), "keys is a folder of pictures"),
     "proportions": (
         lambda here, film: keyed(film, painted(here / "k", textured(9, (48, 48)), (1,))),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from flickers import COUNT, flickering, made, saved, stopping, task, textured
-from segue.errors import InterruptedRunError, TaskError
+from flickers import COUNT, SIZE, flickering, keyed, made, painted, saved, stopping, task, textured
+from segue.errors import DiskError, InterruptedRunError, TaskError
 from segue.media.clip import ScratchFrames, levels_of
+from segue.tasks import deflicker_run
+from segue.tasks.unfinished import Passed
 
 
 @pytest.fixture
@@ -86,3 +90,86 @@ def test_what_was_damaged_is_found_again(name: str, damaged: str, film: str, tmp
     again = several.run(work=tmp_path)
     assert torch.equal(levels_of(again.frames, slice(None)), levels_of(whole.frames, slice(None)))
     assert again.provenance == whole.provenance
+
+
+def test_a_damaged_header_starts_over_and_says_so(film: str, tmp_path: Path) -> None:
+    whole = made(task(film))
+    with pytest.raises(InterruptedRunError):
+        task(film).run(progress=stopping(14), work=tmp_path)
+    (hidden,) = tmp_path.glob(".segue-*")
+    (hidden / "frames" / "header.json").write_bytes(b"\xff\0\0")
+    said: set[str] = set()
+
+    def hear(what: str, done: float, total: float) -> None:
+        said.add(what)
+
+    again = made(task(film), work=tmp_path, progress=hear)
+    assert torch.equal(again, whole)
+    assert any("starting over" in what for what in said)
+
+
+def test_nothing_is_left_of_a_run_without_a_finished_frame(film: str, tmp_path: Path) -> None:
+    folder = painted(tmp_path / "k", textured(), (1,))
+    with pytest.raises(TaskError, match="has no key picture"):
+        keyed(film, folder, cuts="5").run(work=tmp_path)
+
+    def stop(what: str, done: float, total: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError, match=r"interrupted; 0 of 9 frames are finished$") as caught:
+        task(film, cuts="auto").run(progress=stop, work=tmp_path)
+    assert caught.value.partial is None
+    assert list(tmp_path.glob(".segue-*")) == []
+
+
+def leave(amount: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many bytes on every disk."""
+
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=amount)
+
+    monkeypatch.setattr(deflicker_run.shutil, "disk_usage", usage)
+
+
+def test_a_full_disk_takes_nothing_that_is_finished(film: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InterruptedRunError):
+        task(film).run(progress=stopping(14), work=tmp_path)
+    leave(0, monkeypatch)
+    with pytest.raises(DiskError, match="free some space"):
+        task(film).run(work=tmp_path)
+    with pytest.raises(DiskError, match="free some space"):
+        task(film, grain=0.5).run(work=tmp_path)
+    assert len(list(tmp_path.glob(".segue-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"window": 1}, {"window": 3}, {"window": 3, "mode": "accurate"}, {"coarse": 2}, {"keys": (0,)}],
+    ids=str,
+)
+def test_what_lies_on_disk_is_what_the_check_asks_for(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its most, beside the finished frames; and no more than a third is asked for in vain."""
+    film = saved(tmp_path / "film.apng", textured(24))
+    settings = dict(settings)
+    if "keys" in settings:
+        settings = {"keys": painted(tmp_path / "k", textured(24), settings["keys"]), "window": None}
+    most, forget = 0, Passed.forget
+
+    def measure(passed: Passed, number: int) -> None:
+        nonlocal most
+        # What is of no pixel: the names and sizes in each file.
+        most = max(most, sum(file.stat().st_size - 500 for file in passed.folder.iterdir()))
+        forget(passed, number)
+
+    monkeypatch.setattr(Passed, "forget", measure)
+    task(film, **settings).run()
+    frames = 3 * SIZE[0] * SIZE[1] * 24
+
+    leave(frames + most - 1000, monkeypatch)
+    with pytest.raises(DiskError):
+        task(film, **settings).run(work=tmp_path)
+    leave(frames + most * 4 // 3, monkeypatch)
+    with pytest.raises(InterruptedRunError):
+        task(film, **settings).run(progress=stopping(0), work=tmp_path)

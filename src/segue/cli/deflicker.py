@@ -40,9 +40,15 @@ def deflicker(task: Deflicker, machine: Machine, output: Output) -> int:
     task.check_result(path)
 
     def make(meter: Meter):
-        for note in (*inputs.notes, *task.notes(inputs.film.size), *_on_memory(task, inputs, machine)):
+        said = (*inputs.notes, *task.notes(inputs.film.size), *_on_memory(task, inputs, machine))
+        for note in said:
             meter.note(note)
-        return task.run(execution, meter, device=machine.device, work=path.parent)
+        clip = task.run(execution, meter, device=machine.device, work=path.parent)
+        found = clip.provenance.record["notes"] if clip.provenance else ()
+        for note in found:
+            if note not in said:
+                meter.note(note)
+        return clip
 
     return produce(Job(make, name, len(inputs.film), float(inputs.film.fps)), output)
 
@@ -52,8 +58,10 @@ def _on_memory(task: Deflicker, inputs: Inputs, machine: Machine) -> list[str]:
     from segue.models.capacity import memory_of
     from segue.models.devices import find_device
 
-    free, needed = memory_of(find_device(machine.device)).free, task.memory(inputs.film.size, len(inputs.film))
+    span = inputs.keys.span(len(inputs.film)) if inputs.keys else 0
+    free, needed = memory_of(find_device(machine.device)).free, task.memory(inputs.film.size, len(inputs.film), span)
     if not free or needed <= free:
         return []
     said = f"about {needed / 1e9:.1f} GB of memory are taken at once, and {free / 1e9:.1f} GB are free"
-    return [f"{said}: a smaller --window takes less, and so do smaller frames"]
+    less = "keys that are nearer to each other take" if inputs.keys else "a smaller --window takes"
+    return [f"{said}: {less} less, and so do smaller frames"]

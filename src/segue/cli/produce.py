@@ -64,7 +64,7 @@ def produce(job: Job, output: Output) -> int:
             if error.partial is None:
                 raise
             clip, complete, code = error.partial, False, code_of(error)
-            path = partial_path(path)
+            path = partial_path(path, aside=output.output is None)
             meter.note(f"{error}; writing them to {path}")
         clip = _noted(clip, path, output.crf)
         try:

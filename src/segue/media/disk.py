@@ -98,12 +98,16 @@ def free_path(path: Path) -> Path:
     raise AssertionError
 
 
-def partial_path(path: Path) -> Path:
+def partial_path(path: Path, aside: bool = False) -> Path:
     """Where a part of what was to be written to `path` goes: there, or to a name beside it if something is there.
 
     A whole film of an earlier run is worth more than a part of this one.
+
+    Args:
+        path: of the whole.
+        aside: whether it goes beside it anyway, so that the same command, which looks for a free name, finds it again.
     """
-    return free_path(_longer(path, "-partial")) if path.exists() else path
+    return free_path(_longer(path, "-partial")) if aside or path.exists() else path
 
 
 def _longer(path: Path, by: str) -> Path:

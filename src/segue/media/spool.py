@@ -60,7 +60,7 @@ class Spool:
             with written_whole(path) as part:
                 part.write_text(json.dumps(header) + "\n", encoding="utf-8")
         with disk_errors(path, "read"):
-            found = path.read_text(encoding="utf-8")
+            found = path.read_text(encoding="utf-8", errors="replace")
         if found != json.dumps(header) + "\n":
             raise MediaError(
                 f"{self.folder} holds frames of another kind: expected {json.dumps(header)}, "

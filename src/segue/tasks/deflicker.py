@@ -22,8 +22,9 @@ WINDOW = 7
 """Frames on each side that a frame is made to agree with, if nobody says."""
 MOST = 10.0
 """Of contrast and sharpness."""
-BYTES, BYTES_BESIDE = 1400, 200
-"""Of memory that a pixel of a frame takes, and each frame of the window beside it; measured."""
+BYTES, BYTES_BESIDE, BYTES_BETWEEN = 1400, 200, 17
+"""Of memory that a pixel of a frame takes, and each frame of the window beside it; measured. With keys, each frame
+between two of them: a picture of 3 bytes, and a way of 7 to either."""
 SMALLEST = 16
 """Pixels of the shorter side of a frame, in which movement can still be looked for."""
 COARSE = (1, 2, 4, 8)
@@ -108,6 +109,11 @@ class Deflicker:
         for name, kinds in (("mode", ("fast", "balanced", "accurate")), ("matching", ("flow", "patchmatch"))):
             if getattr(self, name) not in kinds:
                 raise TaskError(f"{name} must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {getattr(self, name)!r}")
+        if self.matching == "patchmatch" and self.mode == "balanced":
+            raise TaskError(
+                "mode balanced makes what fast makes where matching is patchmatch, whose ways are whole pixels: "
+                "leave it out, or take accurate"
+            )
         if self.window is not None and self.window < 1:
             raise TaskError(f"window must be a number of frames from 1, got {self.window}")
         if self.coarse is not None and self.coarse not in COARSE:
@@ -239,10 +245,16 @@ class Deflicker:
         large, small = ("{}x{}".format(*each) for each in (size, reduced(size, coarse)))
         return (f"frames of {large} pixels are matched at {small}, and blended as they are; see --coarse",)
 
-    def memory(self, size: tuple[int, int], frames: int) -> int:
-        """Bytes that it takes at once for a film of this (width, height) and number of frames, about."""
+    def memory(self, size: tuple[int, int], frames: int, span: int = 0) -> int:
+        """Bytes that it takes at once, about.
+
+        Args:
+            size: (width, height) of the film.
+            frames: how many it has.
+            span: the most frames between two keys; see `KeyFrames.span`.
+        """
         window = self.resolved(size, frames).window or 0
-        return size[0] * size[1] * (BYTES + BYTES_BESIDE * window)
+        return size[0] * size[1] * (BYTES + BYTES_BESIDE * window + BYTES_BETWEEN * span)
 
     def run(
         self,

@@ -21,7 +21,7 @@ PROPORTIONS = 0.01
 """How far, as a share of a side, a guide may be from the film's proportions: cameras and encoders round."""
 
 
-_NUMBER = re.compile(r"(\d+)\D*$", re.ASCII)
+_NUMBER = re.compile(r"\d+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,13 @@ def _keys(path: Path, film_path: Path, film: Clip) -> tuple[KeyFrames, list[str]
     pictures = FolderFrames(path, "white")
     places: dict[int, Path] = {}
     for file in pictures.files:
-        found = _NUMBER.search(file.stem)
-        if found is None:
-            raise TaskError(f"a key picture is named by the number of its frame, such as 48.png; {file} has none")
-        place = int(found[1])
+        found = _NUMBER.findall(file.stem)
+        if len(found) != 1:
+            raise TaskError(
+                "a key picture is named by the number of its frame, and has no other number in its name, such as "
+                f"48.png or frame_0048.png; {file} has {' and '.join(found) or 'none'}"
+            )
+        place = int(found[0])
         if place in places:
             raise TaskError(f"frame {place} has two key pictures, {places[place].name} and {file.name}; keep one")
         if place >= len(film):

@@ -10,11 +10,18 @@ from typing import Any
 
 from segue.media.disk import disk_errors, written_whole
 
-Row = tuple[float | None, float | None, float | None]
+Row = tuple[float | None, float | None, float | None, float | None]
+FEW = 0.5
+"""Of all neighbouring frames: if fewer can be followed from one to the other, it is said."""
+ASTRAY = 1.02
+"""How many times more the film changes along the ways that were found than standing still, if these are wrong."""
 
 
 class Measured:
-    """What was measured of each finished frame, in a file: its change, that of the film, and the sharpness kept.
+    """What was measured of each finished frame, in a file.
+
+    How much the film changes from the frame before, and the result, both along the ways that were found; how much of
+    its sharpness is kept; and how much the film changes at the same places if nothing is moved.
 
     Args:
         path: of the file; what it says of more frames than there are, was cut off or damaged, is forgotten.
@@ -48,6 +55,26 @@ class Measured:
         means = [_mean(row[place] for row in self._rows) for place in range(3)]
         return dict(zip(("change_before", "change", "sharpness_kept"), means, strict=True))
 
+    def doubts(self, pairs: int, guided: bool) -> tuple[str, ...]:
+        """What speaks against the ways that were found, a line each.
+
+        Args:
+            pairs: of neighbouring frames that are finished and belong to one shot.
+            guided: whether ways are those of another film.
+        """
+        said: list[str] = []
+        compared = [(row[0], row[3]) for row in self._rows if row[0] is not None and row[3] is not None]
+        asked = "; does the guide show what the film shows, frame by frame?" if guided else ""
+        if len(compared) < FEW * pairs:
+            said.append(f"movement could be followed in {len(compared)} of {pairs} pairs of neighbouring frames{asked}")
+        along, still = (_mean(column) for column in zip(*compared, strict=True)) if compared else (0.0, 0.0)
+        if guided and along and still and along > ASTRAY * still:
+            said.append(
+                f"along the movement of the guide the film changes by {along:.4f} from frame to frame, and standing "
+                f"still by {still:.4f}{asked}"
+            )
+        return tuple(said)
+
 
 def known_shots(path: Path, frames: int) -> tuple[int, ...] | None:
     """The first frames of all shots of a film of so many frames, as a file has them; None if it has no sound ones."""
@@ -67,8 +94,8 @@ def _lines(path: Path) -> list[str]:
 def _row(line: str) -> Row | None:
     found = _value(line) if line.endswith("\n") else None
     match found:
-        case [None | float() as before, None | float() as after, None | float() as sharpness]:
-            return before, after, sharpness
+        case [None | float() as before, None | float() as after, None | float() as kept, None | float() as still]:
+            return before, after, kept, still
         case _:
             return None
 

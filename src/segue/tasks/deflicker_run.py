@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, InterruptedRunError
+from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, InterruptedRunError, MediaError, TaskError
 from segue.evaluation.sharpness import sharpness
 from segue.evaluation.warp_error import change
 from segue.media.clip import Clip, Excerpt, Provenance
-from segue.media.disk import written_whole
+from segue.media.disk import remove, written_whole
 from segue.media.recent import RecentFrames
 from segue.models.devices import find_device
 from segue.models.exhaustion import told_if_exhausted
@@ -31,12 +32,12 @@ from segue.motion.guide import Levelled
 from segue.motion.keyframes import keyed, neighbours
 from segue.motion.match import Match, Matcher
 from segue.motion.patchmatch import PatchMatcher
-from segue.tasks.deflicker import COARSE, Deflicker, DeflickerPlan
+from segue.tasks.deflicker import COARSE, Deflicker, DeflickerPlan, reduced
 from segue.tasks.deflicker_inputs import Inputs
 from segue.tasks.deflicker_known import Measured, Row, known_shots
 from segue.tasks.record import Record, versions
 from segue.tasks.sampling import Execution, with_threads
-from segue.tasks.unfinished import KeptFrames, Passed, Unfinished
+from segue.tasks.unfinished import FRAMES, KeptFrames, Passed, Unfinished
 from segue.types import Frames, Progress
 
 if TYPE_CHECKING:
@@ -61,14 +62,20 @@ def deflickered(
     settled = task.resolved(inputs.film.size, len(inputs.film))
     where = find_device(device or (plan.device if plan else None))
     made = settled.contents(where.type)
+    if made.guide == made.sha256:
+        raise TaskError(f"the guide {settled.guide} is the film itself, which is what leads without one: leave it out")
     if plan is not None:
         task.check_unchanged(made, plan, len(inputs.film))
         made = replace(made, shots=plan.shots)
     how = execution.pinned()
     key = _key(settled, made, how, None if plan is None else plan.shots)
     unfinished = Unfinished.temporary() if work is None else Unfinished.of(work, task.name, key)
-    with torch.no_grad(), with_threads(execution.threads):
-        return DeflickerRun(settled, inputs, made, plan is not None, how, progress, unfinished).clip()
+    try:
+        with torch.no_grad(), with_threads(execution.threads):
+            return DeflickerRun(settled, inputs, made, plan is not None, how, progress, unfinished).clip()
+    except BaseException:
+        unfinished.remove_if_empty()
+        raise
 
 
 def _key(task: Deflicker, plan: DeflickerPlan, execution: Execution, shots: list[int] | None) -> str:
@@ -139,8 +146,8 @@ class DeflickerRun:
         Raises:
             InterruptedRunError: on Ctrl-C, or as memory ran out, with the clip of the frames that are finished.
         """
+        frames = self._kept_frames()
         self._check_room()
-        frames = KeptFrames(self.unfinished, self.film.size)
         measured = Measured(self.unfinished.folder / "measured.jsonl", len(frames))
         try:
             self._plan_shots()
@@ -153,9 +160,20 @@ class DeflickerRun:
             raise self._ended(frames, measured, error) from None
         return self._clip(frames, measured)
 
+    def _kept_frames(self) -> KeptFrames:
+        try:
+            return KeptFrames(self.unfinished, self.film.size)
+        except DiskError:
+            raise
+        except MediaError:
+            self.progress("starting over, as the frames that were kept are damaged", 1, 1)
+            remove(self.unfinished.folder / FRAMES)
+            return KeptFrames(self.unfinished, self.film.size)
+
     def _clip(self, frames: Frames, measured: Measured, complete: bool = True) -> Clip:
         film, task = self.inputs.film, self.task
-        notes = (*self.inputs.notes, *task.notes(film.size))
+        pairs = len(frames) - sum(start < len(frames) for start in self.plan.shots)
+        notes = (*self.inputs.notes, *task.notes(film.size), *measured.doubts(pairs, self.inputs.guide is not None))
         scores = {**measured.scores(), "shots": len(self.plan.shots)}
         record = Record.of(task.name, task, self.plan, None, self.execution, scores, complete, notes)
         return Clip(frames, film.fps, film.audio, Provenance(record.to_dict()))
@@ -167,17 +185,22 @@ class DeflickerRun:
         ended = InterruptedRunError if exhausted is None else ExhaustedRunError
         why = "interrupted" if exhausted is None else str(exhausted)
         partial = self._clip(frames, measured, complete=False) if count else None
-        kept = f"; the same command goes on from there ({self.unfinished.folder})" if self.unfinished.lasting else ""
+        lasting = count and self.unfinished.lasting
+        kept = f"; the same command goes on from there ({self.unfinished.folder})" if lasting else ""
         return ended(f"{why}; {count} of {total} frames are finished{kept}", partial)
 
     def _check_room(self) -> None:
-        width, height = self.inputs.film.size
-        needed, home = 3 * width * height * len(self.inputs.film), self.unfinished.folder
-        free = shutil.disk_usage(home).free + sum(file.stat().st_size for file in home.glob("frames/*"))
+        home, frames = self.unfinished.folder, len(self.film)
+        width, height = self.film.size
+        small = prod(reduced(self.film.size, self.task.coarse or 1))
+        # What is found is kept from when it is first needed, so far ahead, until twice as far behind.
+        found = PACKED * small * len(self._strides) * min(frames, 3 * self._seen + 1)
+        needed, free = 3 * width * height * frames + found, shutil.disk_usage(home).free + self.unfinished.bytes
         if needed > free:
             raise DiskError(
-                f"finished frames are kept in {home} until the film is written, which takes {needed / 1e9:.1f} GB, and "
-                f"{free / 1e9:.1f} GB are free: free some space, or write to another disk"
+                f"finished frames, and what is found of those around, are kept in {home} until the film is written, "
+                f"which takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: free some space, or write to "
+                "another disk"
             )
 
     def _plan_shots(self) -> None:
@@ -268,7 +291,7 @@ class DeflickerRun:
         return Finish(self.task.contrast, self.task.sharpness)(picture[None])[0]
 
     def _measure(self, fields: Fields, frames: Frames, number: int) -> Row:
-        """How much the film and the result change from the frame before, and how much of its sharpness is kept."""
+        """See `Measured`."""
         before, here = number - 1, slice(number, number + 1)
         share = None
         if self.inputs.keys is None:
@@ -276,13 +299,14 @@ class DeflickerRun:
             kept = sharpness(shown, film).kept
             share = kept.gradients if kept else None
         if not fields.joined(number, before):
-            return None, None, share
+            return None, None, share, None
         back = fields.way(number, before)
+        stays = replace(back, way=torch.zeros_like(back.way))
         apart = [
-            change(each[before:number].to(self.plan.device), each[here].to(self.plan.device), back).absolute
-            for each in (self.film, frames)
+            change(each[before:number].to(self.plan.device), each[here].to(self.plan.device), way).absolute
+            for each, way in ((self.film, back), (frames, back), (self.film, stays))
         ]
-        return apart[0], apart[1], share
+        return apart[0], apart[1], share, apart[2]
 
     @cached_property
     def _strides(self) -> list[int]:

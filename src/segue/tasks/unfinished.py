@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIX = ".segue-"
+FRAMES = "frames"
+"""The folder of what is finished."""
 
 
 class Unfinished:
@@ -66,10 +68,14 @@ class Unfinished:
             return Unfinished(Path(tempfile.mkdtemp(prefix=PREFIX, dir=home)), lasting=False)
 
     @property
-    def others(self) -> list[Path]:
-        """Folders that other runs of this task left in the same place."""
-        name, _, _ = self.folder.name.rpartition("-")
-        return sorted(path for path in self.folder.parent.glob(f"{name}-*") if path != self.folder and path.is_dir())
+    def bytes(self) -> int:
+        """What lies in it."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder, unless a frame is finished: nothing else is worth going on with."""
+        if not any(file.stat().st_size for file in (self.folder / FRAMES).glob("*.rgb")):
+            self.remove()
 
     def remove(self) -> None:
         """Remove the folder, with all that is in it."""
@@ -86,7 +92,7 @@ class KeptFrames:
         self.unfinished = unfinished
         from segue.media.spool import Spool
 
-        self.spool = Spool(unfinished.folder / "frames", size)
+        self.spool = Spool(unfinished.folder / FRAMES, size)
         self._end = weakref.finalize(self, self.spool.close)
 
     @property
