@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -241,3 +244,33 @@ def test_what_is_no_scene_is_refused() -> None:
         moving_clip(0, (8, 8), 1, sprites=-1)
     with pytest.raises(TrainingError, match="a zoom and its period are above 0, got 0"):
         Camera(zoom=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["pan", "zoom", "period", "turn", "shake"])
+def test_cameras_move_by_finite_numbers(name: str, value: float) -> None:
+    given: dict[str, Any] = {name: (1.0, value) if name == "pan" else value}
+    with pytest.raises(TrainingError, match=r"must be finite, got Camera\(pan"):
+        Camera(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        ("flow", (0, -1)),
+        ("flow", (-1, 0)),
+        ("flow", (0, 3)),
+        ("visible", (0, -1)),
+        ("visible", (-3, 0)),
+        ("owner", (-1,)),
+        ("clear", (3,)),
+        ("draw", (-1,)),
+    ],
+)
+def test_frames_are_not_counted_from_the_end(name: str, frames: tuple[int, ...]) -> None:
+    """Slices of frames are, as everywhere; a way to one is to the one that is named."""
+    over = sliding([(5, 8), (17, 8), (34, 8)])
+    with pytest.raises(TrainingError, match=r"frames of this scene are 0 to 2, got "):
+        getattr(over, name)(*frames)
+    assert torch.equal(over.frames[-1:], over.frames[2:3])
+    assert over.flow(0, 2).abs().amax() == 29

@@ -41,7 +41,7 @@ class Camera:
         shake: about how many pixels it is off its way, as a hand that holds it would be.
 
     Raises:
-        TrainingError: the zoom or its period is not above 0.
+        TrainingError: the zoom or its period is not above 0, or any number not finite.
     """
 
     pan: tuple[float, float] = (0.0, 0.0)
@@ -51,6 +51,8 @@ class Camera:
     shake: float = 0.0
 
     def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.pan, self.zoom, self.period, self.turn, self.shake))):
+            raise TrainingError(f"a camera's numbers must be finite, got {self}")
         if min(self.zoom, self.period) <= 0:
             raise TrainingError(f"a zoom and its period are above 0, got {self.zoom} and {self.period}")
 

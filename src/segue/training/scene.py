@@ -121,6 +121,9 @@ class Scene:
 
         x then y, in pixels: what lies in `a` at (x, y) lies in `b` at (x + u, y + v), as in `segue.motion.flow`, so
         that `warp(scene.frames[b : b + 1], scene.flow(a, b))` looks like frame `a` where it is visible.
+
+        Raises:
+            TrainingError: there is no such frame.
         """
         places = self._pixels()
         return (self._moved(a, b, places) - places).permute(2, 0, 1)[None].float()
@@ -134,6 +137,9 @@ class Scene:
             margin: pixels around each, in both frames, that must show nothing else: colours of several layers mix in
                 pixels at their edges, where no flow can be right, and interpolation reads pixels around it. 3 leaves
                 out what bicubic warping would mix.
+
+        Raises:
+            TrainingError: there is no such frame.
         """
         ends = self._moved(a, b, self._pixels())
         width, height = self.size
@@ -145,11 +151,21 @@ class Scene:
         return seen[None]
 
     def owner(self, frame: int) -> Int[Tensor, "1 h w"]:
-        """The number of the layer that each pixel shows: the first from the front that hides half or more."""
+        """The number of the layer that each pixel shows: the first from the front that hides half or more.
+
+        Raises:
+            TrainingError: there is no such frame.
+        """
+        self._check(frame)
         return self._owner(frame, self._pixels())[None]
 
     def clear(self, frame: int, margin: int = 0) -> Bool[Tensor, "1 h w"]:
-        """The pixels that show one layer alone, as do all those within `margin` of them."""
+        """The pixels that show one layer alone, as do all those within `margin` of them.
+
+        Raises:
+            TrainingError: there is no such frame.
+        """
+        self._check(frame)
         places = self._pixels()
         owner = self._owner(frame, places)
         alone = torch.ones_like(owner, dtype=torch.bool)
@@ -161,7 +177,12 @@ class Scene:
         return ((low == high) & (low >= 0))[0]
 
     def draw(self, frame: int) -> Float[Tensor, "3 h w"]:
-        """One picture, in [0, 1]."""
+        """One picture, in [0, 1].
+
+        Raises:
+            TrainingError: there is no such frame.
+        """
+        self._check(frame)
         fine = self._pixels(self.samples)
         seen = self.layers[0].colours(frame, fine)[:3]
         for layer in self.layers[1:]:
@@ -170,8 +191,14 @@ class Scene:
             seen[:, rows, columns] = near[:3] + seen[:, rows, columns] * (1 - near[3])
         return avg_pool2d(seen[None], self.samples)[0].clamp(0, 1)
 
+    def _check(self, *frames: int) -> None:
+        """Poses would take -1 for the last frame."""
+        if not all(0 <= frame < len(self) for frame in frames):
+            raise TrainingError(f"frames of this scene are 0 to {len(self) - 1}, got {' and '.join(map(str, frames))}")
+
     def _moved(self, a: int, b: int, places: Tensor) -> Tensor:
         """Where in frame `b` is what frame `a` shows at its pixels."""
+        self._check(a, b)
         owner = self._owner(a, places)[..., None]
         moved = places
         for number, layer in enumerate(self.layers):
