@@ -302,11 +302,35 @@ def test_the_power_of_moments_falls_over_their_range() -> None:
         lambda: Moments(free=-1),
         lambda: Moments(steps=(8,)).weight(torch.tensor([0]), 8),
         lambda: Moments(steps=(-9,)).weight(torch.tensor([0]), 8),
+        lambda: deflicker(mean, Moments()).on_denoised(start().x, replace(at([0] * FRAMES), count=1)),
+        lambda: deflicker(mean, Moments(free=8)).on_denoised(start().x, at([3] * FRAMES)),
+        lambda: deflicker(mean, Moments(start=0.5, stop=0.5)).on_denoised(start().x, at([3] * FRAMES)),
     ],
 )
 def test_impossible_moments(wrong: Callable[[], object]) -> None:
     with pytest.raises(TaskError, match=r"\d"):
         wrong()
+
+
+@pytest.mark.parametrize("more", [{"start": 0.1}, {"stop": 0.5}, {"decay": 0.5}, {"every": 2}, {"free": 0}])
+def test_steps_and_a_range_are_not_mixed(more: dict[str, Any]) -> None:
+    (name,) = more
+    with pytest.raises(TaskError, match=rf"steps \(1, 2\) and {name};"):
+        Moments(0.5, steps=(1, 2), **more)
+
+
+def test_moments_without_power_may_meet_no_step() -> None:
+    x0 = start().x
+    for moments in (Moments(power=0.0), Moments(power=0.0, free=8)):
+        assert torch.equal(deflicker(mean, moments).on_denoised(x0, at([3] * FRAMES)), x0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_frame_that_is_not_finite_is_named(value: float) -> None:
+    x0 = start().x
+    x0[2, 1, 0, 0] = value
+    with pytest.raises(TaskError, match=r"frame 2 of .* not finite"):
+        deflicker(mean, batch=2).on_denoised(x0, at([3] * FRAMES))
 
 
 def test_a_smoother_that_answers_in_another_size_is_told() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -80,6 +80,9 @@ class Held:
         yield Held(size)
 
 
+_OF_A_RANGE = ("start", "stop", "decay", "every", "free")
+
+
 @dataclass(frozen=True)
 class Moments:
     """The steps at which frames are made to agree, and how strongly: an envelope, or a list.
@@ -92,10 +95,10 @@ class Moments:
         decay: what is left of the power at the end of the range, in [0, 1].
         every: only at every so many steps of the range, counted back from its last, which is always among them.
         free: so many steps at the end are left to the model in any case.
-        steps: at these, in place of a range; -1 is the last of the schedule.
+        steps: at these, in place of a range (of which nothing may be said then); -1 is the last of the schedule.
 
     Raises:
-        TaskError: a number is out of its range.
+        TaskError: a number is out of its range, or there are both steps and something of a range.
     """
 
     power: float = 1.0
@@ -114,6 +117,13 @@ class Moments:
         if self.every < 1 or self.free < 0:
             got = f"{self.every} and {self.free}"
             raise TaskError(f"deflickering acts at every 1 or more steps and leaves 0 or more free, got {got}")
+        of_a_range = [one for one in fields(self) if one.name in _OF_A_RANGE]
+        mixed = [one.name for one in of_a_range if getattr(self, one.name) != one.default]
+        if self.steps and mixed:
+            raise TaskError(
+                f"deflickering acts at listed steps or over a range: got steps {self.steps} and {', '.join(mixed)}; "
+                "leave out one or the other"
+            )
 
     def weight(self, index: Tensor, count: int) -> Float64[Tensor, " b"]:
         """The weight of each row that has `index` of `count` steps behind it.
@@ -127,6 +137,10 @@ class Moments:
         weight = Envelope(self.power, self.start, self.stop, self.decay).weight(index, count)
         last = min(round(self.stop * count), count - self.free) - 1
         return weight * ((index <= last) & ((last - index) % self.every == 0))
+
+    def meets(self, count: int) -> bool:
+        """Whether there is any step at which it acts, in a schedule of so many."""
+        return bool((self.weight(torch.arange(count), count) > 0).any())
 
     def _step(self, step: int, count: int) -> int:
         if not -count <= step < count:
@@ -182,7 +196,8 @@ class Deflickering(Identity):
 
         Raises:
             ValueError: a frame has two rows, or F answers with pictures of another size.
-            TaskError: the moments name a step that this schedule does not have.
+            TaskError: the moments name a step that this schedule does not have, or none that it has though their power
+                is above 0; an x0 decodes to values that are not finite.
         """
         own = sorted((row.frame, place) for place, row in enumerate(at.rows) if row.trajectory == self.trajectory)
         if len({frame for frame, _ in own}) < len(own):
@@ -191,17 +206,33 @@ class Deflickering(Identity):
         weights = self.moments.weight(at.index, at.count)
         chosen = [place for place in places if weights[place] > 0]
         if not chosen:
+            if places and self.moments.power > 0 and not self.moments.meets(at.count):
+                raise TaskError(
+                    f"of a schedule of {at.count} steps, deflickering would act at none: {self.moments}; "
+                    "take more steps, leave fewer free, or power 0 to do without"
+                )
             return x0
         noise = float((at.sigma / at.alpha)[chosen].max())
         out = x0.clone()
         with self.spool((x0.shape[3] * self.codec.scale, x0.shape[2] * self.codec.scale)) as seen:
             for part in _batches(places, self.batch):
-                seen.append(self.codec.decode(x0[part]))
+                seen.append(self._decoded(x0[part], [at.rows[place].frame for place in part]))
             changed = self._changed(seen, noise, (weights[places] > 0).tolist())
             for part in _batches(changed, self.batch):
                 rows = [places[number] for number, _, _ in part]
                 out[rows] = self._agreed(x0[rows], part, seen, weights[rows])
         return out
+
+    def _decoded(self, x0: Tensor, frames: Sequence[int]) -> Float[Tensor, "t 3 h w"]:
+        pictures = self.codec.decode(x0)
+        # A codec may hide what is infinite: it cuts off what is beyond white.
+        for frame, row, picture in zip(frames, x0, pictures, strict=True):
+            if not (bool(row.isfinite().all()) and bool(picture.isfinite().all())):
+                raise TaskError(
+                    f"expected pictures in [0, 1] to deflicker; frame {frame} of {self.trajectory!r} has values that "
+                    "are not finite, which would spread to its neighbours: compute in float32, or guide less"
+                )
+        return pictures
 
     def _changed(self, seen: Frames, noise: float, wanted: Sequence[bool]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """What F makes of the frames that are wanted, where that is anything else."""
