@@ -19,6 +19,7 @@ from tiny import write_model
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, ScheduleError, UnsafeFileError
+from segue.models.devices import find_device
 from segue.models.families import sd
 from segue.models.loading import find_dtype, load_model
 from segue.models.single_file import CONFIGS, SD1, SD2, XL, clip_tokenizer, find_config
@@ -285,6 +286,15 @@ def test_other_folders_are_refused(copy, tmp_path):
 def test_missing_paths_are_not_looked_for_on_the_hub(source):
     with pytest.raises(ModelNotFoundError, match="there is no model at"):
         load_model(source)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has the device")
+def test_of_a_device_that_is_not_there_one_sentence_is_told():
+    """PyTorch's has a list of all that it was compiled for."""
+    with pytest.raises(ModelError) as caught:
+        find_device("mps")
+    assert str(caught.value).startswith('device "mps" cannot be used here (')
+    assert len(str(caught.value)) < 200
 
 
 def test_devices_and_dtypes_that_are_not_there(folder):

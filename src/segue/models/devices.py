@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from segue.errors import ModelError
@@ -21,6 +23,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Of a device that was not compiled in, the dispatcher goes on with a list of all that were.
+        why = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0] or type(error).__name__
         raise ModelError(f'device "{device}" cannot be used here ({why}); "cpu" always can') from None
     return chosen
