@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from segue.media.clip import levels_of
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the latents of `checkpoint`, and of other weights."""
     torch.manual_seed(7)
-    vae = tiny_vae("tiny")
+    vae: Any = tiny_vae("tiny")
     vae.decoder.layers[-1].weight.data.mul_(30)
     folder = tmp_path_factory.mktemp("small")
     vae.save_pretrained(folder)
@@ -50,7 +51,30 @@ def test_a_film_that_it_measured_is_made_again_without_it(
     (small / "config.json").unlink()
     answer = run("rerun", "x.json", "-o", "y.mp4")
     assert answer.code == 0, answer.err
-    assert (tmp_path / "y.mp4").read_bytes() == (tmp_path / "x.mp4").read_bytes()
+    for suffix in ("mp4", "json"):
+        assert (tmp_path / f"y.{suffix}").read_bytes() == (tmp_path / f"x.{suffix}").read_bytes()
+    assert json.loads((tmp_path / "y.json").read_text("utf-8"))["model"]["preview_for"] == "measured"
+
+
+def test_a_rerun_by_another_small_decoder_names_the_option(
+    run: Run, checkpoint: Path, small: Path, tmp_path: Path
+) -> None:
+    words = ["image", "a", "--model", checkpoint, "--steps", "1", "--preview-decoder", small, "--preview-for", "frames"]
+    assert run(*words, "-o", "x.png").code == 0
+    torch.manual_seed(8)
+    tiny_vae("tiny").save_pretrained(tmp_path / "other")
+    answer = run("rerun", "x.json", "-o", "y.png", "--preview-decoder", "other")
+    assert (answer.code, "and --preview-decoder, where they differ" in answer.err) == (2, True), answer.err
+
+
+@pytest.mark.parametrize("source", [".", "file.json", "/", "weights.safetensors"])
+def test_what_is_no_small_decoder_is_said_to_be_none(source: str, run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text("{}", "utf-8")
+    (tmp_path / "weights.safetensors").write_bytes(b"x" * 64)
+    words = ["image", "a", "--model", checkpoint, "--steps", "1", "--preview-for", "frames"]
+    answer = run(*words, "--preview-decoder", source)
+    assert answer.code == 1
+    assert f"there is no small decoder at {source}: expected a folder with config.json" in answer.err.splitlines()[-1]
 
 
 def test_a_film_that_it_shows_is_the_film(run: Run, film: list[str], small: Path, tmp_path: Path) -> None:
@@ -87,6 +111,8 @@ def test_a_live_film_has_its_own_pictures_whoever_looks_on(
         ("live a -o x.mp4 --preview-decoder auto", "that are shown, and there are none here"),
         ("live a --preview-for frames", "name it with --preview-decoder, or auto"),
         ("doctor --model emoji --preview-decoder auto", "not read for a forecast"),
+        ("doctor --preview-decoder auto --preview-for frames", "which is of the model's own decoder"),
+        ("image a --preview-for frames --preview-decoder=", "--preview-decoder is empty"),
         ("upscale x.png --preview-decoder auto", "that are shown, and there are none here"),
     ],
 )

@@ -125,6 +125,8 @@ def test_auto_is_that_of_the_family(model, tiny, monkeypatch):
 def test_what_is_no_small_decoder_is_named(model, folder, tiny, tmp_path):
     with pytest.raises(ModelNotFoundError, match="no small decoder at nowhere"):
         with_preview(model, "nowhere")
+    with pytest.raises(ModelNotFoundError, match=r"no small decoder at \(an empty name\)"):
+        with_preview(model, "")
     with pytest.raises(CheckpointError, match="expected an AutoencoderTiny, got AutoencoderKL"):
         with_preview(model, folder / "vae")
     with pytest.raises(ModelError, match="preview_for must be one of shown, measured, frames; got 'looks'"):

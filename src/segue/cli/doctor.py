@@ -49,7 +49,10 @@ def doctor(checkup: Checkup, model: ModelChoice, sampling: Sampling, execution: 
     if model.lora:
         raise TaskError("--lora is not read for a forecast, since merged it takes nothing more: leave it out")
     if model.preview_decoder is not None:
-        raise TaskError("--preview-decoder is not read for a forecast, since it takes a few MB: leave it out")
+        raise TaskError(
+            "--preview-decoder is not read for a forecast, which is of the model's own decoder: a small one adds a few "
+            "MB of weights, and takes less where it decodes; leave it out"
+        )
     placement = model.placement()
     asked = Asked(
         model.model, model.device, model.dtype, model.model_config, placement, model.profile, model.prediction

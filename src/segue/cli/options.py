@@ -61,6 +61,8 @@ class ModelChoice:
     preview_for: Literal["shown", "measured", "frames"] | None = None
 
     def __post_init__(self) -> None:
+        if self.preview_decoder is not None and not self.preview_decoder.strip():
+            raise TaskError("--preview-decoder is empty: expected a folder, a hub repository, or auto")
         if self.preview_for is not None and self.preview_decoder is None:
             raise TaskError("preview_for says what a small decoder is for: name it with --preview-decoder, or auto")
 

@@ -210,7 +210,7 @@ def _located(source: str | Path) -> Path:
     repository = parse_repository(source) if isinstance(source, str) and not path.exists() else None
     if repository is None or repository.file is not None:
         raise ModelNotFoundError(
-            f"there is no small decoder at {source}: expected a folder with config.json and "
+            f"there is no small decoder at {str(source) or '(an empty name)'}: expected a folder with config.json and "
             'diffusion_pytorch_model.safetensors, or a hub repository such as "madebyollin/taesd"'
         )
     return download_network(repository)

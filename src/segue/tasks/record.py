@@ -223,7 +223,7 @@ def _differing(made: ModelRecord, model: LatentDiffusion) -> list[str]:
     if now.sha256 != made.sha256:
         raise RecordError(
             f"the record was made with {_told(made)}, but this model is {_told(now)}; pass the original with "
-            "--model (and --lora, --prediction, --model-config and --storage, where they differ)"
+            "--model (and --lora, --prediction, --model-config, --storage and --preview-decoder, where they differ)"
         )
     found: list[str] = []
     if (now.device, now.dtype) != (made.device, made.dtype):

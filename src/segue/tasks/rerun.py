@@ -90,7 +90,19 @@ class Rerun:
         if isinstance(self.task, Deflicker):
             return self.task.run(self.record.execution, progress, self.plan, device=device, work=work)
         assert model is not None
-        return self.task.run(model, self.record.execution, progress, self.plan)
+        return self._as_measured(self.task.run(model, self.record.execution, progress, self.plan))
+
+    def _as_measured(self, clip: Clip) -> Clip:
+        """Its plan was made by a small decoder, which a rerun does not load: the record says so again."""
+        from segue.media.clip import Clip, Provenance
+
+        made = self.record.model
+        if made is None or made.preview_for != "measured" or clip.provenance is None:
+            return clip
+        by = {"preview_decoder": made.preview_decoder, "preview_for": made.preview_for}
+        record = clip.provenance.record
+        again = Provenance({**record, "model": {**record["model"], **by}})
+        return Clip(clip.frames, clip.fps, clip.audio, again)
 
 
 def _validated(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
