@@ -19,7 +19,7 @@ from cli.test_bad_input import files, said
 from footage import moving
 from segue.cli.deflicker import Machine
 from segue.cli.fields import described, flags, verb
-from segue.media import Clip, TensorFrames, read
+from segue.media import Clip, TensorFrames, read, writer
 from segue.tasks.deflicker import Deflicker
 from segue.tasks.deflicker_known import Measured
 
@@ -228,24 +228,32 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Run, tmp_path: Pat
     assert list(tmp_path.glob(".segue-*")) == []
 
 
+@pytest.mark.parametrize("during", ["making", "writing"])
 def test_without_a_name_the_same_command_takes_the_same_name(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    during: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path / "a.mp4", 12)
-    add = Measured.add
+    monkeypatch.setattr(writer, "FIRST_FRAMES", 5)
+    with monkeypatch.context() as patch:
+        whole = Measured.add if during == "making" else writer.Writer.append
+        times = 0
 
-    def add_some(self: Measured, row: Any) -> None:
-        if self.count == 6:
-            raise KeyboardInterrupt
-        add(self, row)
+        def stop(self: Any, what: Any) -> None:
+            nonlocal times
+            times += 1
+            if times == (7 if during == "making" else 2):
+                raise KeyboardInterrupt
+            whole(self, what)
 
-    monkeypatch.setattr(Measured, "add", add_some)
-    assert run("deflicker", "a.mp4", *QUICK).code == 130
-    assert len(read(tmp_path / "a-steady-partial.mp4")) == 7
-    monkeypatch.setattr(Measured, "add", add)
+        patch.setattr(*((Measured, "add") if during == "making" else (writer.Writer, "append")), stop)
+        assert run("deflicker", "a.mp4", *QUICK).code == 130
+    assert len(read(tmp_path / "a-steady-partial.mp4")) == (7 if during == "making" else 5)
+    assert not json.loads((tmp_path / "a-steady-partial.json").read_text("utf-8"))["complete"]
+    assert not (tmp_path / "a-steady.mp4").exists()
+    assert not (tmp_path / "a-steady.json").exists()
     assert run("deflicker", "a.mp4", *QUICK).code == 0
     assert len(read(tmp_path / "a-steady.mp4")) == 12
-    assert not (tmp_path / "a-steady-2.mp4").exists()
+    assert list(tmp_path.glob(".segue-*")) == []
 
 
 def test_a_wrong_guide_is_told_at_the_end(run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from segue.cli.options import Output
 from segue.cli.progress import Meter
 from segue.cli.result import Result
 from segue.errors import ExhaustedRunError, InterruptedRunError, MediaError
-from segue.media.disk import check_record, free_path, partial_path
+from segue.media.disk import check_record, free_path, partial_path, set_aside
 
 if TYPE_CHECKING:
     from segue.media.clip import Clip
@@ -50,7 +50,7 @@ def produce(job: Job, output: Output) -> int:
         SegueError: the path cannot be written, found before anything is made; or what `make` raises.
     """
     began = time.monotonic()
-    path = output.output.expanduser() if output.output else free_path(Path(job.default))
+    path = whole = output.output.expanduser() if output.output else free_path(Path(job.default))
     check(path, job.frames, job.fps, output.crf)
     if job.tree is not None:
         check_drawing(job.tree)
@@ -73,6 +73,9 @@ def produce(job: Job, output: Output) -> int:
         except InterruptedRunError as error:
             complete, path, written, code = False, error.path or path, error.frames, code_of(error)
             meter.note(str(error))
+            if output.output is None and path == whole:
+                path = set_aside(path)
+                meter.note(f"it is now {path}, so that the same command finds its name free")
         if job.tree is not None:
             draw_tree(clip, job.tree)
     from segue.media.clip import ScratchFrames

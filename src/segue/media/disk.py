@@ -110,6 +110,20 @@ def partial_path(path: Path, aside: bool = False) -> Path:
     return free_path(_longer(path, "-partial")) if aside or path.exists() else path
 
 
+def set_aside(path: Path) -> Path:
+    """Give a part that has the name of the whole a name beside it, and its record, too; see `partial_path`.
+
+    Raises:
+        DiskError: the file system refuses.
+    """
+    aside = partial_path(path, aside=True)
+    with disk_errors(aside):
+        if record_path(path).exists():
+            record_path(path).replace(record_path(aside))
+        path.replace(aside)
+    return aside
+
+
 def _longer(path: Path, by: str) -> Path:
     if format_of(path).kind == "folder":
         # What follows a dot would be taken for a suffix.
