@@ -13,6 +13,8 @@ from segue.types import Call, Conditioning, over_rows
 from toy import toy_model
 
 FACTOR = 2
+SIZE = (24, 16)
+"""Of pictures to enlarge."""
 
 
 @dataclass(frozen=True)
