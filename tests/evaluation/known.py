@@ -36,23 +36,6 @@ def kept(frames: Tensor) -> TensorFrames:
     return TensorFrames.rounded(frames.clamp(0, 1))
 
 
-@dataclass(frozen=True)
-class Floats:
-    """Frames that are not rounded, so that laws are exact; they may leave the range of colours."""
-
-    values: Tensor
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.values.shape[3], self.values.shape[2]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, window: slice, /) -> Tensor:
-        return self.values[window]
-
-
 def noise(like: Tensor, deviation: float, seed: int = 5) -> Tensor:
     return deviation * torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
 

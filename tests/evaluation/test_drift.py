@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from evaluation.known import Floats, Watched, noise, pan, scene, whole
+from evaluation.known import Watched, noise, pan, scene, whole
+from motion.clips import Held
 from segue.evaluation.drift import drift
 
 FRAMES = 12
@@ -27,7 +28,7 @@ def test_it_is_what_fitted_lines_say() -> None:
     time = np.arange(11) / 10
     means = apart.mean((2, 3))
     (rises, _), residuals, *_ = np.polyfit(time, means, 1, full=True)
-    found = drift(Floats(film), Floats(original))
+    found = drift(Held(film), Held(original))
     assert found.colour == pytest.approx(np.sqrt((rises**2).mean()), rel=1e-4)
     spread = ((time - time.mean()) ** 2).sum()
     assert found.colour_error == pytest.approx(np.sqrt((residuals / 9 / spread).mean()), rel=1e-4)
@@ -41,7 +42,7 @@ def test_it_is_what_fitted_lines_say() -> None:
 
 def test_a_tint_that_grows_is_drift_of_colour(source: Tensor) -> None:
     tint = torch.tensor([0.06, 0.0, -0.03]).view(1, 3, 1, 1)
-    found = drift(Floats(source + tint * TIME), Floats(source))
+    found = drift(Held(source + tint * TIME), Held(source))
     assert found.colour == pytest.approx(((0.06**2 + 0.03**2) / 3) ** 0.5, rel=1e-4)
     assert found.structure < 1e-6
     assert found.colour_error < 1e-6
@@ -51,14 +52,14 @@ def test_a_tint_that_grows_is_drift_of_colour(source: Tensor) -> None:
 
 def test_a_light_that_wanders_is_drift_of_structure(source: Tensor) -> None:
     slope = torch.linspace(-0.1, 0.1, 48).view(1, 1, 1, -1)
-    found = drift(Floats(source + slope * TIME), Floats(source))
+    found = drift(Held(source + slope * TIME), Held(source))
     assert found.colour < 1e-6
     assert found.structure == pytest.approx(float(slope.square().mean().sqrt()), rel=0.05)
 
 
 def test_another_look_is_no_drift(source: Tensor) -> None:
     tint = torch.tensor([0.2, -0.1, 0.05]).view(1, 3, 1, 1)
-    found = drift(Floats(source + tint), Floats(source))
+    found = drift(Held(source + tint), Held(source))
     assert max(found.colour, found.structure, *found.departures) < 1e-5
 
 
@@ -66,7 +67,7 @@ def test_flicker_is_chance(source: Tensor) -> None:
     errors: list[float] = []
     for seed in range(20):
         light = 0.05 * torch.randn(FRAMES, 1, 1, 1, generator=torch.Generator().manual_seed(seed))
-        found = drift(Floats(source + light), Floats(source))
+        found = drift(Held(source + light), Held(source))
         errors.append(found.colour / found.colour_error)
         assert found.structure < 1e-6
     assert max(errors) < 4.5  # Student's t of 10 degrees of freedom, in one of twenty times three
@@ -74,7 +75,7 @@ def test_flicker_is_chance(source: Tensor) -> None:
 
 
 def test_measures_say_what_chance_does(source: Tensor) -> None:
-    found = drift(Floats(source + noise(source, 0.1)), Floats(source))
+    found = drift(Held(source + noise(source, 0.1)), Held(source))
     colour, structure = found.measures()
     assert (colour.name, colour.value, colour.better) == ("colour drift", found.colour, "lower")
     assert (structure.name, structure.value) == ("structure drift", found.structure)
@@ -82,7 +83,7 @@ def test_measures_say_what_chance_does(source: Tensor) -> None:
 
 
 def test_frames_are_read_one_by_one(source: Tensor) -> None:
-    frames, other = Watched(Floats(source)), Watched(Floats(source))
+    frames, other = Watched(Held(source)), Watched(Held(source))
     told: list[float] = []
     drift(frames, other, progress=lambda what, done, total: told.append(done))
     assert (frames.most, other.most) == (1, 1)

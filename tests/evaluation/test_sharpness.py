@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 import segue.evaluation
-from evaluation.known import Floats, Watched, blurred, kept, noise, pan, scene, whole
+from evaluation.known import Watched, blurred, kept, noise, pan, scene, whole
+from motion.clips import Held
 from segue.evaluation.pixel_mse import PixelMse, pixel_mse
 from segue.evaluation.sharpness import Kept, Sharpness, sharpness
 from segue.evaluation.warp_error import warp_error
@@ -60,7 +61,7 @@ def test_it_is_what_loops_find() -> None:
     original = whole(scene((24, 20), 3).frames)
     frames = blurred(original) + noise(original, 0.02)
     naive = np.array([restated(*pair) for pair in zip(frames.double().numpy(), original.double().numpy(), strict=True)])
-    found = sharpness(Floats(frames), Floats(original))
+    found = sharpness(Held(frames), Held(original))
     kept = kept_of(found)
     assert found.gradient == pytest.approx(np.sqrt(naive[:, 0]).mean(), rel=1e-5)
     assert (kept.gradients, kept.fine, kept.shared) == pytest.approx(naive[:, 1:].mean(0), rel=1e-4)
@@ -71,7 +72,7 @@ def test_it_is_what_loops_find() -> None:
 def test_blur_lowers_all_of_it_and_noise_is_no_detail() -> None:
     original = whole(scene().frames)
     softer, noisy = (
-        kept_of(sharpness(Floats(frames), Floats(original)))
+        kept_of(sharpness(Held(frames), Held(original)))
         for frames in (blurred(original), original + noise(original, 0.04))
     )
     assert softer.gradients is not None
@@ -80,7 +81,7 @@ def test_blur_lowers_all_of_it_and_noise_is_no_detail() -> None:
     assert softer.shared is not None
     assert softer.fine < softer.gradients < 0.9
     assert softer.shared < 0.95
-    energy = sharpness(Floats(original)).gradient ** 2
+    energy = sharpness(Held(original)).gradient ** 2
     assert noisy.gradients == pytest.approx(1 + 2 * 0.04**2 / energy, rel=0.15)
     assert noisy.shared == pytest.approx(1, abs=0.03)
 
@@ -88,7 +89,7 @@ def test_blur_lowers_all_of_it_and_noise_is_no_detail() -> None:
 @pytest.mark.parametrize("contrast", [0.5, 1.0, 1.2])
 def test_contrast_is_squared_in_energies(contrast: float) -> None:
     original = whole(scene().frames)
-    kept = kept_of(sharpness(Floats(0.5 + contrast * (original - 0.5)), Floats(original)))
+    kept = kept_of(sharpness(Held(0.5 + contrast * (original - 0.5)), Held(original)))
     assert (kept.gradients, kept.fine) == pytest.approx((contrast**2, contrast**2), rel=1e-4)
     assert kept.shared == pytest.approx(contrast, rel=1e-4)
 
@@ -96,10 +97,10 @@ def test_contrast_is_squared_in_energies(contrast: float) -> None:
 def test_of_plain_frames_nothing_is_kept_or_lost() -> None:
     original = whole(scene(frames=4).frames).clone()
     original[1] = 0.3
-    kept = kept_of(sharpness(Floats(original), Floats(original)))
+    kept = kept_of(sharpness(Held(original), Held(original)))
     assert kept.frames == (1, None, 1, 1)
     assert (kept.gradients, kept.fine, kept.shared) == pytest.approx((1, 1, 1))
-    plain = kept_of(sharpness(Floats(torch.zeros(2, 3, 8, 8)), Floats(torch.zeros(2, 3, 8, 8))))
+    plain = kept_of(sharpness(Held(torch.zeros(2, 3, 8, 8)), Held(torch.zeros(2, 3, 8, 8))))
     assert plain == Kept(None, None, None, None, None, (None, None))
 
 
@@ -112,23 +113,23 @@ def test_of_slopes_no_finest_detail_is_kept_or_lost(rounded: bool) -> None:
     detailed[1] = ramp[1]
     if rounded:
         ramp, detailed = whole(kept(ramp)), whole(kept(detailed))
-    assert (of_ramp := kept_of(sharpness(Floats(detailed), Floats(ramp)))).fine is None
+    assert (of_ramp := kept_of(sharpness(Held(detailed), Held(ramp)))).fine is None
     assert of_ramp.frames[1] == 1
     # Frames that have some count by themselves.
-    assert kept_of(sharpness(Floats(detailed), Floats(detailed))).fine == 1
-    assert kept_of(sharpness(Floats(ramp), Floats(torch.zeros_like(ramp)))).fine is None
+    assert kept_of(sharpness(Held(detailed), Held(detailed))).fine == 1
+    assert kept_of(sharpness(Held(ramp), Held(torch.zeros_like(ramp)))).fine is None
     exact = torch.arange(16).mul(1 / 16).expand(1, 3, 16, 16)
-    assert kept_of(sharpness(Floats(exact), Floats(exact))).fine is None
+    assert kept_of(sharpness(Held(exact), Held(exact))).fine is None
 
 
 def test_the_least_sharp_frame_is_named() -> None:
     original = whole(scene().frames)
     changed = original.clone()
     changed[5] = blurred(changed[5:6])[0]
-    kept = kept_of(sharpness(Floats(changed), Floats(original)))
+    kept = kept_of(sharpness(Held(changed), Held(original)))
     assert kept.worst_at == 5
     assert kept.worst == min(share for share in kept.frames if share is not None) < 0.9
-    meaning = sharpness(Floats(changed), Floats(original)).measures()[1].meaning
+    meaning = sharpness(Held(changed), Held(original)).measures()[1].meaning
     assert f"least in frame 5: {kept.worst:.3g}" in meaning
 
 

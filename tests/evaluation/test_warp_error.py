@@ -9,7 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from evaluation.known import Exact, Floats, Watched, blurred, kept, noise, pan, scene, whole
+from evaluation.known import Exact, Watched, blurred, kept, noise, pan, scene, whole
+from motion.clips import Held
 from segue.evaluation.warp_error import Changes, warp_error
 from segue.training.scene import Scene
 
@@ -51,7 +52,7 @@ def test_it_is_what_loops_find() -> None:
     known = scene((32, 24), 5)
     original = whole(known.frames)
     frames = original + noise(original, 0.05)
-    found = warp_error(Floats(frames), known.frames, intervals=(1, 3), matcher=Exact(known))
+    found = warp_error(Held(frames), known.frames, intervals=(1, 3), matcher=Exact(known))
     assert (found.matcher, found.of_source, found.compared_at) == ("exact", True, (32, 24))
     pairs = {1: [(0, 1), (1, 2), (2, 3), (3, 4)], 3: [(0, 3), (1, 4)], None: [(0, i) for i in range(1, 5)]}
     assert [span.interval for span in found.spans] == list(pairs)
@@ -71,7 +72,7 @@ def test_noise_is_what_it_is_at_every_distance(deviation: float) -> None:
     """The difference of two samples has twice the variance: 2 s^2, and 2 s / sqrt(pi) as a mean absolute one."""
     known = pan()
     original = 0.2 + 0.6 * whole(known.frames)
-    found = warp_error(Floats(original + noise(original, deviation)), Floats(original), intervals=(1, 2, 4))
+    found = warp_error(Held(original + noise(original, deviation)), Held(original), intervals=(1, 2, 4))
     for span in found.spans:
         assert span.squared == pytest.approx(2 * deviation**2, rel=0.08)
         assert span.absolute == pytest.approx(2 * deviation / math.pi**0.5, rel=0.08)

@@ -1,4 +1,4 @@
-"""Small clips for the tests of motion: shots that move over drawn textures."""
+"""Small clips for the tests of motion, and of its measures: shots that move over drawn textures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 @dataclass(frozen=True)
 class Held:
-    """Frames in memory that count how often they were read."""
+    """Frames in memory as they are: not rounded, so that laws are exact; they may leave the range of colours."""
 
     pictures: Tensor
 
