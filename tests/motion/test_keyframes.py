@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from motion.clips import Held, joined, noisy, panned
-from motion.engines import Shifts
+from motion.engines import Shifts, Still
 from segue.motion.fields import Fields
 from segue.motion.flow_match import FlowMatcher
 from segue.motion.keyframes import keyed, neighbours
@@ -106,6 +106,25 @@ def test_places_that_are_none_are_refused(places: list[int]) -> None:
         keyed(Held(clip.pictures[:2]), places, Fields(Shifts(), clip))
     with pytest.raises(ValueError, match="frames are 0 to 4"):
         keyed(Held(clip.pictures[:1]), [0], Fields(Shifts(), clip), numbers=[5])
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_far_keys_need_no_pair_to_be_searched_twice(backwards: bool) -> None:
+    engine, clip = Still(), Held(torch.zeros(121, 3, 20, 20))
+    numbers = list(range(121))
+    fields = Fields(engine, clip, memory=0)
+    made(Held(clip.pictures[:3]), [0, 60, 120], fields, numbers[::-1] if backwards else numbers)
+    assert engine.asked == 120
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_key_that_is_not_finite_is_named(value: float) -> None:
+    clip = panned(5)
+    keys = Held(clip.pictures[[0, 4]].clone())
+    keys.pictures[1, 1, 3, 5] = value
+    for numbers in ([4], [1]):
+        with pytest.raises(ValueError, match=r"key at frame 4 .* not finite"):
+            made(keys, [0, 4], Fields(Shifts(), clip), numbers)
 
 
 def test_progress_is_told() -> None:

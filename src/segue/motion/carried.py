@@ -7,7 +7,7 @@ only by the slow cross-fade between two keys, and is no mean of anything: stroke
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import cos, pi
+from math import cos, isqrt, pi
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +28,8 @@ _AROUND = 1.5
 """Standard deviation, in pixels, of the area over which a guide is compared with itself along a way."""
 _ASTRAY = 0.02
 """How much worse than usual that area may be for trust in the way to fall to 1/e, beside as much as is usual."""
+_STAGE = 24
+"""Frames from one way to a key that is held to the next, at least; those between are held only around where one is."""
 _MOST = 2.0
 """The largest gain; two that have nothing in common are mixed to no less than 0.7."""
 
@@ -38,31 +40,46 @@ class Paths:
     So what is carried moves between two frames just as these two say. Composed of the fewest ways, it would jump
     between one composition and the next.
 
+    The way to a key ahead is composed from there, and frames on the route ask for theirs in falling distance. Not all
+    are held meanwhile, but one for each stage, from which those of a stage are composed once more when it is reached:
+    memory grows with the root of the span, time at most by as much again. In any other order, too, the bits are these.
+
     Args:
         fields: the ways between frames.
-        span: frames between two keys, about; so many ways to each are held.
+        span: frames between two keys, about.
     """
 
     def __init__(self, fields: Fields, span: int) -> None:
         self.fields = fields
-        self._ways: Shelf[Packed] = Shelf(0, least=2 * span + 4)
+        self._stage = max(_STAGE, isqrt(span))
+        # For both sides, that of the key behind and that of the one ahead.
+        self._near: Shelf[Packed] = Shelf(0, least=2 * self._stage + 4)
+        self._stages: Shelf[Packed] = Shelf(0, least=2 * (span // self._stage) + 4)
+
+    @property
+    def held(self) -> int:
+        """Ways that are in memory."""
+        return len(self._near) + len(self._stages)
 
     def way(self, number: int, key: int) -> Match:
         """From a frame to a key of its shot, from neighbour to neighbour."""
         sign = 1 if key > number else -1
         there = number
-        while there != key and self._ways.get((there, key)) is None:
+        while there != key and self._shelf(there, key).get((there, key)) is None:
             there += sign
         match = self.fields.way(key, key) if there == key else self._known(there, key)
         while there != number:
             there -= sign
             match = self._next(there, there + sign, key, match)
-            self._ways.put((there, key), Packed.of(match), 1)
+            self._shelf(there, key).put((there, key), Packed.of(match), 1)
             match = self._known(there, key)
         return match
 
+    def _shelf(self, number: int, key: int) -> Shelf[Packed]:
+        return self._near if (key - number) % self._stage else self._stages
+
     def _known(self, number: int, key: int) -> Match:
-        packed = self._ways.get((number, key))
+        packed = self._shelf(number, key).get((number, key))
         assert packed is not None
         return packed.match(self.fields.device)
 

@@ -52,7 +52,8 @@ def keyed(
         progress: told of each frame.
 
     Raises:
-        ValueError: the places are none, or a shot that is asked for has no key.
+        ValueError: the places are none, or a shot that is asked for has no key; when it comes to it, a key has values
+            that are not finite, which would spread over all that are made from it.
     """
     asked = list(range(len(fields)) if numbers is None else numbers)
     _check(keys, places, fields, asked)
@@ -75,14 +76,23 @@ def _keyed(
     span = max((b - a for a, b in zip((0, *places), (*places, len(fields)), strict=True)), default=0)
     paths = Paths(fields, span)
     leaves: Shelf[Tensor] = Shelf(0, least=3)
-    fields.hold(2 * span)
+    # Of the stretch between two keys, each pair is asked for from both of its ends.
+    fields.hold(span + 4)
+
+    def key(place: int) -> Tensor:
+        at = places.index(place)
+        picture = keys[at : at + 1].to(fields.device, torch.float32)
+        if not bool(picture.isfinite().all()):
+            raise ValueError(
+                f"the key at frame {place} has values that are not finite: expected all in [0, 1]; mend it"
+            )
+        return picture
 
     def leaf(place: int) -> Tensor:
         """Its low band, the bands of its detail, and their energies."""
         found = leaves.get(place)
         if found is None:
-            at = places.index(place)
-            picture = keys[at : at + 1].to(fields.device, torch.float32)
+            picture = key(place)
             base = low(picture)
             found = torch.cat([base, with_energies(split(picture - base))], 1)
             leaves.put(place, found, 1)
@@ -91,12 +101,11 @@ def _keyed(
     for done, number in enumerate(asked):
         beside = neighbours(places, fields, number)
         if beside == (number,):
-            at = places.index(number)
-            picture = keys[at : at + 1].to(fields.device, torch.float32)
+            picture = key(number)
             yield number, picture[0], torch.ones_like(picture[0, 0])
         else:
             length = max(beside) - min(beside)
-            sides = [_side(paths, number, key, leaf(key), length) for key in beside]
+            sides = [_side(paths, number, place, leaf(place), length) for place in beside]
             picture, trust = _mixed(sides)
             yield number, picture[0], trust[0, 0]
         progress("filling in between keys", done + 1, len(asked))
