@@ -152,7 +152,8 @@ class DeflickerRun:
         try:
             self._plan_shots()
             width, height = frames.size
-            with told_if_exhausted(f"making frames of {width}x{height} pixels agree", "take a smaller --window"):
+            less = "take a smaller --window" if self.inputs.keys is None else "give keys that are nearer to each other"
+            with told_if_exhausted(f"making frames of {width}x{height} pixels agree", less):
                 self._make(frames, measured)
         except KeyboardInterrupt:
             raise self._ended(frames, measured) from None
@@ -172,7 +173,7 @@ class DeflickerRun:
 
     def _clip(self, frames: Frames, measured: Measured, complete: bool = True) -> Clip:
         film, task = self.inputs.film, self.task
-        pairs = len(frames) - sum(start < len(frames) for start in self.plan.shots)
+        pairs = measured.count - sum(start < measured.count for start in self.plan.shots)
         notes = (*self.inputs.notes, *task.notes(film.size), *measured.doubts(pairs, self.inputs.guide is not None))
         scores = {**measured.scores(), "shots": len(self.plan.shots)}
         record = Record.of(task.name, task, self.plan, None, self.execution, scores, complete, notes)
