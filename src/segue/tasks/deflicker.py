@@ -22,9 +22,9 @@ WINDOW = 7
 """Frames on each side that a frame is made to agree with, if nobody says."""
 MOST = 10.0
 """Of contrast and sharpness."""
-BYTES, BYTES_BESIDE, BYTES_BETWEEN = 1400, 200, 17
+BYTES, BYTES_BESIDE, BYTES_BETWEEN = 1400, 200, 4
 """Of memory that a pixel of a frame takes, and each frame of the window beside it; measured. With keys, each frame
-between two of them: a picture of 3 bytes, and a way of 7 to either."""
+between two of them: a picture of 3 bytes, and of a way of 7 to either, one for each stage."""
 SMALLEST = 16
 """Pixels of the shorter side of a frame, in which movement can still be looked for."""
 COARSE = (1, 2, 4, 8)
