@@ -71,7 +71,7 @@ INTERVALS = (1, 8)
 TILE = 24
 """Pixels of a tile whose brightness is watched."""
 LEAST_KEPT, MOST_SHARPENED, BISECTIONS = 0.95, 10.0, 7
-MEASURED = 3
+MEASURED = 4
 """Version of the measures."""
 MEASURES = ("warp error", "warp error 8", "noise", "light", "sharpness", "shared", "at 95", "PSNR")
 
