@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +13,8 @@ import torch
 from segue.motion.pyramid import bounded
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from jaxtyping import Float, Int
     from torch import Generator, Tensor
 
@@ -73,12 +77,29 @@ class Field:
     @staticmethod
     def of(way: Int[Tensor, "r 2 h w"], ground: Ground) -> Field:
         """These ways, held within the picture."""
+        if fused_on(way.device) is not None:
+            return Field(way, torch.full_like(way[:, 0], math.inf, dtype=torch.float32)).better(way, ground)
         way = bounded(way)
         return Field(way, ground.costs(way).view_as(way[:, 0]))
 
     def better(self, way: Int[Tensor, "r 2 h w"], ground: Ground) -> Field:
         """At every pixel the cheaper of its way and another; its own, where both cost the same."""
-        way = bounded(way)
+        return self.tried(ground, way)
+
+    def tried(
+        self,
+        ground: Ground,
+        source: Int[Tensor, "r 2 h w"],
+        shift: tuple[int, int] = (0, 0),
+        away: Int[Tensor, "2 h w"] | None = None,
+    ) -> Field:
+        """Bettered by what the source says so many places to the left and above, and by `away` from where that ends."""
+        fused = fused_on(self.way.device)
+        if fused is not None:
+            return Field(*fused.bettered(self, ground, source, shift, away))
+        across, down = shift
+        way = _shifted(_shifted(source, 3, across), 2, down)
+        way = bounded(way if away is None else way + away)
         cost = self._costs(way, ground)
         gain = self.cost - cost
         if ground.coherence > 0:
@@ -100,14 +121,14 @@ class Field:
         """Bettered by the ways of the pixels some places to the left, to the right, above and below."""
         field = self
         for across, down in _NEIGHBOURS:
-            field = field.better(_shifted(_shifted(field.way, 3, across * jump), 2, down * jump), ground)
+            field = field.tried(ground, field.way, (across * jump, down * jump))
         return field
 
     def drawn(self, ground: Ground, radius: int, draws: Generator) -> Field:
         """Bettered by a random place around where each way leads; the same draw for every row."""
         height, width = self.way.shape[2:]
         away = torch.randint(-radius, radius + 1, (2, height, width), generator=draws, dtype=torch.int32)
-        return self.better(self.way + away.to(self.way.device), ground)
+        return self.tried(ground, self.way, away=away.to(self.way.device))
 
     def sorted(self, ground: Ground, count: int, draws: Generator) -> Field:
         """Bettered by the places that follow each pixel when both pictures are sorted by their descriptors.
@@ -129,6 +150,20 @@ class Field:
             way = torch.stack([goal % width - own % width, goal // width - own // width], 1)
             field = field.better(way.view_as(self.way).int(), ground)
         return field
+
+
+def fused_on(device: torch.device) -> ModuleType | None:
+    """`segue.motion.fused`, which takes each step in one launch: on cards, where Triton is there."""
+    return loaded() if device.type == "cuda" else None
+
+
+@cache
+def loaded() -> ModuleType | None:
+    """The same, or None without Triton, or with one so old that its kernels know no tuples."""
+    try:
+        return import_module("segue.motion.fused")
+    except (ImportError, AttributeError):
+        return None
 
 
 def _along_a_curve(descriptors: Tensor, draws: Generator) -> Int[Tensor, "r n"]:
