@@ -133,6 +133,7 @@ def test_a_film_with_it_repeats_from_its_record(folder: Path, style: Path, tmp_p
     clip = replace(FILM, tree=Branching(depth="auto")).run(model)
     clip.save(tmp_path / "film.mp4")
     again = Rerun.read(tmp_path / "film.json")
+    assert again.record.model is not None
     assert again.record.model.loras == [(str(style), "0s:0, 0.5s:1")]
     assert torch.equal(pixels(again.run(model_with(folder, style, "0s:0, 0.5s:1"))), pixels(clip))
 

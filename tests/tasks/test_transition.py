@@ -336,6 +336,7 @@ def test_a_rerun_is_the_same_film_bit_for_bit(model: LatentDiffusion, tree: Bran
     clip = task.run(model)
     path = clip.save(tmp_path / "film.mp4")
     again = Rerun.read(tmp_path / "film.json")
+    assert again.record.model is not None
     assert again.record.model.name == "toy"
     assert again.differences(model) == []
     repeated = again.run(model)

@@ -93,6 +93,7 @@ def test_a_rerun_finds_it_again_by_its_name(zoo, written, tmp_path):
     clip.save(tmp_path / "x.png")
     again = Rerun.read(tmp_path / "x.json")
     made = again.record.model
+    assert made is not None
     assert (made.name, made.loras) == ("dots-fast", [(str(tmp_path / "style.safetensors"), 0.5)])
     same = load(made.name, loras=dict(made.loras))
     assert again.differences(same) == []
