@@ -273,7 +273,7 @@ def patch_errors(source: Tensor, target: Tensor, there: Tensor, bound: Tensor, p
         padding: at least half a patch.
     """
     count, height, width = there.shape[:3]
-    compiled = library()
+    compiled = loops()
     if compiled is not None:
         places, errors = there.contiguous(), torch.empty(count, height, width)
         tensors = (source, target, places, bound, errors)
@@ -293,7 +293,7 @@ def patch_errors(source: Tensor, target: Tensor, there: Tensor, bound: Tensor, p
 def vote(source: Tensor, there: Tensor, patch: int) -> Tensor:
     """Of each pixel, the mean of what the patches that cover it bring from within the source (n, h, w, 3)."""
     count, height, width = there.shape[:3]
-    compiled = library()
+    compiled = loops()
     if compiled is not None:
         pictures, places, voted = source.contiguous(), there.contiguous(), torch.empty(source.shape)
         compiled.vote(*(_pointer(each) for each in (pictures, places, voted)), count, height, width, patch)
@@ -314,7 +314,7 @@ def vote(source: Tensor, there: Tensor, patch: int) -> Tensor:
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def loops() -> ctypes.CDLL | None:
     """The inner loops, compiled for this machine; None where there is no compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:

@@ -74,7 +74,7 @@ def test_fastblend_goes_up_a_level_wrongly_as_shipped(modules: Any, batch: int, 
 
 def test_compiled_loops_are_those_in_torch(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fastblend = modules("fastblend")
-    if fastblend.library() is None:
+    if fastblend.loops() is None:
         pytest.skip("no C compiler is here")
     draw = torch.Generator().manual_seed(0)
     pictures = [texture(seed, 20, 24)[None].repeat(2, 1, 1, 2) for seed in range(2)]
@@ -85,7 +85,7 @@ def test_compiled_loops_are_those_in_torch(modules: Any, monkeypatch: pytest.Mon
     compiled = [fastblend.patch_errors(source, target, there, most, 9, 6), fastblend.vote(style, there, 7)]
     bounded = fastblend.patch_errors(source, target, there, compiled[0].roll(1, 2), 9, 6)
     assert (bounded < compiled[0].roll(1, 2)).equal(compiled[0] < compiled[0].roll(1, 2))
-    monkeypatch.setattr(fastblend, "library", lambda: None)
+    monkeypatch.setattr(fastblend, "loops", lambda: None)
     restated = [fastblend.patch_errors(source, target, there, most, 9, 6), fastblend.vote(style, there, 7)]
     torch.testing.assert_close(compiled, restated)
 

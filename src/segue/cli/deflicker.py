@@ -12,8 +12,8 @@ from segue.cli.produce import Job, produce
 from segue.cli.progress import Meter
 from segue.tasks.deflicker import Deflicker
 from segue.tasks.deflicker_inputs import Inputs
+from segue.tasks.on_file import result_name
 from segue.tasks.sampling import Execution
-from segue.tasks.upscale_result import result_name
 
 
 @dataclass(frozen=True)

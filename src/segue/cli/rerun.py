@@ -13,11 +13,11 @@ from segue.cli.progress import Meter
 from segue.errors import TaskError
 from segue.tasks.deflicker import Deflicker
 from segue.tasks.image import Image
+from segue.tasks.on_file import check_result
 from segue.tasks.record import ModelRecord, WrittenAs
 from segue.tasks.rerun import Rerun
 from segue.tasks.transition import Transition
 from segue.tasks.upscale import Upscale
-from segue.tasks.upscale_result import check_result
 
 
 @dataclass(frozen=True)

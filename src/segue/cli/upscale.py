@@ -9,9 +9,9 @@ from segue.cli.fields import verb
 from segue.cli.options import ModelChoice, Output
 from segue.cli.produce import Job, produce
 from segue.cli.progress import Meter
+from segue.tasks.on_file import check_result, result_name
 from segue.tasks.sampling import Execution
 from segue.tasks.upscale import Upscale
-from segue.tasks.upscale_result import check_result, result_name
 
 
 @verb

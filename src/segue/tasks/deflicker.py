@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segue.errors import TaskError
 from segue.tasks.contents import sha256_of
+from segue.tasks.on_file import OnFile, check_result
 from segue.tasks.sampling import Execution
-from segue.tasks.upscale_result import check_result
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class DeflickerPlan:
 
 
 @dataclass(frozen=True)
-class Deflicker:
+class Deflicker(OnFile):
     """A film whose frames agree.
 
     What a frame shows is found again in the frames around it, and becomes their mean: its low band, which flickers, and
@@ -138,31 +138,6 @@ class Deflicker:
                     f"with keys, frames are made of the pictures of {self.keys} and not of their neighbours: "
                     f"leave out {name} {getattr(self, name)}"
                 )
-
-    @property
-    def path(self) -> Path:
-        """Of the film."""
-        return Path(self.input).expanduser()
-
-    def source(self) -> Clip:
-        """The film.
-
-        Raises:
-            MediaError: it cannot be read.
-        """
-        from segue.media.reader import read
-
-        return read(self.path)
-
-    @property
-    def frames(self) -> int:
-        """How many frames the film has."""
-        return len(self.source())
-
-    @property
-    def fps(self) -> float:
-        """Of the film."""
-        return float(self.source().fps)
 
     def shots(self, frames: int) -> tuple[int, ...] | None:
         """The first frames of all shots of a film of so many frames; None if they are to be found.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from segue.errors import TaskError
 from segue.tasks.contents import sha256_of
+from segue.tasks.on_file import OnFile
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
 from segue.tasks.upscale_words import Story, found_story, record_beside
@@ -98,7 +98,7 @@ class UpscalePlan:
 
 
 @dataclass(frozen=True)
-class Upscale:
+class Upscale(OnFile):
     """A picture or a film made larger.
 
     All frames begin in the same noise, and what noises their small pictures is one field that stands still, so that
@@ -182,31 +182,6 @@ class Upscale:
             raise TaskError(f"strength must be in (0, 1], got {self.strength}")
         if self.scale is not None and not 2 <= self.scale <= MAX_SCALE:
             raise TaskError(f"scale must be between 2 and {MAX_SCALE}, got {self.scale}")
-
-    @property
-    def path(self) -> Path:
-        """Of the input."""
-        return Path(self.input).expanduser()
-
-    def source(self) -> Clip:
-        """The input.
-
-        Raises:
-            MediaError: it cannot be read.
-        """
-        from segue.media.reader import read
-
-        return read(self.path)
-
-    @property
-    def frames(self) -> int:
-        """How many frames the input has."""
-        return len(self.source())
-
-    @property
-    def fps(self) -> float:
-        """Of the input."""
-        return float(self.source().fps)
 
     def usual_model(self) -> str | None:
         """The model to take where none is asked for: an upscaler, or the one that made the input; None if unknown."""

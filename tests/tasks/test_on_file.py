@@ -9,7 +9,7 @@ import pytest
 from footage import moving
 from segue.errors import TaskError
 from segue.media import Clip, TensorFrames
-from segue.tasks.upscale_result import check_result, result_name
+from segue.tasks.on_file import check_result, result_name
 
 
 def saved(path: Path, frames: int) -> Path:

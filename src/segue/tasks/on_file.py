@@ -1,11 +1,46 @@
-"""Where the result of a task on files may be written: never over what it is made of."""
+"""Tasks on a film that is there: what is read, and where the result may be written, never over what it is made of."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segue.errors import TaskError
 from segue.tasks.upscale_words import named, recorded_at
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
+
+
+class OnFile:
+    """A task whose field `input` names a video, a picture, an animation or a folder of pictures."""
+
+    input: str
+
+    @property
+    def path(self) -> Path:
+        """Of the input."""
+        return Path(self.input).expanduser()
+
+    def source(self) -> Clip:
+        """The input.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        from segue.media.reader import read
+
+        return read(self.path)
+
+    @property
+    def frames(self) -> int:
+        """How many frames the input has."""
+        return len(self.source())
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the input."""
+        return float(self.source().fps)
 
 
 def result_name(source: Path, frames: int, word: str = "large") -> str:
