@@ -21,6 +21,9 @@ ALIASES = {"output": "-o", "model": "-m"}
 RUNS = {"branches", "at"}
 """Lists that are given in one go, `--at 0 3 6 9`; others by repeating their flag, once per key."""
 
+UNNAMED = "unnamed"
+"""In the metadata of a field: True gives it without a name, after what must be given, although it may be left out."""
+
 FROM_FILE = "Settings from a file"
 """The part of the help for what is no field."""
 
@@ -39,6 +42,7 @@ class Flag:
         default: of the field; MISSING if it must be given.
         help: what its docstring says.
         about: what the dataclass is about that it is a field of, in a sentence.
+        unnamed: whether it is given without a name although it has a default.
     """
 
     name: str
@@ -47,11 +51,12 @@ class Flag:
     default: Any
     help: str
     about: str
+    unnamed: bool = False
 
     @property
     def is_positional(self) -> bool:
-        """Whether it is given without a name: what has no default."""
-        return self.default is MISSING
+        """Whether it is given without a name: what has no default, and what its dataclass says is."""
+        return self.default is MISSING or self.unnamed
 
     @property
     def is_list(self) -> bool:
@@ -83,9 +88,6 @@ class Flag:
         about = Parameter.combine(about, Parameter(show_default=_shown(self.default)))
         return inspect.Parameter(self.name, KEYWORD, default=self.default, annotation=Annotated[self.hint, about])
 
-    def values(self, given: tuple[Any, ...]) -> Any:
-        """The value of a positional flag, from all that was given without a name."""
-        return given if self.is_list else given[0]
 
 
 def flags(kind: type[Any], place: tuple[str, ...]) -> list[Flag]:
@@ -98,7 +100,8 @@ def flags(kind: type[Any], place: tuple[str, ...]) -> list[Flag]:
             found += flags(hint, here)
         else:
             name = SHORTER.get(item.name, item.name)
-            found.append(Flag(name, here, hint, _default(item), helps[item.name], about))
+            unnamed = bool(item.metadata.get(UNNAMED))
+            found.append(Flag(name, here, hint, _default(item), helps[item.name], about, unnamed))
     return found
 
 
@@ -137,17 +140,20 @@ def verb(function: Callable[..., int]) -> Callable[..., int]:
         about = Parameter(help="a TOML file of the same fields; flags win over it", group=panels[FROM_FILE])
         parameters.append(inspect.Parameter("config", KEYWORD, default=None, annotation=Annotated[Path | None, about]))
     positional = [flag for flag in every if flag.is_positional]
-    if len(positional) > 1:
-        raise ValueError(f"two fields of {function.__name__} have no default, and only one can go without a name")
+    if len(positional) > 1 and any(flag.is_list for flag in positional):
+        raise ValueError(f"a list of {function.__name__} takes all that goes without a name, and so does another field")
 
     def command(*values: Any, **named: Any) -> int:
         config = named.pop("config", None) if "task" in kinds else None
         given = _read_config(config, kinds) if config is not None else {}
         for name, value in named.items():
             _put(given, by_name[name].place, value)
-        for flag in positional:
-            if values:
-                _put(given, flag.place, flag.values(values))
+        for number, flag in enumerate(positional):
+            # What is left out in the middle arrives as nothing.
+            if flag.is_list and values:
+                _put(given, flag.place, values)
+            elif number < len(values) and values[number] is not None:
+                _put(given, flag.place, values[number])
             _require(given, flag, function.__name__)
         return function(**{key: build(kind, given.get(key, {}), key) for key, kind in kinds.items()})
 
@@ -210,7 +216,7 @@ def _require(values: dict[str, Any], flag: Flag, command: str) -> None:
     owner = values.setdefault(flag.place[0], {})
     if flag.is_list:
         owner.setdefault(flag.place[-1], ())
-    elif flag.place[-1] not in owner:
+    elif flag.place[-1] not in owner and flag.default is MISSING:
         raise TaskError(f"{flag.name.upper()} is missing ({flag.help.rstrip('.')}); see segue {command} --help")
 
 

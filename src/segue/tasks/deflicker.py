@@ -10,6 +10,7 @@ from segue.errors import TaskError
 from segue.tasks.contents import sha256_of
 from segue.tasks.on_file import OnFile, check_result
 from segue.tasks.sampling import Execution
+from segue.tasks.shots import shots_said, spelled_cuts
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Deflicker(OnFile):
         for name in ("contrast", "sharpness"):
             if not 0 <= getattr(self, name) <= MOST:
                 raise TaskError(f"{name} must be in [0, {MOST:g}], where 1 changes nothing; got {getattr(self, name)}")
-        object.__setattr__(self, "cuts", _spelled(self.cuts))
+        object.__setattr__(self, "cuts", spelled_cuts(self.cuts))
         if self.keys is not None:
             self._check_keys()
 
@@ -145,12 +146,7 @@ class Deflicker(OnFile):
         Raises:
             TaskError: it has fewer frames.
         """
-        if self.cuts == "auto":
-            return None
-        starts = () if self.cuts == "none" else tuple(int(part) for part in str(self.cuts).split(","))
-        if starts and starts[-1] >= frames:
-            raise TaskError(f"{self.path.name} has {frames} frames, 0 to {frames - 1}: no shot begins at {starts[-1]}")
-        return (0, *starts)
+        return shots_said(str(self.cuts), frames, self.path.name)
 
     def resolved(self, size: tuple[int, int], frames: int) -> Deflicker:
         """The same task with nothing left open, for a film of this (width, height) and number of frames."""
@@ -265,17 +261,3 @@ class Deflicker(OnFile):
 def reduced(size: tuple[int, int], coarse: int) -> tuple[int, int]:
     """(width, height) of frames of this size where they are matched."""
     return -(-size[0] // coarse), -(-size[1] // coarse)
-
-
-def _spelled(cuts: str | tuple[int, ...]) -> str:
-    """In one spelling: auto, none, or the numbers of frames with commas between.
-
-    Raises:
-        TaskError: it is none of these.
-    """
-    if isinstance(cuts, str) and cuts.strip().lower() in ("auto", "none"):
-        return cuts.strip().lower()
-    parts = cuts.replace(",", " ").split() if isinstance(cuts, str) else [str(part) for part in cuts]
-    if not parts or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise TaskError(f"cuts must be auto, none, or the frames from 1 on that begin a shot, as 48,120; got {cuts!r}")
-    return ",".join(str(number) for number in sorted({int(part) for part in parts}))
