@@ -1,5 +1,6 @@
 """The values and protocols that rooms exchange. No room is imported here, and torch only for the type checker."""
 
+from segue.types.keypoints import KeyPoints
 from segue.types.protocols import (
     Codec,
     Denoiser,
@@ -35,6 +36,7 @@ __all__ = [
     "Frames",
     "Guided",
     "History",
+    "KeyPoints",
     "Kick",
     "Network",
     "Operator",
