@@ -18,7 +18,8 @@ from segue.errors import TaskError
 from segue.models.attention import attached, sites
 from segue.models.bundle import LatentDiffusion
 from segue.models.loading import load_model
-from segue.temporal.attention import Attending, Passenger, SharedAttention, WithPassengers
+from segue.temporal.attention import Attending, SharedAttention
+from segue.temporal.passengers import Passenger, WithPassengers
 from segue.temporal.trajectory import Trajectory
 from segue.types import Conditioning, Point, RowId
 
@@ -152,7 +153,8 @@ def test_what_is_kept_of_a_passenger_is_its_picture_alone(models):
 
         def noting(plain, hidden, context, call, site, sharing=sharing, seen=seen):
             answer = sharing(plain, hidden, context, call, site)
-            seen.update({key[0]: len(tokens) for key, tokens in sharing._bank.items()})
+            for tokens in sharing._bank[site.name].values():
+                seen[site.name] = len(tokens)
             return answer
 
         looking = {ROWS[1]: Attending(ROWS[0], Envelope(1.0))}

@@ -20,9 +20,10 @@ from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import PADDING, Tally
 from segue.models.loading import load_model
 from segue.temporal.alignment import Alignment
-from segue.temporal.attention import Attending, Look, Passenger, SharedAttention, WithPassengers
+from segue.temporal.attention import Attending, Look, SharedAttention
 from segue.temporal.grow import Grower, grow
 from segue.temporal.keys import Keys
+from segue.temporal.passengers import Passenger, WithPassengers
 from segue.temporal.plan import Fixed, Level, Planner, Replay
 from segue.temporal.ruler import Ruler
 from segue.temporal.structure import Interpolation, Structure
@@ -142,7 +143,7 @@ def test_looking_at_equals_changes_nothing() -> None:
 def test_a_row_that_looks_at_nobody_keeps_its_bits_beside_one_that_does() -> None:
     x, adapter = hidden(), SharedAttention()
     rows = (ROWS[0], RowId("other"), ROWS[2])
-    with adapter.step({(ROWS[2], 3): (Look(0.5, ((ROWS[0], 1.0),)),)}):
+    with adapter.step({(ROWS[2], 3): (Look(0.5, (((ROWS[0], 1.0),),)),)}):
         answer = adapter(Softmax([]), x, None, Call(points((3, 3, 3), rows), rows, (0, 0, 0)), Spot())
     assert torch.equal(answer[:2], Softmax([])(x)[:2])
     assert not torch.allclose(answer[2], Softmax([])(x)[2])
@@ -150,7 +151,7 @@ def test_a_row_that_looks_at_nobody_keeps_its_bits_beside_one_that_does() -> Non
 
 def test_plain_attention_is_left_out_where_it_counts_nothing() -> None:
     x, adapter, plain = hidden(), SharedAttention(), Softmax([])
-    with adapter.step({(ROWS[2], 3): (Look(0.5, ((ROWS[0], 1.0),)), Look(0.5, ((ROWS[1], 1.0),)))}):
+    with adapter.step({(ROWS[2], 3): (Look(0.5, (((ROWS[0], 1.0),),)), Look(0.5, (((ROWS[1], 1.0),),)))}):
         for part in ([0, 1], [2]):
             rows = tuple(ROWS[i] for i in part)
             adapter(plain, x[part], None, Call(points((3,) * len(part), rows), rows, (0,) * len(part)), Spot())
@@ -161,7 +162,7 @@ def test_terms_and_steps_are_kept_apart_and_padding_counts_for_nothing() -> None
     """What one term of a key attends to is not what the other term of a branch sees."""
     x, adapter = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(3)), SharedAttention()
     key, reader = ROWS[0], ROWS[2]
-    looks = (Look(1.0, ((key, 1.0),)),)
+    looks = (Look(1.0, (((key, 1.0),),)),)
     rows = (key, key, key, reader, reader, reader)
     call = Call(points((3, 3, 4, 3, 4, 3), rows), rows, (0, 1, 0, 1, 0, PADDING))
     with adapter.step({(reader, 3): looks, (reader, 4): looks}):

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor, nn
 
+    from segue.models.bundle import LatentDiffusion
+
 Kind = Literal["self", "cross", "temporal", "joint"]
 _OVER_TIME = (TransformerTemporalModel, TemporalBasicTransformerBlock, AnimateDiffTransformer3D)
 _call: ContextVar[Call] = ContextVar("call")
+CONTROL = "control."
+"""What the names of control networks begin with among the parts of a model."""
 
 
 class Plain(Protocol):
@@ -92,15 +96,33 @@ class Site:
             self.module.set_processor(before)
 
 
-def sites(network: nn.Module) -> tuple[Site, ...]:
-    """All attention of a UNet, control network or transformer, in the order in which its modules are listed."""
+def sites(network: nn.Module, prefix: str = "") -> tuple[Site, ...]:
+    """All attention of a UNet, control network or transformer, in the order in which its modules are listed.
+
+    Args:
+        network: any.
+        prefix: what their names begin with, so that they are told apart from those of other networks.
+    """
     found: list[Site] = []
     over_time: tuple[str, ...] = ()
     for name, module in network.named_modules():
         if isinstance(module, _OVER_TIME):
             over_time += (f"{name}.",)
         if isinstance(module, Attention | FluxAttention):
-            found.append(Site(name, _kind(module, name.startswith(over_time) if over_time else False), module))
+            found.append(Site(prefix + name, _kind(module, name.startswith(over_time) if over_time else False), module))
+    return tuple(found)
+
+
+def model_sites(model: LatentDiffusion) -> tuple[Site, ...]:
+    """All attention of what denoises in a model: its backbone, and the control networks beside it.
+
+    Raises:
+        TaskError: it has no network to step into.
+    """
+    if model.backbone is None:
+        raise TaskError(f"attention across frames acts in the attention of a network, and {model.name} has none")
+    controls = {name: part for name, part in model.parts.items() if name.startswith(CONTROL)}
+    found = [*sites(model.backbone), *(site for name, part in controls.items() for site in sites(part, f"{name}."))]
     return tuple(found)
 
 
@@ -134,7 +156,14 @@ class _Wrapped:
     def __call__(
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Any = None, *args: Any, **kwargs: Any
     ) -> Tensor:
+        mask = args[0] if args else kwargs.get("attention_mask")
+
         def plain(hidden: Tensor, context: Any = None) -> Tensor:
+            if mask is not None and (len(hidden) != len(hidden_states) or context is not encoder_hidden_states):
+                raise TaskError(
+                    f"attention of {self.site.name} is masked, and a mask of one row does not fit what others show; "
+                    "leave shared attention out, or the mask"
+                )
             return self.before(attn, hidden, context, *args, **kwargs)
 
         return self.adapter(plain, hidden_states, encoder_hidden_states, _call.get(), self.site)

@@ -10,9 +10,10 @@ import torch
 
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.starts import from_seeds
-from segue.temporal.attention import Attending, Passenger, SharedAttention, WithPassengers
+from segue.temporal.attention import Attending, SharedAttention
 from segue.temporal.keys import Keys
 from segue.temporal.mix import Mix, mixed
+from segue.temporal.passengers import Passenger, WithPassengers
 from segue.temporal.statistics import Statistics, Tuning
 from segue.temporal.structure import Interpolation, Structure
 from segue.temporal.trajectory import Trajectory

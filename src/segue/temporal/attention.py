@@ -1,36 +1,36 @@
-"""Attention that rows share: keys attend to the first key, branches to both keys beside them.
+"""Attention that rows share: frames attend to each other, keys to the first key, branches to both keys beside them.
 
-What is attended to must be known at the same step, so the keys ride along as passengers: their recorded latents are put
-through the network once more at every step where somebody looks at them, and their answers are dropped. They go first,
-in calls of their own, and leave what they attend to in a bank; the rows that look at it follow. One call for all would
-save nothing but its start, while a batch that is cut, term by term, would part the rows from what they look at: this
-way max_batch can be any. Each denoising of n rows costs those of their passengers on top: two for a pair of keys.
+Every row is evaluated once a step. What others attend to of it waits in a bank, for as long as somebody is to come who
+wants it, so that a batch may be cut into calls anywhere, as long as rows come after those that they look at:
+`WithPassengers` sees to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from segue.diffusion.envelope import Envelope
 from segue.errors import TaskError
-from segue.temporal.crossfeed import Guide
 from segue.temporal.structure import Fusion
-from segue.types import Call, Condition, Conditioning, Denoiser, Guided, Point, RowId, over_rows
+from segue.types import Call, RowId, over_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
 _NOTHING = 1e-9
-_ALMOST_NOTHING = 1e-12
 _SELF = frozenset({"self", "joint"})
 Moment = tuple[RowId, int]
 """A row, and the step that it is at."""
+Source = tuple[tuple[RowId, float], ...]
+"""Rows whose keys and values are mixed into one context, with shares that add up to 1."""
+_Known = dict[tuple[int, Moment], "Tensor"]
+"""What can be attended to at a site, by guidance term and moment."""
 
 
 class Plain(Protocol):
@@ -63,37 +63,57 @@ class Look:
 
     Args:
         weight: in [0, 1]; those of a row's looks add up to 1 at most, and plain attention has the rest.
-        rows: whose keys and values are mixed, with shares that add up to 1.
+        sources: what is attended to, one after the other.
         kinds: of sites where one looks.
+        own: whether one attends to oneself, too.
+        near: rows that are attended to where they happen to be in the same call, and else are not.
     """
 
     weight: float
-    rows: tuple[tuple[RowId, float], ...]
+    sources: tuple[Source, ...]
     kinds: frozenset[str] = _SELF
+    own: bool = True
+    near: tuple[RowId, ...] = ()
+
+    @property
+    def rows(self) -> tuple[RowId, ...]:
+        """Everyone who must have been run before."""
+        return tuple(row for source in self.sources for row, _ in source)
 
 
 @dataclass
 class SharedAttention:
     """An adapter for the sites of a network: a row that looks at others attends to [its own; theirs].
 
-    Keys and values are linear in what they are made of, so that this is what is kept of a passenger, and mixed. It does
+    Keys and values are linear in what they are made of, so that this is what is kept of a row, and mixed. It does
     nothing but inside a call of `WithPassengers`, and holds nothing in between.
     """
 
+    held: int = field(init=False, default=0)
+    """Bytes that wait in the bank."""
+    most_held: int = field(init=False, default=0)
+    """The most that they have been."""
     _looks: Mapping[Moment, tuple[Look, ...]] = field(init=False, default_factory=dict[Moment, tuple[Look, ...]])
-    _seen: frozenset[Moment] = field(init=False, default_factory=frozenset[Moment])
-    _bank: dict[tuple[str, int, Moment], Tensor] = field(
-        init=False, default_factory=dict[tuple[str, int, Moment], "Tensor"]
-    )
+    _turn: Mapping[Moment, int] = field(init=False, default_factory=dict[Moment, int])
+    _last: Mapping[Moment, int] = field(init=False, default_factory=dict[Moment, int])
+    _near: frozenset[Moment] = field(init=False, default_factory=frozenset[Moment])
+    _bank: dict[str, _Known] = field(init=False, default_factory=dict[str, _Known])
 
     @contextmanager
     def step(self, looks: Mapping[Moment, tuple[Look, ...]]) -> Generator[None]:
-        """For one denoising of rows and their passengers; what is banked is forgotten afterwards."""
-        self._looks, self._seen = looks, frozenset(seen_by(looks))
+        """For one denoising of rows and their passengers; what is banked is forgotten afterwards.
+
+        Args:
+            looks: of everyone who looks, in the order in which they are run.
+        """
+        self._looks, self._turn = looks, {one: turn for turn, one in enumerate(looks)}
+        self._last = {seen: self._turn[one] for one, own in looks.items() for seen in seen_by({one: own})}
+        self._near = frozenset((row, one[1]) for one, own in looks.items() for look in own for row in look.near)
         try:
             yield
         finally:
-            self._looks, self._seen, self._bank = {}, frozenset(), {}
+            self._looks, self._turn, self._last, self._near = {}, {}, {}, frozenset()
+            self._bank, self.held = {}, 0
 
     def __call__(
         self,
@@ -107,50 +127,97 @@ class SharedAttention:
         if not self._looks or hidden.ndim != 3:
             return plain(hidden, context)
         source = hidden if context is None else context
-        looks = self._looks_of(call, site, source)
-        if not looks:
-            return plain(hidden, context)
-        rest = torch.ones(len(hidden), dtype=torch.float64)
-        for place, own in looks.items():
-            rest[place] -= sum(look.weight for look in own)
-        mixed = torch.zeros_like(hidden)
-        if bool((rest > _NOTHING).any()):
-            answer = plain(hidden, context)
-            # A row that looks at nothing keeps its answer bit for bit.
-            mixed = torch.where(over_rows(rest, answer) == 1, answer, over_rows(rest, answer) * answer)
-        for turn in range(max(map(len, looks.values()))):
-            places = [place for place, own in looks.items() if len(own) > turn]
-            both = [torch.cat([source[place], self._banked(site, call, place, looks[place][turn])]) for place in places]
-            answer = plain(hidden[places], torch.stack(both))
-            weights = torch.tensor([looks[place][turn].weight for place in places], dtype=torch.float64)
-            mixed[places] = mixed[places] + over_rows(weights, answer) * answer
-        return mixed
-
-    def _looks_of(self, call: Call, site: Place, source: Tensor) -> dict[int, list[Look]]:
-        """What the rows of a call look at here, by their places; those that are looked at are banked."""
-        looks: dict[int, list[Look]] = {}
-        for place, (row, step, term) in enumerate(zip(call.rows, call.at.index.tolist(), call.term, strict=True)):
-            if term < 0:  # fills the batch up
-                continue
-            if (row, step) in self._seen:
-                # Where text and picture are one sequence, the picture is what others see.
-                first = call.text_tokens if site.kind == "joint" else 0
-                self._bank[site.name, term, (row, step)] = source[place, first:]
-            own = [look for look in self._looks.get((row, step), ()) if site.kind in look.kinds]
-            if site.kind == "joint" and any("cross" in look.kinds for look in own):
+        # Where text and picture are one sequence, the picture is what others see.
+        text = call.text_tokens if site.kind == "joint" else 0
+        names = [
+            (term, (row, step)) for row, step, term in zip(call.rows, call.at.index.tolist(), call.term, strict=True)
+        ]
+        here: _Known = {
+            name: source[place, text:]
+            for place, name in enumerate(names)
+            if name[0] >= 0 and (name[1] in self._last or name[1] in self._near)  # term -1 fills the batch up
+        }
+        bank = self._bank.setdefault(site.name, {})
+        contexts: dict[int, list[tuple[float, list[Tensor]]]] = {}
+        for place, name in enumerate(names):
+            looks = [look for look in self._looks.get(name[1], ()) if name[0] >= 0 and site.kind in look.kinds]
+            if site.kind == "joint" and any("cross" in look.kinds for look in looks):
                 raise TaskError(
                     "this family attends to text and picture at once: rows can look at the pictures of others, "
                     "not at their texts; leave cross out"
                 )
-            if own:
-                looks[place] = own
-        return looks
+            if looks:
+                own = source[place], source[place, :text]
+                contexts[place] = [(look.weight, _context(look, own, name, here, bank)) for look in looks]
+        self._keep(bank, here, names)
+        return _answered(plain, hidden, context, contexts) if contexts else plain(hidden, context)
 
-    def _banked(self, site: Place, call: Call, place: int, look: Look) -> Float[Tensor, "m e"]:
-        """What is looked at, of the same guidance term and step as the row that looks."""
-        term, step = call.term[place], int(call.at.index[place])
-        parts = [self._bank[site.name, term, (row, step)] * share for row, share in look.rows]
-        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+    def _keep(self, bank: _Known, here: _Known, names: Sequence[tuple[int, Moment]]) -> None:
+        """Bank what later calls want of this one, and let go of what nobody wants any more."""
+        reached: dict[int, int] = {}
+        for term, one in names:
+            reached[term] = max(reached.get(term, -1), self._turn.get(one, -1))
+        for name, tokens in here.items():
+            if self._last.get(name[1], -1) > reached[name[0]]:
+                self.held += tokens.nbytes - (bank[name].nbytes if name in bank else 0)
+                bank[name] = tokens.clone()  # a part of the batch would hold all of it
+        self.most_held = max(self.most_held, self.held)
+        for name in [name for name in bank if self._last[name[1]] <= reached.get(name[0], -1)]:
+            self.held -= bank.pop(name).nbytes
+
+
+def _context(
+    look: Look, own: tuple[Tensor, Tensor], name: tuple[int, Moment], here: _Known, bank: _Known
+) -> list[Tensor]:
+    """What one look attends to, of the same guidance term and step as the row that looks.
+
+    Args:
+        look: of a row.
+        own: all tokens of this row, and those of them that are text.
+        name: its guidance term, its name and its step.
+        here: what can be seen in this call.
+        bank: what can be seen of calls before.
+    """
+    term, (_, step) = name
+    parts = [own[0] if look.own else own[1]]
+    for source in look.sources:
+        found = [here.get((term, (row, step)), bank.get((term, (row, step)))) for row, _ in source]
+        # A passenger that is told of no control picture leaves nothing in the control network.
+        mixed = [tokens * share for tokens, (_, share) in zip(found, source, strict=True) if tokens is not None]
+        if len(source) == 1 and found[0] is not None:
+            parts.append(found[0])
+        elif len(mixed) == len(source):
+            parts.append(torch.stack(mixed).sum(0))
+    seen = set(look.rows)
+    parts += [here[term, (row, step)] for row in look.near if row not in seen and (term, (row, step)) in here]
+    return [part for part in parts if len(part)] or [own[0]]
+
+
+def _answered(
+    plain: Plain, hidden: Tensor, context: Tensor | None, contexts: Mapping[int, Sequence[tuple[float, list[Tensor]]]]
+) -> Float[Tensor, "b n d"]:
+    """The answers to rows, some of which attend to contexts of their own: one plain call for each length of these."""
+    rest = torch.ones(len(hidden), dtype=torch.float64)
+    alike: dict[tuple[int, int], list[tuple[int, float, list[Tensor]]]] = {}
+    for place, looks in contexts.items():
+        for turn, (weight, parts) in enumerate(looks):
+            rest[place] -= weight
+            alike.setdefault((turn, sum(map(len, parts))), []).append((place, weight, parts))
+    mixed = torch.zeros_like(hidden)
+    plainly = torch.nonzero(rest > _NOTHING)[:, 0].tolist()
+    if plainly:
+        whole = len(plainly) == len(hidden)
+        told = context if context is None or whole else context[plainly]
+        answer = plain(hidden if whole else hidden[plainly], told)
+        # A row that looks at nothing keeps its answer bit for bit.
+        share = over_rows(rest[plainly], answer)
+        mixed[plainly] = torch.where(share == 1, answer, share * answer)
+    for group in alike.values():
+        places = [place for place, _, _ in group]
+        answer = plain(hidden[places], torch.stack([torch.cat(parts) for _, _, parts in group]))
+        weights = torch.tensor([weight for _, weight, _ in group], dtype=torch.float64)
+        mixed[places] = mixed[places] + over_rows(weights, answer) * answer
+    return mixed
 
 
 @dataclass(frozen=True)
@@ -185,81 +252,12 @@ class Attending:
         sides = tuple((row, share) for row, share in self.sides if share > 0)
         fused = [((row, 1.0),) for row, _ in sides] if self.fusion == "outer" else [sides]
         shares = [share for _, share in sides] if self.fusion == "outer" else [1.0]
-        found = [Look((1 - lean) * blend * share, rows, kinds) for rows, share in zip(fused, shares, strict=True)]
-        return tuple(look for look in (Look(lean, ((self.anchor, 1.0),)), *found) if look.rows and look.weight > 0)
-
-
-@dataclass(frozen=True)
-class Passenger:
-    """A trajectory that is replayed beside others: its recorded latents, and what it was told, one row."""
-
-    latents: Guide
-    cond: Condition
-
-
-@dataclass(frozen=True)
-class WithPassengers:
-    """A denoiser around another, in whose network `sharing` is attached: passengers first, then the rows.
-
-    Args:
-        denoiser: the model.
-        sharing: the adapter.
-        attending: what rows look at, and passengers, too; those without an entry attend plainly.
-        passengers: everyone who is looked at. Passengers may look at such as look at nobody.
-    """
-
-    denoiser: Denoiser
-    sharing: SharedAttention
-    attending: Mapping[RowId, Attending]
-    passengers: Mapping[RowId, Passenger]
-
-    @property
-    def group(self) -> int:
-        """That of the model."""
-        return self.denoiser.group
-
-    def __call__(self, x: Float[Tensor, "b c h w"], at: Point, cond: Condition) -> Float[Tensor, "b c h w"]:
-        """x0 of the rows, float32. Without a look there are no passengers."""
-        looks = {
-            (row, step): self._looks(row, step, at.count) for row, step in zip(at.rows, at.index.tolist(), strict=True)
-        }
-        seen = seen_by(looks)
-        further = {one: self._looks(*one, at.count) for one in seen}
-        first = list(dict.fromkeys([one for one in seen if not further[one]] + seen_by(further)))
-        with self.sharing.step({**looks, **further}):
-            for riding in (first, [one for one in seen if further[one]]):
-                if riding:
-                    self._ride(riding, x, at, cond)
-            return self.denoiser(x, at, cond)
-
-    def _looks(self, row: RowId, step: int, count: int) -> tuple[Look, ...]:
-        rule = self.attending.get(row)
-        return rule.looks(step, count) if rule else ()
-
-    def _ride(self, riding: Sequence[Moment], x: Tensor, at: Point, cond: Condition) -> None:
-        """Let the network see passengers, at the noise levels of the rows beside them and with the same terms."""
-        steps = at.index.tolist()
-        levels = at[[steps.index(step) for _, step in riding]]
-        latents = [self.passengers[row].latents.at(step).to(x) for row, step in riding]
-        told = _alike([self.passengers[row].cond for row, _ in riding], levels, cond, at)
-        self.denoiser(torch.stack(latents), replace(levels, rows=tuple(row for row, _ in riding)), told)
+        found = [Look((1 - lean) * blend * share, (rows,), kinds) for rows, share in zip(fused, shares, strict=True)]
+        first = Look(lean, (((self.anchor, 1.0),),))
+        return tuple(look for look in (first, *found) if look.rows and look.weight > 0)
 
 
 def seen_by(looks: Mapping[Moment, tuple[Look, ...]]) -> list[Moment]:
     """Who is looked at, each once, in order."""
-    found = [(row, step) for (_, step), own in looks.items() for look in own for row, _ in look.rows]
+    found = [(row, step) for (_, step), own in looks.items() for look in own for row in look.rows]
     return list(dict.fromkeys(found))
-
-
-def _alike(told: Sequence[Condition], levels: Point, cond: Condition, at: Point) -> Condition:
-    """One batch of what passengers are told at their levels; of the guidance terms, those that the rows evaluate."""
-    if isinstance(cond, Conditioning):
-        return Conditioning.cat([one.terms[-1] if isinstance(one, Guided) else one for one in told])
-    guided = [one for one in told if isinstance(one, Guided)]
-    if len(guided) < len(told):
-        raise ValueError("rows are guided, but passengers are not; they must be told the same terms")
-    active, every = cond.weights_at(at).any(1), Guided.cat(guided)
-    weights = every.weights_at(levels).double()
-    # Answers are dropped, but a term of weight 0 would not be evaluated, and a network may be told the scale.
-    weights = torch.where((weights == 0) & active[:, None].to(weights.device), _ALMOST_NOTHING, weights)
-    return Guided(every.terms, weights)
