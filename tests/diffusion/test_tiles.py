@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.schedule import Schedule
@@ -108,7 +109,24 @@ def test_impossible_windows_are_refused() -> None:
             TiledDenoiser(RowwiseDenoiser(), tile, overlap, together)
 
 
-def test_control_pictures_are_not_cut_in_silence() -> None:
-    cond = Conditioning(text_of(0.0, 0.0).text, residual_inputs={"depth": torch.zeros(2, 3, 64, 64)})
-    with pytest.raises(ValueError, match="cannot be cut"):
-        TiledDenoiser(RowwiseDenoiser(), 16, 4)(latents(40, 40), at(), cond)
+@dataclass(frozen=True)
+class Copies:
+    """A Denoiser whose x0 is the control picture that it is shown, at the size of the latents."""
+
+    group: int = 1
+
+    def __call__(self, x: Tensor, at: Point, cond: Condition) -> Tensor:
+        assert isinstance(cond, Conditioning)
+        return avg_pool2d(cond.residual_inputs["depth"], 2).expand_as(x)
+
+
+def test_windows_see_their_part_of_the_control_pictures() -> None:
+    picture = torch.rand(2, 1, 80, 80, generator=torch.Generator().manual_seed(0))
+    cond = Conditioning(text_of(0.0, 0.0).text, residual_inputs={"depth": picture})
+    x = latents(40, 40)
+    for together in (1, 3):
+        tiled = TiledDenoiser(Copies(), 16, 4, together)(x, at(), cond)
+        assert torch.allclose(tiled, Copies()(x, at(), cond), atol=1e-6)
+    odd = replace(cond, residual_inputs={"depth": picture[..., :79]})
+    with pytest.raises(ValueError, match="no multiple of latents"):
+        TiledDenoiser(Copies(), 16, 4)(x, at(), odd)

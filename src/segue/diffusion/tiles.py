@@ -32,9 +32,9 @@ class Window:
         """That part of a tensor; a view."""
         return x[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
-    def told(self, cond: Condition) -> Condition:
-        """What the network is told about this part."""
-        place = self.top, self.left, self.height, self.width
+    def told(self, cond: Condition, whole: tuple[int, int]) -> Condition:
+        """What the network is told about this part of latents of (height, width) `whole`."""
+        place = self.top, self.left, self.height, self.width, whole
         if isinstance(cond, Conditioning):
             return cond.crop(*place)
         return replace(cond, terms=tuple(term.crop(*place) for term in cond.terms))
@@ -108,9 +108,9 @@ class TiledDenoiser:
         return total / weights
 
     def _answers(self, x: Tensor, at: Point, cond: Condition, some: tuple[Window, ...]) -> tuple[Tensor, ...]:
+        parts = [window.told(cond, (x.shape[-2], x.shape[-1])) for window in some]
         if len(some) == 1:
-            return (self.denoiser(some[0].of(x), at, some[0].told(cond)),)
-        parts = [window.told(cond) for window in some]
+            return (self.denoiser(some[0].of(x), at, parts[0]),)
         merged = (
             Conditioning.cat([part for part in parts if isinstance(part, Conditioning)])
             if isinstance(cond, Conditioning)

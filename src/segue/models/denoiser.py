@@ -116,18 +116,18 @@ class NetworkDenoiser:
         if self.embeds_guidance:
             cond = embedded(cond, at)
         if isinstance(cond, Conditioning):
-            (raw,) = self._evaluate(x, at, {0: cond})
+            (raw,) = self._evaluate(x, at, {0: cond}, 1)
             return x0_from(raw, x.float(), at, self.prediction)
         weights = cond.weights_at(at)
         active = {k: term for k, term in enumerate(cond.terms) if bool(weights[k].any())}
-        raws = self._evaluate(x, at, active)
+        raws = self._evaluate(x, at, active, len(cond.terms))
         raw = _weighted_sum(raws, weights[list(active)])
         if cond.rescale:
             raw = rescaled(raw, raws[-1], cond.rescale)
         return x0_from(raw, x.float(), at, self.prediction)
 
-    def _evaluate(self, x: Tensor, at: Point, terms: dict[int, Conditioning]) -> tuple[Tensor, ...]:
-        """The network's float32 output for each term, from as few calls as max_batch allows."""
+    def _evaluate(self, x: Tensor, at: Point, terms: dict[int, Conditioning], count: int) -> tuple[Tensor, ...]:
+        """The network's float32 output for each of these of `count` terms, from as few calls as max_batch allows."""
         cond = Conditioning.cat(list(terms.values()))
         source = list(range(len(x))) * len(terms)
         labels = [k for k in terms for _ in range(len(x))]
@@ -136,7 +136,7 @@ class NetworkDenoiser:
             pick = [source[i] for i in rows + fill]
             here = at[pick]
             term = tuple(labels[i] for i in rows) + (PADDING,) * len(fill)
-            call = Call(here, here.rows, term)
+            call = Call(here, here.rows, term, terms=count)
             seen = x[pick]
             with told_if_exhausted(*self._told(seen)):
                 raw = self.network(seen, here.time, cond[rows + fill], call)

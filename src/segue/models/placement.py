@@ -135,6 +135,29 @@ def placed(model: LatentDiffusion, placement: Placement, device: torch.device) -
     return model if placement.compile is None else compiled(model, placement.compile)
 
 
+def beside(network: nn.Module, model: LatentDiffusion) -> None:
+    """Keep a network as a model keeps its denoiser, at whose side it works; the network is changed.
+
+    Its weights are stored alike. It stays on the device where whole networks take turns there, as it works in every
+    step, and comes layer by layer where those do.
+
+    Args:
+        network: in main memory, or on the device.
+        model: placed already.
+
+    Raises:
+        ModelError: the device has not enough memory.
+        MissingExtraError: int8 storage needs a package that is not installed.
+    """
+    placement = model.placement
+    if placement.storage is not None:
+        store(network, placement.storage, next(network.parameters()).dtype)
+    if placement.offload == "sequential":
+        _offload_layers(network, model.device)
+    else:
+        _move(network, model.device)
+
+
 def _addressed(text: Any, device: torch.device, *, visits: bool) -> Any:
     """A text encoder that hands its embeddings to a device, and so do those that it is made of.
 

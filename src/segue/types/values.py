@@ -130,7 +130,7 @@ class Conditioning:
         pooled: one vector for the whole prompt.
         concat: appended to the latents along channels, unscaled (inpainting, instruct, upscaler, video).
         label: a class label, such as an upscaler's noise level.
-        residual_inputs: control pictures, by the name of the control network.
+        residual_inputs: control pictures at pixel size, by the name of the control; in [0, 1], or bytes.
         extra: micro-conditioning, guidance embedding, image tokens; by name.
     """
 
@@ -160,12 +160,27 @@ class Conditioning:
 
         return self._zip(other, mix)
 
-    def crop(self, top: int, left: int, height: int, width: int) -> Conditioning:
-        """For a window of the latents: `concat` is cut. ValueError for control pictures, as these are in pixels."""
-        if self.residual_inputs:
-            raise ValueError(f"the control pictures {sorted(self.residual_inputs)} cannot be cut in units of latents")
-        window = (..., slice(top, top + height), slice(left, left + width))
-        return replace(self, concat=None if self.concat is None else self.concat[window])
+    def crop(self, top: int, left: int, height: int, width: int, whole: tuple[int, int] | None = None) -> Conditioning:
+        """For a window of the latents: `concat` is cut, and control pictures at the pixels that lie behind it.
+
+        Args:
+            top: where the window begins, in latents.
+            left: likewise.
+            height: of the window, in latents.
+            width: likewise.
+            whole: (height, width) of all latents, which tell how many pixels lie behind one of them.
+
+        Raises:
+            ValueError: there are control pictures, and `whole` is missing, or does not divide their size.
+        """
+
+        def cut(picture: Tensor, tall: int, wide: int) -> Tensor:
+            rows = slice(top * tall, (top + height) * tall)
+            return picture[..., rows, left * wide : (left + width) * wide]
+
+        pictures = {name: cut(item, *_pixels(name, item, whole)) for name, item in self.residual_inputs.items()}
+        concat = None if self.concat is None else cut(self.concat, 1, 1)
+        return replace(self, concat=concat, residual_inputs=pictures)
 
     def to(self, device: Any, dtype: Any = None) -> Conditioning:
         """On another device; floating-point parts in another dtype, if given."""
@@ -194,6 +209,18 @@ class Conditioning:
             else:
                 merged[item.name] = None if a is None else f(a, b)
         return Conditioning(**merged)
+
+
+def _pixels(name: str, picture: Tensor, whole: tuple[int, int] | None) -> tuple[int, int]:
+    """Pixels of a control picture behind one latent: down, and across."""
+    tall, wide = picture.shape[-2:]
+    if whole is None:
+        raise ValueError(f"the control picture {name} cannot be cut without the size of all latents")
+    if tall % whole[0] or wide % whole[1]:
+        raise ValueError(
+            f"the control picture {name} is {wide}x{tall}, no multiple of latents of {whole[1]}x{whole[0]}"
+        )
+    return tall // whole[0], wide // whole[1]
 
 
 @dataclass(frozen=True)
@@ -260,6 +287,7 @@ class Call:
         term: the guidance term of each network row; -1 marks a row that only fills a batch up, whose answer is dropped.
         phase: "all" unless a step is run in several calls ("anchors" first, then "rest").
         text_tokens: of each row, where a network attends to text and picture as one sequence; the text goes first.
+        terms: how many guidance terms there are in all; the last says what is wanted.
     """
 
     at: Point
@@ -267,3 +295,4 @@ class Call:
     term: tuple[int, ...]
     phase: Literal["all", "anchors", "rest"] = "all"
     text_tokens: int = 0
+    terms: int = 1

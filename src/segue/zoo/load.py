@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from segue.models.bundle import LatentDiffusion
+    from segue.models.control import ControlNetwork
     from segue.models.placement import Placement
     from segue.models.preview import Use
     from segue.types import Prediction
@@ -161,3 +162,19 @@ def with_loras(model: LatentDiffusion, loras: Mapping[str | Path, float | str]) 
     if curves := {Path(file): scale for file, scale in loras.items() if isinstance(scale, str)}:
         model = attached(model, curves)
     return replace(model, vocabulary=(), words={})
+
+
+def load_control(source: str | Path, model: LatentDiffusion) -> ControlNetwork:
+    """A control network for a model.
+
+    Args:
+        source: a kind of control picture, such as "softedge", for the network that is usual with the model; or a
+            folder, file or hub repository.
+        model: which it is to control.
+
+    Raises:
+        ModelError: with the reason, and what to do; see `segue.models.control_files.load_control`.
+    """
+    from segue.models import control_files
+
+    return control_files.load_control(source, model)

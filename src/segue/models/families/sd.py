@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import CLIPTextModelWithProjection
 
+    from segue.models.control import Residuals
+
 GUIDANCE = "guidance"
 """What `Conditioning.extra` calls the guidance scale of each row; see `NetworkDenoiser.embeds_guidance`."""
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -45,9 +47,21 @@ class UNetNetwork:
     unet: UNet2DConditionModel
 
     def __call__(
-        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
+        self,
+        x: Float[Tensor, "b c h w"],
+        time: Float[Tensor, " b"],
+        cond: Conditioning,
+        call: Call,
+        residuals: Residuals | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """What the UNet predicts, in its own dtype and on its own device.
+
+        Args:
+            x: noisy latents.
+            time: what the network is told about their noise.
+            cond: text, and perhaps concat and label.
+            call: who the rows are.
+            residuals: what control networks add to it; see `segue.models.control`.
 
         Raises:
             ValueError: the conditioning has a part that this UNet has no place for.
@@ -70,6 +84,7 @@ class UNetNetwork:
                 class_labels=cond.label,
                 timestep_cond=guidance_embedding(self.unet, cond),
                 return_dict=False,
+                **({} if residuals is None else residuals.told(device, dtype)),
             )[0]
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import CLIPTokenizer
 
+    from segue.models.control import Residuals
+
 TIME_IDS = "time_ids"
 """What `Conditioning.extra` calls the sizes that the UNet is told."""
 SIZES = 6
@@ -53,9 +55,21 @@ class XlNetwork:
     scale: int
 
     def __call__(
-        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
+        self,
+        x: Float[Tensor, "b c h w"],
+        time: Float[Tensor, " b"],
+        cond: Conditioning,
+        call: Call,
+        residuals: Residuals | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """What the UNet predicts, in its own dtype and on its own device.
+
+        Args:
+            x: noisy latents.
+            time: what the network is told about their noise.
+            cond: text and pooled, and perhaps sizes.
+            call: who the rows are.
+            residuals: what control networks add to it; see `segue.models.control`.
 
         Raises:
             ValueError: the conditioning lacks its pooled vector, or has a part that this UNet has no place for.
@@ -72,25 +86,35 @@ class XlNetwork:
         device, dtype = self.unet.device, self.unet.dtype
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
         sd.check_channels(self.unet, latents.shape[1], cond.concat is not None)
-        told = {"text_embeds": cond.pooled.to(device, dtype), "time_ids": self._sizes(x, cond).to(device)}
         with announced(call):
             return self.unet(
                 latents.to(device, dtype),
                 time.float().to(device),
                 encoder_hidden_states=cond.text.to(device, dtype),
-                added_cond_kwargs=told,
+                added_cond_kwargs=beside_text(x, cond, self.scale, device, dtype),
                 timestep_cond=sd.guidance_embedding(self.unet, cond),
                 return_dict=False,
+                **({} if residuals is None else residuals.told(device, dtype)),
             )[0]
 
-    def _sizes(self, x: Tensor, cond: Conditioning) -> Float[Tensor, "b 6"]:
-        height, width = (self.scale * side for side in x.shape[-2:])
-        sizes = cond.extra.get(TIME_IDS)
-        if sizes is None:
-            sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(x), SIZES)
-        if sizes.shape != (len(x), SIZES):
-            raise ValueError(f"{TIME_IDS} must be {SIZES} numbers for each of {len(x)} rows; got {tuple(sizes.shape)}")
-        return sizes.float()
+
+def beside_text(
+    x: Float[Tensor, "b c h w"], cond: Conditioning, scale: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What a network of this family is told beside the text: the pooled vector, and sizes; see `XlNetwork`.
+
+    Raises:
+        ValueError: the conditioning has no pooled vector, or other numbers than six sizes for each row.
+    """
+    if cond.pooled is None:
+        raise ValueError("this network takes a pooled vector, and the conditioning has none")
+    height, width = (scale * side for side in x.shape[-2:])
+    sizes = cond.extra.get(TIME_IDS)
+    if sizes is None:
+        sizes = torch.tensor([[height, width, 0, 0, height, width]]).expand(len(x), SIZES)
+    if sizes.shape != (len(x), SIZES):
+        raise ValueError(f"{TIME_IDS} must be {SIZES} numbers for each of {len(x)} rows; got {tuple(sizes.shape)}")
+    return {"text_embeds": cond.pooled.to(device, dtype), "time_ids": sizes.float().to(device)}
 
 
 def from_folder(
