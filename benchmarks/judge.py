@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from segue.evaluation.colour import SECTORS, object_colours
 from segue.evaluation.features import floats
+from segue.evaluation.judge_file import read_about, read_judge, write_judge
 from segue.evaluation.recognition import Judge, Renders, accuracy, train_judge
 from segue.models.perceptual import EfficientNetFeatures
 
 SIDE = 128  # pixels at which pictures are judged; so large are the corpora
 SHADED = {"3d": "shaded", "gradient": "shaded"}
 """Neither a person nor the judge tells these two apart with certainty, so they are judged as one style."""
-HEADS = ("mean", "scale", "noun_head", "style_head")
 
 
 @dataclass(frozen=True)
@@ -127,16 +125,11 @@ def find_judge(shelf: Shelf, scale: Scale) -> Judge:
     about = {"features": features.name, "rows": chosen, "corpus": sources["pictures_sha256"]}
     path = shelf.folder / f"judge-{scale.taught}.safetensors"
     if path.is_file():
-        with safe_open(path, "pt") as file:
-            said = json.loads(file.metadata()["about"])
-            numbers = {name: file.get_tensor(name) for name in HEADS}
+        said = read_about(path)
         if {key: said.get(key) for key in about} == about:
-            return Judge(features, tuple(said["nouns"]), tuple(said["styles"]), **numbers)
+            return read_judge(path)
     judge = train_judge(features, shelf.renders(rows), progress=say)
-    said = {**about, "nouns": judge.nouns, "styles": judge.styles}
-    part = path.with_suffix(".part")
-    save_file({name: getattr(judge, name).contiguous() for name in HEADS}, part, {"about": json.dumps(said)})
-    part.replace(path)
+    write_judge(judge, path, about)
     return judge
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from cli.conftest import Run, interrupted
 from footage import moving, real_clip
-from segue.evaluation import distances, report
+from models.perceptual.tiny_clip import WIDTH, write_clip
+from segue.evaluation import distances, judge_file, report
+from segue.evaluation.judge_file import write_judge
+from segue.evaluation.recognition import Judge
 from segue.media import Clip, TensorFrames, read
 from toy import RmsDistance
 
@@ -49,6 +53,7 @@ NAMES = {
     "warp error to the first",
     "Pixel-MSE",
     "sharpness",
+    "colourfulness",
 }
 AGAINST_A_SOURCE = {
     "sharpness kept",
@@ -90,6 +95,7 @@ def test_the_distance_is_named_and_so_is_what_is_missing(run: Run, film: Path) -
     assert "A step is the root mean square pixel difference between neighbouring frames" in answer.out
     *stages, note = answer.err.splitlines()
     said = ["measuring steps", "looking for ghosts", "following movement", "warping", "measuring sharpness"]
+    said.append("looking at colours")
     assert stages == [f"segue: {stage}" for stage in said]
     assert note.startswith("segue: no perceptual network is here")
     assert "segue models --fetch lpips-alex" in note
@@ -282,7 +288,7 @@ def test_a_source_that_is_no_match(
         (["film.mp4", "--seam", "x"], 2, "for --seam: expected a whole number"),
         (["film.mp4", "--column", "95"], 2, "at a column from 2 to 94, as there are 96, got 95"),
         (["film.mp4", "--row", "1"], 2, "at a row from 2 to 62"),
-        (["film.mp4", "--prompt", "a cat"], 2, "unknown option"),
+        (["film.mp4", "--says", "a cat"], 2, "unknown option"),
         (["tiny.gif"], 2, "both sides must be 32 or more"),
     ],
 )
@@ -316,3 +322,98 @@ def test_real_footage(run: Run, tmp_path: Path) -> None:
     assert found["worst_ghosting"] < 0.1
     assert found["flicker"] < 0.01
     assert found["motion"] > 0.001
+
+
+@pytest.fixture(scope="module")
+def clip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+def test_prompts_looks_and_sets_are_told_by_the_clip_that_is_given(
+    run: Run, film: Path, clip_model: Path, tmp_path: Path
+) -> None:
+    save_file({"weight": torch.full((1, WIDTH), 0.5), "bias": torch.tensor([4.0])}, tmp_path / "head.safetensors")
+    other = Clip(TensorFrames(moving(6)), 20).save(tmp_path / "other.mp4", crf=10)
+    asked = ["--prompt", "a red apple", "--source-prompt", "a cat", "--clip-model", clip_model]
+    asked += ["--aesthetic", tmp_path / "head.safetensors", "--against", other]
+    answer = run("evaluate", film, *asked)
+    assert answer.code == 0, answer.err
+    said = {name: " ".join(" ".join(cells).split()) for name, cells in table(answer.out).items()}
+    new = {"CLIP score", "consistency", "edited frames", "Fréchet distance", "aesthetic score"}
+    assert set(said) == NAMES | new
+    whole = " ".join(answer.out.split())
+    assert whole.count("CLIP tiny (") == 3 and "FID" not in whole
+    found = run("evaluate", film, *asked, "--json").json["answers"]
+    assert found["against"]["distance"]["pictures"] == [6, 6]
+    assert found["looks"]["head"].startswith("head (")
+    assert len(found["prompt"]["frames"]) == 10
+    assert found["prompt"]["score"] == pytest.approx(sum(found["prompt"]["frames"]) / 10)
+
+
+def test_a_judge_of_a_corpus_is_named_for_what_it_is(
+    run: Run, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = Means()
+    heads = (torch.zeros(6), torch.ones(6), torch.randn(2, 7, generator=generator), torch.zeros(1, 7))
+    write_judge(Judge(features, ("apple", "cat face"), ("flat",), *heads), tmp_path / "judge.safetensors")
+    monkeypatch.setattr(judge_file, "EfficientNetFeatures", Loaded())
+    asked = ["--prompt", "line art of a cat", "--judge", tmp_path / "judge.safetensors"]
+    answer = run("evaluate", film, *asked)
+    assert answer.code == 0, answer.err
+    assert "corpus classifier of 2 nouns" in " ".join(answer.out.split())
+    assert "CLIP" not in answer.out
+    assert 0 < float(table(answer.out)["noun probability"][0]) < 1
+    refused = run("evaluate", film, "--prompt", "a boat", *asked[2:])
+    assert (refused.code, refused.out) == (2, "")
+    assert "names none of the 2 things that the corpus classifier knows" in refused.err
+
+
+def test_what_was_repaired_is_held_against_what_it_was(run: Run, film: Path, tmp_path: Path) -> None:
+    worse = Clip(TensorFrames(moving(10)), 20).save(tmp_path / "worse.mp4", crf=45)
+    better = Clip(TensorFrames(moving(10)), 20).save(tmp_path / "better.mp4", crf=28)
+    found = run("evaluate", better, "--source", film, "--before", worse, "--json").json
+    assert found["before"]["psnr"] < found["likeness"]["psnr"]
+    assert found["before"]["distance"] > found["likeness"]["distance"]
+    named = table(run("evaluate", better, "--source", film, "--before", worse).out)
+    assert {"PSNR before", "SSIM before", "distance before"} <= set(named)
+    short = Clip(TensorFrames(moving(9)), 20).save(tmp_path / "short.mp4")
+    assert "short.mp4 has 9;" in run("evaluate", better, "--source", film, "--before", short).err
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--prompt", "a cat"], "--prompt is scored by --clip-model or by --judge"),
+        (["--prompt", "a cat", "--clip-model", "x", "--judge", "y"], "both score prompts"),
+        (["--source-prompt", "a cat"], "--source-prompt is compared with --prompt"),
+        (["--judge", "y"], "--judge scores --prompt"),
+        (["--aesthetic", "y"], "--aesthetic is a head on the features of --clip-model"),
+        (["--clip-model", "x"], "--clip-model is for --prompt"),
+        (["--before", "film.mp4"], "--before is held against --source"),
+        (["--prompt", "a cat", "--judge", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
+        (["--prompt", "a cat", "--clip-model", "nowhere"], "there is no CLIP at nowhere"),
+        (["--against", "film.mp4"], "segue models --fetch efficientnet-lite0"),
+    ],
+)
+def test_questions_that_cannot_be_answered_are_refused_first(asked: list[str], said: str, run: Run, film: Path) -> None:
+    answer = run("evaluate", film, *asked)
+    assert answer.code in (1, 2)
+    (line,) = [line for line in answer.err.splitlines() if "no perceptual network" not in line]  # stages would be said
+    assert said in line
+
+
+class Means:
+    """The means of the colours at the left and at the right."""
+
+    name = "efficientnet-lite0 stage statistics (64 px)"
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        half = pictures.shape[3] // 2
+        return torch.cat([pictures[..., :half].mean((2, 3)), pictures[..., half:].mean((2, 3))], 1)
+
+
+class Loaded:
+    def load(self, *, side: int) -> Means:
+        assert side == 64
+        return Means()

@@ -241,6 +241,18 @@ def test_a_repository_of_one_network_is_fetched_without_the_rest(quick, hub, fol
         download_network(Repository("some/tiny"))
 
 
+def test_networks_of_other_layouts_bring_their_small_files(quick, hub, folder):
+    shutil.copytree(folder / "text_encoder", hub.root / "some/clip")
+    shutil.copytree(folder / "tokenizer", hub.root / "some/clip", dirs_exist_ok=True)
+    local = download_network(Repository("some/clip"), "model", ["vocab.json", "merges.txt", "nowhere.json"])
+    found = {path.name for path in local.iterdir()}
+    assert found == {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+    close(hub)
+    assert download_network(Repository("some/clip"), "model", ["vocab.json"]) == local
+    with pytest.raises(ModelAccessError):
+        download_network(Repository("some/clip"))
+
+
 def test_which_files_are_needed():
     base = {"model_index.json", "unet/config.json", "tokenizer/vocab.json", "vae/diffusion_pytorch_model.safetensors"}
     halves = {"unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16.safetensors"}

@@ -28,6 +28,13 @@ class Judging:
         column: the number of the first pixel column to the right of a line where parts of the pictures meet, such as
             tiles; may be repeated.
         row: the number of the first pixel row below such a line; may be repeated.
+        prompt: what the film should show; frames are scored by --clip-model, or by --judge.
+        source_prompt: what the film shows that it was made from: which share of frames fits --prompt no less.
+        clip_model: a folder or a hub repository of CLIP, in safetensors, such as openai/clip-vit-large-patch14.
+        judge: a file of a classifier of a corpus's things, by which films of the embedded model are scored.
+        aesthetic: a safetensors file of a linear head on the features of --clip-model, such as LAION's.
+        against: pictures or a film to be compared with as sets: the Fréchet distance in features that are named.
+        before: the film before it was restored, held against --source as well.
         json: print one JSON object, with the steps of all frames, instead of text.
     """
 
@@ -38,6 +45,13 @@ class Judging:
     seam: tuple[int, ...] = ()
     column: tuple[int, ...] = ()
     row: tuple[int, ...] = ()
+    prompt: str | None = None
+    source_prompt: str | None = None
+    clip_model: str | None = None
+    judge: Path | None = None
+    aesthetic: Path | None = None
+    against: Path | None = None
+    before: Path | None = None
     json: bool = False
 
 
@@ -46,7 +60,12 @@ def evaluate(judging: Judging) -> int:
     """Say how smooth a film is, in numbers that are explained: segue evaluate x.mp4"""
     from segue.cli.progress import Meter
     from segue.evaluation.report import evaluate
+    from segue.evaluation.wanted import Wanted
 
+    wanted = Wanted(
+        judging.prompt, judging.source_prompt, judging.clip_model, judging.judge, judging.aesthetic, judging.against,
+        judging.before,
+    )  # fmt: skip
     with Meter() as meter:
         report = evaluate(
             judging.video,
@@ -54,6 +73,7 @@ def evaluate(judging: Judging) -> int:
             seams=judging.seam,
             columns=judging.column,
             rows=judging.row,
+            wanted=wanted,
             progress=meter,
         )
         for note in report.notes:

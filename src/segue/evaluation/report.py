@@ -2,69 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import Any
 
 from segue.errors import TaskError
 from segue.evaluation.distances import PixelDistance, best_distance
-from segue.evaluation.drift import Drift, drift
-from segue.evaluation.fidelity import psnr, ssim
+from segue.evaluation.likeness import Likeness, likeness_of
 from segue.evaluation.measure import Measure
 from segue.evaluation.pixel_mse import PixelMse
 from segue.evaluation.seam import Seam, check_borders
 from segue.evaluation.seam import seams as seams_of
 from segue.evaluation.sharpness import sharpness
-from segue.evaluation.smoothness import AREA, Smoothness, smoothness
+from segue.evaluation.smoothness import Smoothness, smoothness
+from segue.evaluation.wanted import Answers, Instruments, Wanted
 from segue.evaluation.warp_error import WarpError, warp_error
-from segue.evaluation.windows import reduced
 from segue.media.clip import Clip
 from segue.media.disk import PathLike, as_path
 from segue.media.reader import read
-from segue.types import Frames, Perceptual, Progress, silent
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from segue.types import Perceptual, Progress, silent
 
 _FAR_PAIRS = 4  # One in so many pairs of frames that are no neighbours is warped: the flow takes most of the time.
-_PIXELS = 1 << 21  # that are compared at once, as SSIM makes many copies of them
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How faithful a film is to another, frame by frame.
-
-    Args:
-        source: the other one.
-        psnr: in dB, of the mean squared error of all frames; None if they are equal.
-        ssim: mean over the frames.
-        distance: mean over the frames.
-        worst: the frame whose distance is the largest.
-        distances: of all frames.
-        drift: how far it leaves the source with time; None with fewer than 3 frames.
-    """
-
-    source: Path
-    psnr: float | None
-    ssim: float
-    distance: float
-    worst: int
-    distances: tuple[float, ...]
-    drift: Drift | None = None
-
-    def measures(self) -> list[Measure]:
-        """All numbers, each with its meaning."""
-        place = f"the frame that is least alike is {self.worst}"
-        return [
-            Measure("PSNR", self.psnr, "higher", f"in dB, against {self.source.name}; none for equal films"),
-            Measure("SSIM", self.ssim, "higher", "structural similarity, up to 1"),
-            Measure("distance", self.distance, "lower", f"mean over the frames; {place}"),
-            *(self.drift.measures() if self.drift else []),
-        ]
 
 
 @dataclass(frozen=True)
@@ -78,7 +37,9 @@ class Report:
         smoothness: how it passes from frame to frame.
         pixel_mse: how much neighbouring frames differ along the flow, and how sharp they are.
         warp_error: how much what moves changes its look, over short and long times.
+        answers: how it looks, how well it fits its prompt, and how far it is from other pictures, as far as asked.
         likeness: to its source, if one was given.
+        before: to its source as well, of the film before it was worked on.
         seams: the lines in the picture that were asked for.
         notes: what is good to know about the numbers.
     """
@@ -89,7 +50,9 @@ class Report:
     smoothness: Smoothness
     pixel_mse: PixelMse
     warp_error: WarpError
+    answers: Answers
     likeness: Likeness | None = None
+    before: Likeness | None = None
     seams: tuple[Seam, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -98,14 +61,19 @@ class Report:
         found = [*steps_told(self.smoothness), *frames_told(self.smoothness), *places_told(self.smoothness)]
         found += [measure for seam in self.seams for measure in seam.measures()]
         found += [*self.warp_error.measures(), *self.pixel_mse.measures()]
-        return [*found, *(self.likeness.measures() if self.likeness else [])]
+        found += self.likeness.measures() if self.likeness else []
+        found += self.before.measures_before() if self.before else []
+        return [*found, *self.answers.measures()]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         told = asdict(self)
         told["path"] = str(self.path)
-        if self.likeness is not None:
-            told["likeness"]["source"] = str(self.likeness.source)
+        for name in ("likeness", "before"):
+            if told[name] is not None:
+                told[name]["source"] = str(told[name]["source"])
+        if told["answers"]["against"] is not None:
+            told["answers"]["against"]["other"] = str(told["answers"]["against"]["other"])
         return told
 
 
@@ -117,6 +85,7 @@ def evaluate(
     columns: Sequence[int] = (),
     rows: Sequence[int] = (),
     distance: Perceptual | None = None,
+    wanted: Wanted | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Measure a film, read a few frames at a time.
@@ -128,53 +97,56 @@ def evaluate(
         columns: numbers of the first columns to the right of where parts of its pictures meet.
         rows: numbers of the first rows below such places.
         distance: between pictures; left out, the best whose weights are on this machine.
+        wanted: what else is asked.
         progress: told of every window.
 
     Raises:
         MediaError: a file cannot be read.
-        TaskError: it is too short or too small, the source does not match, or there is no such seam.
+        ModelError: a network that is asked for cannot be had.
+        TaskError: it is too short or too small, the source does not match, there is no such seam, or a prompt cannot be
+            scored.
     """
-    clip, path = read(path), as_path(path)
+    clip, path, wanted = read(path), as_path(path), wanted or Wanted()
     if len(clip) < 2:
         raise TaskError(f"expected a film of 2 frames or more, and {path} has {len(clip)}; choose a video")
-    other = None if source is None else read(source)
     check_borders(clip.size, columns, rows)
-    notes: list[str] = []
-    if source is not None and other is not None:
-        _check_alike(clip, path, other, as_path(source))
-        notes += _on_rates(clip, path, other, as_path(source))
-    originals = None if other is None else other.frames
+    instruments = Instruments.of(wanted)
     distance = distance or best_distance()
+    notes: list[str] = [_NO_NETWORK] if isinstance(distance, PixelDistance) else []
+    other = None if source is None else _source(clip, path, as_path(source), notes)
+    earlier = _before(other, source, wanted.before, notes)
+    originals = None if other is None else other.frames
     smooth = smoothness(clip.frames, distance, seams=seams, progress=progress)
     lines = seams_of(clip.frames, originals, columns=columns, rows=rows, progress=progress)
     warped = warp_error(clip.frames, originals, every=_FAR_PAIRS, progress=progress)
     pixels = PixelMse.of(warped, sharpness(clip.frames, originals, progress=progress))
-    likeness = None
+    likeness = before = None
     if source is not None and originals is not None:
         likeness = likeness_of(clip.frames, originals, as_path(source), distance, progress=progress)
-    if isinstance(distance, PixelDistance):
-        notes.append(_NO_NETWORK)
-    return Report(path, clip.size, float(clip.fps), smooth, pixels, warped, likeness, lines, tuple(notes))
+        if earlier is not None:
+            before = likeness_of(
+                earlier.frames, originals, as_path(source), distance, drifting=False, progress=progress
+            )
+    answers = instruments.answers(clip.frames, originals, progress=progress)
+    fps = float(clip.fps)
+    return Report(path, clip.size, fps, smooth, pixels, warped, answers, likeness, before, lines, tuple(notes))
 
 
-def likeness_of(
-    frames: Frames, originals: Frames, source: Path, distance: Perceptual, *, progress: Progress = silent
-) -> Likeness:
-    """How faithful frames are to as many originals of the same size; the distance is taken of reduced pictures."""
-    rows: list[Tensor] = []
-    length = max(1, _PIXELS // (frames.size[0] * frames.size[1]))
-    with torch.no_grad():
-        for start in range(0, len(frames), length):
-            here, there = frames[start : start + length], originals[start : start + length]
-            apart = distance(reduced(here, AREA), reduced(there, AREA)).double()
-            rows.append(torch.stack([10 ** (-psnr(here, there) / 10), ssim(here, there), apart], 1))
-            progress("comparing with the source", start + len(here), len(frames))
-    found = torch.cat(rows)
-    error, similarity, mean = found.mean(0).tolist()
-    distances = tuple(found[:, 2].tolist())
-    worst = max(range(len(distances)), key=distances.__getitem__)
-    left = drift(frames, originals, progress=progress) if len(frames) > 2 else None
-    return Likeness(source, -10 * math.log10(error) if error > 0 else None, similarity, mean, worst, distances, left)
+def _source(clip: Clip, path: Path, source: Path, notes: list[str]) -> Clip:
+    """The film that another was made from, which fits it; what differs in time is noted."""
+    other = read(source)
+    _check_alike(clip, path, other, source)
+    notes += _on_rates(clip, path, other, source)
+    return other
+
+
+def _before(source: Clip | None, named: PathLike | None, before: Path | None, notes: list[str]) -> Clip | None:
+    """The film before it was worked on, which fits the source."""
+    if before is None:
+        return None
+    if source is None or named is None:
+        raise TaskError("--before is held against --source, the film as it should be: give it, too")
+    return _source(source, as_path(named), before, notes)
 
 
 def steps_told(found: Smoothness) -> list[Measure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +72,15 @@ def download(repository: Repository) -> Path:
         return Path(snapshot_download(repository.id, allow_patterns=sorted(wanted), **options))
 
 
-def download_network(repository: Repository) -> Path:
+def download_network(repository: Repository, stem: str | None = None, also: Collection[str] = ()) -> Path:
     """The local copy of a repository that holds one network: its config.json and its safetensors.
 
     Offline, or if the hub does not answer within PATIENCE, the cache is used.
+
+    Args:
+        repository: of the hub.
+        stem: what the weights are called, without .safetensors; as diffusers has it, if left out.
+        also: names of small files that belong to it, such as a tokenizer's; those that there are.
 
     Raises:
         ModelNotFoundError: the hub has no such repository or revision, or it holds no network.
@@ -88,12 +93,12 @@ def download_network(repository: Repository) -> Path:
     with _discreet(), _translated(repository):
         names = _listed(repository)
         if not isinstance(names, BaseException):
-            wanted = network_files(f"the hub's {repository.id}", names)
+            wanted = network_files(f"the hub's {repository.id}", names, stem) | names.intersection(also)
             hf_hub_download(repository.id, "config.json", **options)  # alone, as a gated repository refuses it
             return Path(snapshot_download(repository.id, allow_patterns=sorted(wanted), **options))
         try:
             local = Path(hf_hub_download(repository.id, "config.json", local_files_only=True, **options))
-            network_files(repository.id, (path.name for path in local.parent.iterdir()))
+            network_files(repository.id, (path.name for path in local.parent.iterdir()), stem)
         except (ModelNotFoundError, OSError, ValueError):
             raise _unreachable(repository, names) from names
         return local.parent
@@ -178,22 +183,23 @@ def needed_files(name: str, files: Iterable[str], index: Mapping[str, Any]) -> s
     return wanted
 
 
-def network_files(name: str, files: Iterable[str]) -> set[str]:
+def network_files(name: str, files: Iterable[str], stem: str | None = None) -> set[str]:
     """Which files of a folder make one network: its configuration and its safetensors.
 
     Args:
         name: what the folder is called in what is said of it.
         files: all that are in it.
+        stem: what the weights are called, without .safetensors; as diffusers has it, if left out.
 
     Raises:
         UnsafeFileError: its weights come as a pickle only.
         ModelNotFoundError: it has no configuration, or no weights.
     """
-    there = {f"{NETWORK}/{file}" for file in files}
-    weights = {file.removeprefix(f"{NETWORK}/") for file in _weights(name, NETWORK, there)}
+    there, stem = {f"{NETWORK}/{file}" for file in files}, stem or stem_of(NETWORK)
+    weights = {file.removeprefix(f"{NETWORK}/") for file in _weights(name, NETWORK, there, stem)}
     if not weights or f"{NETWORK}/config.json" not in there:
         raise ModelNotFoundError(
-            f"{name} holds no network: expected config.json and {stem_of(NETWORK)}.safetensors in its first folder"
+            f"{name} holds no network: expected config.json and {stem}.safetensors in its first folder"
         )
     return {"config.json", *weights}
 
@@ -203,9 +209,9 @@ def stem_of(part: str) -> str:
     return "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
 
 
-def _weights(name: str, part: str, there: set[str]) -> set[str]:
+def _weights(name: str, part: str, there: set[str], stem: str | None = None) -> set[str]:
     """The safetensors of a part and their index; those of half precision where there are no others."""
-    form = rf"{part}/{stem_of(part)}(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?"
+    form = rf"{part}/{stem or stem_of(part)}(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?"
     fitting = {file for file in there if re.fullmatch(form, file)}
     weights = {file for file in fitting if ".fp16" not in file} or fitting
     if not weights and any(file.startswith(f"{part}/") and file.endswith(".bin") for file in there):

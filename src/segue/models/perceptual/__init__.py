@@ -3,9 +3,10 @@
     LatentDistance              on latents; needs no weights
     Lpips                       LPIPS on AlexNet or VGG16
     EfficientNetDistance        a distance of deep features; not LPIPS
+    ClipNetwork                 features of pictures and texts, from a checkpoint that is yours
 
-The last two need weights that are no part of this installation; `fetch` gets them, and so does `segue models --fetch`.
-Names are loaded on first use.
+Lpips and EfficientNetDistance need weights that are no part of this installation; `fetch` gets them, and so does
+`segue models --fetch`. Names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segue.models.perceptual.archives import is_here, names, weights_path
+    from segue.models.perceptual.clip import ClipNetwork, LinearHead
     from segue.models.perceptual.efficientnet import EfficientNetDistance, EfficientNetFeatures
     from segue.models.perceptual.latents import LatentDistance
     from segue.models.perceptual.lpips import Lpips
     from segue.models.perceptual.weights import convert, fetch
 
 _HOME = {
+    "ClipNetwork": "clip",
     "EfficientNetDistance": "efficientnet",
     "EfficientNetFeatures": "efficientnet",
     "LatentDistance": "latents",
+    "LinearHead": "clip",
     "Lpips": "lpips",
     "convert": "weights",
     "fetch": "weights",
@@ -33,9 +37,11 @@ _HOME = {
 }
 
 __all__ = [
+    "ClipNetwork",
     "EfficientNetDistance",
     "EfficientNetFeatures",
     "LatentDistance",
+    "LinearHead",
     "Lpips",
     "convert",
     "fetch",
