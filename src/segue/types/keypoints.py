@@ -1,4 +1,4 @@
-"""Key points of persons in a clip: what pose annotators find, smoothing keeps in order, and skeletons are drawn from."""
+"""Key points of persons in a clip: what pose annotators find, smoothing orders, and skeletons are drawn from."""
 
 from __future__ import annotations
 
