@@ -27,13 +27,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor, nn
 
-    from segue.models.bundle import LatentDiffusion
-
 Kind = Literal["self", "cross", "temporal", "joint"]
 _OVER_TIME = (TransformerTemporalModel, TemporalBasicTransformerBlock, AnimateDiffTransformer3D)
 _call: ContextVar[Call] = ContextVar("call")
-CONTROL = "control."
-"""What the names of control networks begin with among the parts of a model."""
 
 
 class Plain(Protocol):
@@ -110,19 +106,6 @@ def sites(network: nn.Module, prefix: str = "") -> tuple[Site, ...]:
             over_time += (f"{name}.",)
         if isinstance(module, Attention | FluxAttention):
             found.append(Site(prefix + name, _kind(module, name.startswith(over_time) if over_time else False), module))
-    return tuple(found)
-
-
-def model_sites(model: LatentDiffusion) -> tuple[Site, ...]:
-    """All attention of what denoises in a model: its backbone, and the control networks beside it.
-
-    Raises:
-        TaskError: it has no network to step into.
-    """
-    if model.backbone is None:
-        raise TaskError(f"attention across frames acts in the attention of a network, and {model.name} has none")
-    controls = {name: part for name, part in model.parts.items() if name.startswith(CONTROL)}
-    found = [*sites(model.backbone), *(site for name, part in controls.items() for site in sites(part, f"{name}."))]
     return tuple(found)
 
 

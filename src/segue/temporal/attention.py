@@ -157,13 +157,13 @@ class SharedAttention:
         reached: dict[int, int] = {}
         for term, one in names:
             reached[term] = max(reached.get(term, -1), self._turn.get(one, -1))
+        for name in [name for name in bank if self._last[name[1]] <= reached.get(name[0], -1)]:
+            self.held -= bank.pop(name).nbytes
         for name, tokens in here.items():
             if self._last.get(name[1], -1) > reached[name[0]]:
                 self.held += tokens.nbytes - (bank[name].nbytes if name in bank else 0)
                 bank[name] = tokens.clone()  # a part of the batch would hold all of it
         self.most_held = max(self.most_held, self.held)
-        for name in [name for name in bank if self._last[name[1]] <= reached.get(name[0], -1)]:
-            self.held -= bank.pop(name).nbytes
 
 
 def _context(

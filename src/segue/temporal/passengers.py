@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from segue.diffusion.schedule import Schedule
 from segue.temporal.attention import Look, Moment, SharedAttention, seen_by
 from segue.temporal.crossfeed import Guide
 from segue.types import Condition, Conditioning, Denoiser, Guided, Point, RowId
@@ -30,6 +31,26 @@ class Passenger:
 
     latents: Guide
     cond: Condition
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A picture from elsewhere, which runs along nothing: at each step it is noised to the level of the frames.
+
+    Args:
+        x0: its latents.
+        noise: standard noise; that of the frames, where they share one.
+        schedule: of the frames.
+    """
+
+    x0: Float[Tensor, "c h w"]
+    noise: Float[Tensor, "c h w"]
+    schedule: Schedule
+
+    def at(self, step: int) -> Float[Tensor, "c h w"]:
+        """The latents at the level of frames that have `step` steps behind them."""
+        now, _ = self.schedule.step(torch.tensor([step]))
+        return now.noised(self.x0[None], self.noise[None])[0]
 
 
 class Rule(Protocol):
@@ -101,7 +122,8 @@ class WithPassengers:
                 self._ride(riding, x, at, cond)
             if self.witness is not None:
                 self.witness.see(x, at, cond)
-            return self._denoised([rows.index(one) for one in order if one in set(rows)], x, at, cond)
+            places = {one: place for place, one in enumerate(rows)}
+            return self._denoised([places[one] for one in order if one in places], x, at, cond)
 
     def _looks(self, one: Moment, count: int) -> tuple[Look, ...]:
         rule = self.attending.get(one[0])
@@ -134,15 +156,17 @@ def ordered(wanted: Iterable[Moment], seen: Callable[[Moment], Iterable[Moment]]
     """
     done: dict[Moment, None] = {}
     for one in wanted:
-        waiting = [one]
+        waiting: dict[Moment, None] = {} if one in done else {one: None}
         while waiting:
-            missing = next((other for other in seen(waiting[-1]) if other not in done), None)
-            if waiting[-1] in done or missing is None:
-                done[waiting.pop()] = None
+            last = next(reversed(waiting))
+            missing = next((other for other in seen(last) if other not in done), None)
+            if missing is None:
+                del waiting[last]
+                done[last] = None
             elif missing in waiting:
                 raise ValueError(f"{missing[0]} is looked at by somebody whom it looks at")
             else:
-                waiting.append(missing)
+                waiting[missing] = None
     return list(done)
 
 
