@@ -54,22 +54,22 @@ def draw_hair_behind(canvas: Canvas, body: Body, subject: Subject, sheet: Sheet)
     if subject.style == "bob":
         balls = [
             (Cone(at(x, -0.1, -0.25), at(1.12 * x, 0.85, -0.2), 0.72 * radius, 0.5 * radius), colour)
-            for x in (-0.42, 0.42)
+            for x in (-0.40, 0.40)
         ]
         balls.append((Cone(at(0, 0, -0.3), at(0, 0.8, -0.35), radius, 0.62 * radius), colour))
     elif subject.style == "bun":
-        balls = [(Cone(at(0, -1.22, -0.3), at(0, -1.22, -0.3), 0.42 * radius, 0.42 * radius), colour)]
+        balls = [(Cone(at(0, -1.22, -0.3), at(0, -1.22, -0.3), 0.4 * radius, 0.4 * radius), colour)]
     elif subject.style == "tail":
         sway = 0.25 * math.sin(math.radians(6 * body.posture.lean + body.posture.look))
         balls = [(Cone(at(0, -0.45, -1.05), at(sway, 0.75, -1.5), 0.3 * radius, 0.15 * radius), colour)]
     elif subject.style == "curls":
         around = [(math.cos(a), math.sin(a)) for a in np.linspace(-math.pi, 0, 7)]
         balls = [
-            (Cone(at(0.86 * c, 0.8 * s, -0.35), at(0.86 * c, 0.8 * s, -0.35), 0.42 * radius, 0.42 * radius), colour)
+            (Cone(at(0.86 * c, 0.8 * s, -0.35), at(0.86 * c, 0.8 * s, -0.35), 0.4 * radius, 0.4 * radius), colour)
             for c, s in around
         ]
         balls += [
-            (Cone(at(x, 0.35, -0.4), at(x, 0.35, -0.4), 0.42 * radius, 0.42 * radius), colour) for x in (-0.75, 0, 0.75)
+            (Cone(at(x, 0.35, -0.4), at(x, 0.35, -0.4), 0.4 * radius, 0.4 * radius), colour) for x in (-0.75, 0, 0.75)
         ]
     if balls:
         canvas.limb(balls, sheet.outline)
@@ -145,22 +145,22 @@ def _face(skin: Colour, local: np.ndarray, smile: float, pixel: float) -> np.nda
 
     side = np.abs(x)
     blush = np.exp(-(((side - 0.5) / 0.16) ** 2 + ((y - 0.36) / 0.11) ** 2))
-    flat = mixed(flat, (0.95, 0.42, 0.40), 0.38 * ahead * blush)
+    flat = mixed(flat, (0.95, 0.40, 0.40), 0.38 * ahead * blush)
     eye = np.hypot(side - 0.32, (y - 0.06) * 0.72)
     flat = put(flat, _INK, eye - 0.12)
     flat = put(flat, (1.0, 1.0, 1.0), np.hypot(x - np.sign(x) * 0.32 + 0.035, y - 0.005) - 0.036)
     brow = np.hypot(np.maximum(np.abs(side - 0.33) - 0.09, 0), y + 0.2 - 0.25 * (side - 0.33) ** 2)
-    flat = put(flat, darker(skin, 0.42), brow - 0.028)
+    flat = put(flat, darker(skin, 0.40), brow - 0.028)
     flat = put(flat, darker(skin, 0.84), np.hypot(x, 1.3 * (y - 0.27)) - 0.05, 0.8)
-    bow = 0.16 + 0.08 * smile
+    bow = 0.17 + 0.06 * smile
     if smile > 0.45:  # An open mouth: half of an ellipse.
-        deep = 0.16 * smile
-        open_mouth = np.maximum(np.hypot(x, (y - 0.42) * bow / deep) - bow, 0.42 - y)
+        deep = 0.09 + 0.17 * smile
+        open_mouth = np.maximum(np.hypot(x, (y - 0.40) * bow / deep) - bow, 0.40 - y)
         flat = put(flat, (0.55, 0.13, 0.17), open_mouth)
-        flat = put(flat, (0.95, 0.50, 0.50), np.maximum(open_mouth, 0.42 + 0.62 * deep - y))
-        return put(flat, (1.0, 1.0, 1.0), np.maximum(open_mouth + 0.01, y - 0.42 - 0.035))
-    arc = np.abs(np.hypot(x, y - 0.3) - (bow + 0.02))
-    return put(flat, (0.36, 0.10, 0.12), np.maximum(arc - 0.036, 0.42 - y + 0.3 * side))
+        flat = put(flat, (0.95, 0.50, 0.50), np.maximum(open_mouth, 0.40 + 0.68 * deep - y))
+        return put(flat, (1.0, 1.0, 1.0), np.maximum(open_mouth + 0.035, y - 0.44))
+    arc = np.abs(np.hypot(x, y - 0.18) - 0.31)
+    return put(flat, (0.36, 0.10, 0.12), np.maximum(arc - 0.034, side - bow - 0.3 * (0.5 - y)) + 1.0 * (y < 0.3))
 
 
 def _directions(

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segue.models.annotate.annotator import Annotator
     from segue.models.annotate.kinds import KINDS, find_annotator
+    from segue.models.annotate.skeleton import draw_skeleton
 
 _HOME = {
     "Annotator": "annotator",
     "KINDS": "kinds",
+    "draw_skeleton": "skeleton",
     "find_annotator": "kinds",
 }
 
-__all__ = ["KINDS", "Annotator", "find_annotator"]
+__all__ = ["KINDS", "Annotator", "draw_skeleton", "find_annotator"]
 
 
 def __getattr__(name: str) -> Any:
