@@ -9,7 +9,7 @@ import torch
 
 from segue.diffusion.noise import start_noise
 from segue.diffusion.schedule import Schedule
-from segue.types import RowId, State
+from segue.types import Point, RowId, State, over_rows
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -48,12 +48,33 @@ def from_latents(
         schedule: the whole schedule; the returned rows have its first steps behind them.
         ids: who the rows are.
     """
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength must be in (0, 1], got {strength}")
-    first = len(schedule) - max(1, int(len(schedule) * strength))
-    step = torch.full((len(x0),), first, dtype=torch.int64)
+    step = torch.full((len(x0),), first_step(schedule, strength), dtype=torch.int64)
     now, _ = schedule.step(step, ids)
     return State(now.noised(x0, noise), step, tuple(ids))
+
+
+def first_step(schedule: Schedule, strength: float) -> int:
+    """How many steps are behind a run that begins `strength` of the way into noise; see `from_latents`."""
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength}")
+    return len(schedule) - max(1, int(len(schedule) * strength))
+
+
+def noisier(
+    x: Float[Tensor, "b c h w"], now: Point, back: Point, noise: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b c h w"]:
+    """Noisy latents, noised further as training would: from their level to a noisier one (`back`).
+
+    x' = r x + sqrt(sigma'^2 - r^2 sigma^2) eps with r = alpha' / alpha (Ho et al. 2020, arXiv:2006.11239, eq. 2).
+
+    Raises:
+        ValueError: the other level is less noisy.
+    """
+    ratio = back.alpha / now.alpha
+    fresh = back.sigma**2 - (ratio * now.sigma) ** 2
+    if bool((fresh < -1e-9).any()):
+        raise ValueError(f"expected a noisier level than {now.sigma.tolist()}, got {back.sigma.tolist()}")
+    return over_rows(ratio, x) * x + over_rows(fresh.clamp(min=0).sqrt(), x) * noise
 
 
 def renoise(state: State, schedule: Schedule, to: int, noise: Float[Tensor, "b c h w"]) -> State:

@@ -16,6 +16,7 @@ import torch
 from segue.diffusion.loop import denoise
 from segue.diffusion.noise import InheritedNoise
 from segue.diffusion.schedule import Schedule
+from segue.temporal import inversion
 from segue.temporal.keys import Keys
 from segue.temporal.operator import Identity
 from segue.temporal.trajectory import Trajectory
@@ -33,14 +34,9 @@ def inverted(x0: Float[Tensor, "c h w"], denoiser: Denoiser, schedule: Schedule,
     """The way back into noise that the model itself takes, unguided (DDIM inversion: Song et al. 2021,
     arXiv:2010.02502, section 4.3). It is approximate, and costs one evaluation for each step but the last.
     """
-    back = schedule.reversed()
-    start = State(x0[None], torch.zeros(1, dtype=torch.int64), (RowId("key", key),))
-    found = {len(schedule): x0}
-    last = len(schedule) - 1
-    # The level that the reversed run begins at has next to no noise: the picture itself stands for it.
-    for state in denoise(denoiser, start, back, keys.texts([float(key)])[0]):
-        found[last - int(state.step[0])] = state.x[0]
-    return Trajectory(found)
+    rows = (RowId("key", key),)
+    way = inversion.inverted(denoiser, x0[None], schedule, keys.texts([float(key)])[0], rows)
+    return Trajectory({step: latents[0] for step, latents in way.latents.items()})
 
 
 def residuals(

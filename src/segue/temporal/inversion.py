@@ -1,0 +1,173 @@
+"""Starts by inversion: the noise from which a model, told what the clip shows, would come back to it.
+
+The loop is run on the reversed schedule (DDIM inversion: Song et al. 2021, arXiv:2010.02502, section 4.3). It is
+approximate: the network is asked at the level that a step leaves, where the way down asks at the level that it lands
+on. What is wrong by that shrinks with the number of steps, and with `rounds`, which ask again where the step landed
+(fixed-point iteration: Pan et al. 2023, "AIDI", arXiv:2309.04907; Garibi et al. 2024, "ReNoise", arXiv:2403.14602).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.diffusion.loop import denoise
+from segue.diffusion.schedule import Schedule
+from segue.diffusion.solvers import ddim
+from segue.diffusion.starts import first_step
+from segue.types import Condition, Denoiser, Point, Progress, RowId, State, over_rows, silent
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Clean latents and the way that they came, backwards.
+
+    Args:
+        latents: of all rows, by how many steps of the schedule they have behind them: from `first` to all of them.
+        first: the step at which a run from here begins.
+        ids: who the rows are.
+    """
+
+    latents: Mapping[int, Float[Tensor, "t c h w"]]
+    first: int
+    ids: tuple[RowId, ...]
+
+    @property
+    def state(self) -> State:
+        """Where a run begins."""
+        return State(self.latents[self.first], torch.full((len(self.ids),), self.first), self.ids)
+
+    def at(self, step: int) -> Float[Tensor, "t c h w"]:
+        """All rows with `step` steps behind them.
+
+        Raises:
+            KeyError: the inversion did not go so far.
+        """
+        return self.latents[step]
+
+
+def inverted(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "t c h w"],
+    schedule: Schedule,
+    cond: Condition,
+    ids: Sequence[RowId],
+    *,
+    strength: float = 1.0,
+    rounds: int = 0,
+    progress: Progress = silent,
+) -> Inversion:
+    """The way from clean latents into noise, by DDIM, whatever solver goes back; see this module's text.
+
+    Args:
+        denoiser: the model, with whatever is attached to it on the way back.
+        x0: clean latents.
+        schedule: that of the run; it begins where this ends.
+        cond: what the clip shows, one row per row. Guidance makes inversion unstable: a Conditioning is best.
+        ids: who the rows are.
+        strength: in (0, 1]: how far into noise, as in `starts.from_latents`; 1 is to the first level of the schedule.
+        rounds: how often each step is asked again where it landed; each costs as much as the inversion itself.
+        progress: told of each step.
+
+    Raises:
+        ValueError: the strength or the rounds are out of their range.
+    """
+    if rounds < 0:
+        raise ValueError(f"rounds must be 0 or more, got {rounds}")
+    first, count = first_step(schedule, strength), len(schedule)
+    back, inner = schedule.reversed(), Downwards(denoiser, schedule)
+    asking = Landing(inner, back, rounds) if rounds else inner
+    step = torch.zeros(len(x0), dtype=torch.int64)
+    start = State(_least(denoiser, x0, schedule, cond, ids, rounds), step, tuple(ids))
+    found = {count: x0}
+    for state in denoise(asking, start, back, cond):
+        place = count - 1 - int(state.step[0])
+        found[place] = state.x
+        progress("inverting", count - place, count - first)
+        if place == first:
+            break
+    return Inversion(found, first, tuple(ids))
+
+
+@dataclass(frozen=True)
+class Downwards:
+    """A denoiser around another, for the reversed schedule: it is told the step that a run stands at on its way down.
+
+    So that what acts at some steps alone, a control network or an adapter, acts at the same levels on the way up.
+
+    Args:
+        denoiser: the model.
+        schedule: that of the way down.
+    """
+
+    denoiser: Denoiser
+    schedule: Schedule
+
+    @property
+    def group(self) -> int:
+        """That of the model."""
+        return self.denoiser.group
+
+    def __call__(self, x: Float[Tensor, "b c h w"], at: Point, cond: Condition) -> Float[Tensor, "b c h w"]:
+        """x0 of the rows."""
+        return self.denoiser(x, self.schedule.step(len(self.schedule) - 1 - at.index, at.rows)[0], cond)
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A denoiser around another, for steps that are taken again with the estimate made where they land (by `ddim`).
+
+    Where that no longer changes, the step back from there leads exactly to where this one came from.
+
+    Args:
+        denoiser: the model.
+        schedule: that of the run.
+        rounds: how often.
+    """
+
+    denoiser: Denoiser
+    schedule: Schedule
+    rounds: int
+
+    @property
+    def group(self) -> int:
+        """That of the model."""
+        return self.denoiser.group
+
+    def __call__(self, x: Float[Tensor, "b c h w"], at: Point, cond: Condition) -> Float[Tensor, "b c h w"]:
+        """x0 as estimated where the step lands."""
+        x0 = self.denoiser(x, at, cond)
+        now, then = self.schedule.step(at.index, at.rows)
+        for _ in range(self.rounds):
+            landed, _ = ddim(x, x0, now, then, (), _still)
+            x0 = self.denoiser(landed, then, cond)
+        return x0
+
+
+def _least(
+    denoiser: Denoiser, x0: Tensor, schedule: Schedule, cond: Condition, ids: Sequence[RowId], rounds: int
+) -> Float[Tensor, "t c h w"]:
+    """The latents at the least level that a network is asked at, from which one step leads to x0.
+
+    There is next to no noise, so that the picture stands for it. Where there is more, as with few steps, rounds find
+    what the network would clean to this picture: x <- x + alpha (x0 - D(x)), which is at rest only there.
+    """
+    if not rounds:
+        return x0
+    now, _ = schedule.step(torch.full((len(x0),), len(schedule) - 1), ids)
+    x = over_rows(now.alpha, x0) * x0
+    for _ in range(rounds):
+        x = x + over_rows(now.alpha, x0) * (x0 - denoiser(x, now, cond))
+    return x
+
+
+def _still(like: Tensor, now: Point, then: Point, std: Tensor) -> Tensor:
+    """No noise: the step is without any."""
+    return torch.zeros_like(like)
