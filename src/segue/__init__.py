@@ -18,18 +18,19 @@ if TYPE_CHECKING:
     from segue.tasks.live import Live
     from segue.tasks.rerun import Rerun
     from segue.tasks.sampling import Execution, Sampling
+    from segue.tasks.stylize import Stylize
     from segue.tasks.transition import Transition
     from segue.tasks.upscale import Upscale
     from segue.zoo import ModelCard, load
 
 __version__ = "0.1.0"
-_TASKS = ("Branching", "Deflicker", "Image", "Live", "Rerun", "Sampling", "Transition", "Upscale")
+_TASKS = ("Branching", "Deflicker", "Image", "Live", "Rerun", "Sampling", "Stylize", "Transition", "Upscale")
 _HOME = {name: f"segue.tasks.{name.lower()}" for name in _TASKS}
 _HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
 _HOME.update(ModelCard="segue.zoo", load="segue.zoo", Placement="segue.models.placement")
 
 __all__ = ["Branching", "Clip", "Deflicker", "Execution", "Image", "Live", "ModelCard", "Placement", "Rerun"]
-__all__ += ["Sampling", "Transition", "Upscale", "__version__", "errors", "load", "read"]
+__all__ += ["Sampling", "Stylize", "Transition", "Upscale", "__version__", "errors", "load", "read"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from segue.tasks.image import Image
 from segue.tasks.on_file import check_result
 from segue.tasks.record import ModelRecord, WrittenAs
 from segue.tasks.rerun import Rerun
+from segue.tasks.stylize import Stylize
 from segue.tasks.transition import Transition
 from segue.tasks.upscale import Upscale
 
@@ -44,7 +45,7 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
     path = output.output or Path(default)
     if isinstance(task, Upscale):
         check_result(task.path, path)
-    if isinstance(task, Deflicker):
+    if isinstance(task, Deflicker | Stylize):
         task.check_result(path)
     chosen = _chosen(model, made, again.record.task)
 

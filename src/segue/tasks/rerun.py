@@ -11,6 +11,7 @@ from segue.tasks.deflicker import Deflicker
 from segue.tasks.image import Image
 from segue.tasks.live import Live
 from segue.tasks.record import Record, differences, first_fault, read_record
+from segue.tasks.stylize import Stylize
 from segue.tasks.transition import Transition
 from segue.tasks.upscale import Upscale
 from segue.types import Progress, silent
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from segue.media.clip import Clip
     from segue.models.bundle import LatentDiffusion
 
-Task = Deflicker | Image | Live | Transition | Upscale
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Deflicker, Image, Live, Transition, Upscale)}
+Task = Deflicker | Image | Live | Stylize | Transition | Upscale
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Deflicker, Image, Live, Stylize, Transition, Upscale)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Rerun:
             model: that of the record; none for a task that uses none.
             progress: told of every step.
             device: of a task that uses no model: another than that of the record.
-            work: of such a task, where what is done is kept; see `Deflicker.run`.
+            work: of a task that makes a film of another one, where what is done is kept; see `Deflicker.run`.
 
         Raises:
             RecordError: if the model has other weights, or is missing.
@@ -90,6 +91,8 @@ class Rerun:
         if isinstance(self.task, Deflicker):
             return self.task.run(self.record.execution, progress, self.plan, device=device, work=work)
         assert model is not None
+        if isinstance(self.task, Stylize):
+            return self.task.run(model, self.record.execution, progress, self.plan, work=work)
         return self._as_measured(self.task.run(model, self.record.execution, progress, self.plan))
 
     def _as_measured(self, clip: Clip) -> Clip:

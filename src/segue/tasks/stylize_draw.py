@@ -1,0 +1,187 @@
+"""A part of a film, drawn in one loop: a row a frame, each step kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.diffusion.guidance import classifier_free
+from segue.diffusion.loop import denoise
+from segue.diffusion.schedule import Schedule
+from segue.diffusion.solvers import find_solver
+from segue.diffusion.starts import from_latents
+from segue.media.clip import Excerpt
+from segue.media.spool import Spool
+from segue.models.paused import pause, resumed
+from segue.motion.blend import Blending
+from segue.motion.fields import Fields
+from segue.motion.flow import SMALLEST
+from segue.motion.flow_match import FlowMatcher
+from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_plan import StylizePlan
+from segue.temporal.along import Along, Smaller
+from segue.temporal.deflicker import Deflickering, Moments
+from segue.temporal.moved_noise import Placed, PlacedKick, independent, moved, shared
+from segue.types import Denoiser, Frames, Guided, Operator, Progress, RowId, State
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.models.bundle import LatentDiffusion
+
+STAGE = "drawing frames"
+CLIP = "clip"
+"""The trajectory of the film's own frames."""
+LEVELS = 3
+"""Sizes at which frames are blended in the run: whole, a half, a quarter."""
+UNTIL = 0.9
+"""Share of the run after which nothing is blended in it: the model draws sharply what was made to agree."""
+ENCODED = 4
+FIELDS_HELD = 1 << 28
+"""Bytes of ways that are held of each size."""
+
+
+@dataclass
+class Drawing:
+    """Draws parts of a film.
+
+    Args:
+        task: with nothing left open.
+        model: ready to run.
+        source: the film in the size that is drawn.
+        plan: where shots begin, and what is drawn at once.
+        folder: where what is found, and what is drawn so far, is kept.
+        progress: told of all work in one number: a step of a frame each.
+    """
+
+    task: Stylize
+    model: LatentDiffusion
+    source: Spool
+    plan: StylizePlan
+    folder: Path
+    progress: Progress
+    _done: int = field(default=0, init=False)
+
+    def __call__(self, number: int) -> Float[Tensor, "t c h w"]:
+        """The latents of a part, drawn, or as they were kept."""
+        part = range(*self.plan.parts[number])
+        path, rows = self.path(number), [RowId(CLIP, frame) for frame in part]
+        kept = resumed(path, rows, self.shape, self.model.device)
+        state = kept[0] if kept else self._begun(part)
+        solver = find_solver(self.task.sampling.solver or "ddim").solver
+        with self._attending(part) as denoiser:
+            kick = PlacedKick(self._placed, self.task.seed, CLIP)
+            states = denoise(
+                denoiser, state, self.schedule, self._cond(len(part)),
+                solver=solver, operators=self._operators(part), kick=kick,
+            )  # fmt: skip
+            for place, state in enumerate(states):
+                if place or kept is None:
+                    pause(path, state)
+                self._tell(number, int(state.step[0]) - self.first)
+        return state.x
+
+    def path(self, number: int) -> Path:
+        """Where the state of a part is kept."""
+        return self.folder / f"part-{number:04d}.safetensors"
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Of the whole run."""
+        sampling = self.task.sampling
+        assert sampling.steps and sampling.size
+        return self.model.schedule(sampling.steps, sampling.size, solver=sampling.solver)
+
+    @cached_property
+    def first(self) -> int:
+        """The first step that is run."""
+        beginning, count = self.task.beginning, len(self.schedule)
+        return 0 if beginning.start == "noise" else count - max(1, int(count * (beginning.strength or 1)))
+
+    @property
+    def steps(self) -> int:
+        """How many are run."""
+        return len(self.schedule) - self.first
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of latents."""
+        (width, height), codec = self.source.size, self.model.codec
+        return codec.channels, height // codec.scale, width // codec.scale
+
+    def fields(self, guide: Frames, cuts: Sequence[int] = ()) -> Fields:
+        """What is found where in frames of the film; found again by other parts, and by another run."""
+        folder = self.folder / "fields"
+        return Fields(FlowMatcher(), guide, cuts=cuts, folder=folder, memory=FIELDS_HELD, device=self.model.device)
+
+    @cached_property
+    def moments(self) -> tuple[int, ...]:
+        """The steps at which frames are blended."""
+        return moments(self.task.agreement.deflicker or 0, self.first, len(self.schedule))
+
+    @cached_property
+    def _placed(self) -> Placed:
+        """Whose noise each latent of the film has."""
+        size = self.shape[2], self.shape[1]
+        kind, count = self.task.beginning.noise, len(self.source)
+        if kind == "moved":
+            return moved(self.fields(self.source, self.plan.shots[1:]), size)
+        return (shared if kind == "shared" else independent)(count, size)
+
+    def _tell(self, number: int, step: int) -> None:
+        """So many steps of a part are done."""
+        lengths = [stop - first for first, stop in self.plan.parts]
+        self._done = max(self._done, sum(lengths[:number]) * self.steps + lengths[number] * step)
+        self.progress(STAGE, self._done, sum(lengths) * self.steps)
+
+    def _begun(self, part: range) -> State:
+        """Where the frames of a part begin."""
+        device, rows = self.model.device, [RowId(CLIP, frame) for frame in part]
+        noise = self._placed[part.start : part.stop].start(self.task.seed, self.shape[0], CLIP).to(device)
+        if self.task.beginning.start == "noise":
+            step = torch.zeros(len(rows), dtype=torch.int64)
+            return State(noise * self.schedule.start_scale, step, tuple(rows))
+        return from_latents(self._encoded(part), noise, self.schedule, self.task.beginning.strength or 1.0, rows)
+
+    def _encoded(self, part: range) -> Float[Tensor, "t c h w"]:
+        firsts = range(part.start, part.stop, ENCODED)
+        parts = [self.source[first : min(part.stop, first + ENCODED)] for first in firsts]
+        return torch.cat([self.model.codec.encode(pictures).float().to(self.model.device) for pictures in parts])
+
+    def _cond(self, count: int) -> Guided:
+        """What the network is told of so many frames."""
+        sampling = self.task.sampling
+        texts = self.model.text([self.task.prompt or "", self.task.negative or ""])
+        scale = float(sampling.guidance_scale[0])
+        return classifier_free(texts[[0] * count], texts[[1] * count], scale, start=sampling.guidance_start or 0.0)
+
+    def _operators(self, part: range) -> list[Operator]:
+        if len(part) < 2 or not self.moments:
+            return []
+        guide, agreement = Excerpt(self.source, part), self.task.agreement
+        smaller = [Smaller(guide, level) for level in range(1, LEVELS)]
+        guides = [guide, *(one for one in smaller if min(one.size) >= SMALLEST)]
+        blending = Blending(min(agreement.around or 1, len(part) - 1), grain=agreement.grain or 0.0)
+        along = Along([self.fields(one) for one in guides], blending)
+        spool = partial(Spool.temporary, near=self.folder)
+        return [Deflickering(self.model.codec, along, Moments(steps=self.moments), CLIP, spool=spool)]
+
+    @contextmanager
+    def _attending(self, part: range) -> Generator[Denoiser]:
+        """The denoiser, whose rows look at each other while it lasts."""
+        yield self.model.denoiser
+
+
+def moments(count: int, first: int, steps: int) -> tuple[int, ...]:
+    """`count` steps of a run that begins at `first` of `steps`, evenly spread, the last near the end but never it."""
+    last = min(round(UNTIL * steps), steps - 1)
+    free = range(first, last)
+    count = min(count, len(free))
+    return tuple(free[-(-(number + 1) * len(free) // count) - 1] for number in range(count))

@@ -1,0 +1,226 @@
+"""Drawing a film anew: part after part, each frame kept on disk as soon as it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, InterruptedRunError
+from segue.media.clip import Clip, Provenance
+from segue.media.disk import written_whole
+from segue.media.spool import Spool
+from segue.motion.cuts import cuts
+from segue.tasks.deflicker_known import Measured, known_shots
+from segue.tasks.record import ModelRecord, Record, versions
+from segue.tasks.sampling import Execution
+from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_agree import Agreeing
+from segue.tasks.stylize_draw import Drawing
+from segue.tasks.stylize_geometry import FinishedFrames
+from segue.tasks.stylize_inputs import Inputs, blends, read_into
+from segue.tasks.stylize_plan import StylizePlan, parts_of
+from segue.tasks.unfinished import KeptFrames, Unfinished
+from segue.types import Frames, Progress
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.models.bundle import LatentDiffusion
+
+READING = "reading the film"
+FOUND = 80
+"""Bytes a pixel that ways to frames around take on disk, for each frame around: three sizes, and four distances."""
+
+
+def stylized(
+    task: Stylize,
+    model: LatentDiffusion,
+    execution: Execution,
+    progress: Progress,
+    plan: StylizePlan | None,
+    work: Path | None,
+    save_bank: Path | None,
+) -> Clip:
+    """What `Stylize.run` says."""
+    clip = task.source()
+    settled = task.resolved(model, clip.size)
+    inputs = Inputs.of(settled, clip)
+    made = settled.contents(model.device.type)
+    if plan is not None:
+        plan.check_unchanged(made, len(clip), settled.shape.window or 1)
+        made = replace(plan, device=made.device)
+    how = execution.pinned()
+    key = _key(settled, made, model, how, plan is not None)
+    unfinished = Unfinished.temporary() if work is None else Unfinished.of(work, task.name, key)
+    try:
+        with how.applied(model) as ready:
+            return StylizeRun(settled, model, ready, inputs, made, how, progress, unfinished).clip()
+    except BaseException:
+        # What is drawn of a part is worth going on with, too.
+        if not any(unfinished.folder.glob("part-*")):
+            unfinished.remove_if_empty()
+        raise
+
+
+def _key(task: Stylize, plan: StylizePlan, model: LatentDiffusion, execution: Execution, planned: bool) -> str:
+    """A hash of everything that the frames depend on; where the files lie is not among it."""
+    told = [
+        json.dumps(asdict(replace(task, input="input")), sort_keys=True),
+        asdict(plan) if planned else [plan.sha256, sorted(plan.others.values()), plan.device],
+        asdict(ModelRecord.of(model)) | {"name": ""},
+        asdict(execution),
+        versions(),
+    ]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class StylizeRun:
+    """One run: what is done already is taken from disk, and each frame is there as soon as it is finished.
+
+    Args:
+        task: with nothing left open.
+        model: as it was given, which the record names.
+        ready: the same, as it is run.
+        inputs: the film.
+        plan: what is known so far.
+        execution: batches and threads.
+        progress: told of all work in one number: a row of a step each.
+        unfinished: where what is done is kept.
+    """
+
+    task: Stylize
+    model: LatentDiffusion
+    ready: LatentDiffusion
+    inputs: Inputs
+    plan: StylizePlan
+    execution: Execution
+    progress: Progress
+    unfinished: Unfinished
+    drawing: Drawing = field(init=False)
+
+    def clip(self) -> Clip:
+        """The finished film.
+
+        Raises:
+            InterruptedRunError: on Ctrl-C, or as memory ran out, with the clip of the frames that are finished.
+        """
+        self._check_room()
+        frames = KeptFrames(self.unfinished, self.inputs.geometry.drawn)
+        shown = self.inputs.geometry.shown(self.inputs.film.frames)
+        try:
+            with Spool(self.folder / "source", shown.size) as source:
+                read_into(source, shown, self.progress, READING)
+                self._plan(source)
+                self.drawing = Drawing(self.task, self.ready, source, self.plan, self.folder, self.progress)
+                self._make(frames)
+        except KeyboardInterrupt:
+            raise self._ended(frames) from None
+        except ExhaustedError as error:
+            raise self._ended(frames, error) from None
+        return self._clip(frames)
+
+    @property
+    def folder(self) -> Path:
+        """Where what is done is kept."""
+        return self.unfinished.folder
+
+    def _make(self, frames: KeptFrames) -> None:
+        """All frames that are not there yet."""
+        with Spool(self.folder / "drawn", frames.size) as drawn:
+            agreeing = Agreeing(self.drawing, drawn, frames.spool, self._measured(frames))
+            agreeing.go_on()
+            for number in range(len(self.plan.parts)):
+                if self._stop(number) > len(drawn):
+                    self._draw(number, drawn)
+                    agreeing.go_on()
+
+    def _draw(self, number: int, drawn: Spool) -> None:
+        """The pictures of a part up to where the next begins; what it has in common with the last is cross-faded."""
+        part = range(*self.plan.parts[number])
+        latents = self.drawing(number)
+        before = range(*self.plan.parts[number - 1]) if number else range(0)
+        shared = self.drawing(number - 1) if part.start < before.stop else latents[:0]
+        together = self.execution.decoded_at_once(self.model, drawn.size)
+        for first in range(part.start, self._stop(number), together):
+            numbers = range(first, min(first + together, self._stop(number)))
+            if numbers.stop <= len(drawn):
+                continue
+            pictures = self._decoded(latents[first - part.start :][: len(numbers)])
+            if first < before.stop:
+                faded = range(first, min(numbers.stop, before.stop))
+                old = self._decoded(shared[first - before.start :][: len(faded)])
+                weights = [(frame - part.start + 1) / (before.stop - part.start + 1) for frame in faded]
+                shares = torch.tensor(weights).view(-1, 1, 1, 1)
+                pictures[: len(faded)] = torch.lerp(old, pictures[: len(faded)], shares)
+            drawn.append(pictures[max(0, len(drawn) - first) :])
+        for old_number in range(number):
+            self.drawing.path(old_number).unlink(missing_ok=True)
+
+    def _decoded(self, latents: Float[Tensor, "t c h w"]) -> Float[Tensor, "t 3 h w"]:
+        return self.ready.codec.decode(latents).float().cpu()
+
+    def _stop(self, number: int) -> int:
+        """How many frames are drawn when this part is."""
+        parts = self.plan.parts
+        return parts[number][1] if number + 1 == len(parts) else min(parts[number][1], parts[number + 1][0])
+
+    def _plan(self, source: Frames) -> None:
+        """Find out where shots begin, and what is drawn at once."""
+        if self.plan.parts:
+            return
+        frames, known = len(source), self.folder / "shots.json"
+        said = self.task.shots(frames) or known_shots(known, frames)
+        if said is None:
+            said = (0, *cuts(source, progress=self.progress)) if frames > 1 else (0,)
+            with written_whole(known) as part:
+                part.write_text(json.dumps(said), encoding="utf-8")
+        shape = self.task.shape
+        parts = parts_of(said, frames, shape.window or 1, shape.overlap or 0)
+        self.plan = replace(self.plan, shots=list(said), parts=parts)
+
+    def _measured(self, frames: KeptFrames) -> Measured:
+        return Measured(self.folder / "measured.jsonl", len(frames))
+
+    def _clip(self, frames: KeptFrames, complete: bool = True) -> Clip:
+        film = self.inputs.film
+        scores = {
+            **self._measured(frames).scores(),
+            "shots": len(self.plan.shots),
+            "parts": len(self.plan.parts),
+            "row_steps": sum(stop - first for first, stop in self.plan.parts) * self.drawing.steps,
+            "deflickered_at": list(self.drawing.moments),
+        }
+        notes = (*self.inputs.notes, *self.task.notes(self.model))
+        record = Record.of(self.task.name, self.task, self.plan, self.model, self.execution, scores, complete, notes)
+        shown = FinishedFrames(frames, self.inputs.geometry)
+        return Clip(shown, film.fps, film.audio, Provenance(record.to_dict()))
+
+    def _ended(self, frames: KeptFrames, exhausted: ExhaustedError | None = None) -> InterruptedRunError:
+        count, total = len(frames), len(self.inputs.film)
+        ended = InterruptedRunError if exhausted is None else ExhaustedRunError
+        why = "interrupted" if exhausted is None else str(exhausted)
+        partial = self._clip(frames, complete=False) if count and self.plan.parts else None
+        begun = count or any(self.folder.glob("part-*"))
+        kept = f"; the same command goes on from there ({self.folder})" if begun and self.unfinished.lasting else ""
+        return ended(f"{why}; {count} of {total} frames are finished{kept}", partial)
+
+    def _check_room(self) -> None:
+        home, frames = self.folder, len(self.inputs.film)
+        width, height = self.inputs.geometry.drawn
+        # The film, the drawn frames and the finished ones; and what is found of those around.
+        found = FOUND * min(frames, 2 * (self.task.shape.window or 1)) if blends(self.task) else 0
+        needed, free = width * height * (9 * frames + found), shutil.disk_usage(home).free + self.unfinished.bytes
+        if needed > free:
+            raise DiskError(
+                f"finished frames, and what they are made of, are kept in {home} until the film is written, which "
+                f"takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: free some space, or write to "
+                "another disk"
+            )
