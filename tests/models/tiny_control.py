@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from segue.models.weights import quiet
 
-HINT = (8, 8, 16, 16)
-"""Channels of the layers that bring a picture down to 8 pixels per latent."""
+HINT = (16, 32, 96, 256)
+"""Channels of the layers that bring a picture down to 8 pixels per latent, as all that are published have them."""
 
 
 def stirred(network: Any, seed: int, alpha: float = 0.1) -> Any:
@@ -30,20 +30,22 @@ def stirred(network: Any, seed: int, alpha: float = 0.1) -> Any:
 
 def write_controlnet(folder: Path, model: Path, *, seed: int = 0, **changes: Any) -> Path:
     """A ControlNet for the UNet of a model's folder."""
-    with quiet():
+    with quiet(), torch.no_grad():
         unet = UNet2DConditionModel.from_pretrained(model / "unet")
         network = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=HINT)
         network.register_to_config(**changes)
         stirred(network, seed)
-        # Of so many small layers hardly anything of the picture would come through.
-        stirred(network.controlnet_cond_embedding, seed, 0.4)
+        # Through so many layers hardly anything of the picture would come.
+        for layer in network.controlnet_cond_embedding.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight, generator=torch.Generator().manual_seed(seed)).mul_(1.4)
         network.save_pretrained(folder)
     return folder
 
 
 def write_adapter(folder: Path, channels: tuple[int, ...], *, seed: int = 0, **changes: Any) -> Path:
     """A T2I-Adapter for a UNet of these channels."""
-    with quiet():
+    with quiet(), torch.no_grad():
         network = T2IAdapter(channels=list(channels), num_res_blocks=1, **{"downscale_factor": 8, **changes})
         stirred(network, seed, 0.02).save_pretrained(folder)
     return folder
