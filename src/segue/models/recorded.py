@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from segue.errors import CheckpointError
-from segue.media.disk import written_whole
-from segue.models.weights import read_header
+from segue.models.labelled import read_labelled, write_labelled
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64
@@ -85,9 +81,8 @@ class Recorded:
         Raises:
             DiskError: the file system refuses.
         """
-        tensors = {name: getattr(self, name).contiguous().cpu() for name in NAMES}
-        with written_whole(path.expanduser()) as part:
-            part.write_bytes(save(tensors, {"format": FORMAT, "origin": json.dumps(asdict(self.origin))}))
+        tensors = {name: getattr(self, name) for name in NAMES}
+        write_labelled(path, tensors, kind=FORMAT, label="origin", said=asdict(self.origin))
 
     @staticmethod
     def read(path: Path) -> Recorded:
@@ -98,16 +93,13 @@ class Recorded:
             UnsafeFileError: it could run code.
             CheckpointError: it is damaged, or no trajectory.
         """
-        path = path.expanduser()
-        entries = read_header(path)
-        with safe_open(path, "pt") as file:
-            said = file.metadata() or {}
-            if said.get("format") != FORMAT or set(entries) != set(NAMES):
-                raise CheckpointError(f"{path} is no trajectory of this version of Segue: {_WANTED}")
-            latents, alphas, sigmas = (file.get_tensor(name) for name in NAMES)
+        tensors, said = read_labelled(path, kind=FORMAT, label="origin", wanted=_WANTED)
+        if set(tensors) != set(NAMES):
+            raise CheckpointError(f"{path} is no trajectory of this version of Segue: {_WANTED}")
+        latents, alphas, sigmas = (tensors[name] for name in NAMES)
         try:
-            origin = Origin(**json.loads(said["origin"]))
-        except (ValueError, TypeError, KeyError):
+            origin = Origin(**said)
+        except TypeError:
             raise CheckpointError(f"{path} does not say what run it is of: {_WANTED}") from None
         if latents.ndim != 4 or not len(latents) == len(alphas) == len(sigmas) > 1 or not latents.isfinite().all():
             raise CheckpointError(f"{path} is damaged: its latents, of shape {tuple(latents.shape)}, are no whole run")

@@ -6,6 +6,7 @@ too, so that what can be seen of it is what could be seen then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,8 +15,8 @@ import torch
 
 from segue.errors import TaskError
 from segue.temporal.attention import Look
-from segue.temporal.passengers import Passenger
-from segue.types import Condition, Point, RowId
+from segue.temporal.passengers import Passenger, parts_of
+from segue.types import Condition, Guided, Point, RowId
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64
@@ -119,6 +120,52 @@ class Bank:
         rows = self.rows
         seen = (Watch(tuple(rows[place] for place in one.sees), one.own) for one in self.anchors)
         return dict(zip(rows, seen, strict=True))
+
+    @property
+    def terms(self) -> int:
+        """Of guidance."""
+        return max(len(one.cond.terms) if isinstance(one.cond, Guided) else 1 for one in self.anchors)
+
+    @property
+    def controls(self) -> set[str]:
+        """Names of the controls whose pictures its rows were told."""
+        conds = (one.cond.terms[-1] if isinstance(one.cond, Guided) else one.cond for one in self.anchors)
+        return {name for cond in conds for name in cond.residual_inputs}
+
+    def check(self, at: Point, start: int) -> None:
+        """Whether a run has its noise levels, to six digits.
+
+        Args:
+            at: all steps of the run.
+            start: the first that is run.
+
+        Raises:
+            TaskError: it has others.
+        """
+        if at.count != self.count:
+            raise TaskError(f"it was recorded in {self.count} steps, and this run has {at.count}: take as many")
+        if start < self.first:
+            raise TaskError(
+                f"it was recorded from step {self.first} of {self.count} on, and this run begins at step {start}: "
+                "take its strength, or less"
+            )
+        own, other = (self.alphas, self.sigmas), (at.alpha[self.first :], at.sigma[self.first :])
+        if not all(torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, other, strict=True)):
+            raise TaskError("it was recorded at other levels of noise: take the solver that it was recorded with")
+
+
+def bank_bytes(anchors: int, steps: int, shape: Sequence[int], cond: Condition) -> int:
+    """Bytes of a bank, in memory and in a file, at most: what rows are told alike is written once.
+
+    Args:
+        anchors: how many rows it has, with all that they look at.
+        steps: that are run.
+        shape: (channels, height, width) of the latents.
+        cond: what one row is told.
+    """
+    terms = cond.terms if isinstance(cond, Guided) else (cond,)
+    told = sum(part.nbytes // len(part) for term in terms for part in parts_of(term).values())
+    return anchors * (steps * math.prod(shape) * 4 + told)
 
 
 @dataclass

@@ -8,8 +8,9 @@ That costs as much as one more row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, fields, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
@@ -19,7 +20,7 @@ from segue.temporal.crossfeed import Guide
 from segue.types import Condition, Conditioning, Denoiser, Guided, Point, RowId
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
 _ALMOST_NOTHING = 1e-12
@@ -131,11 +132,17 @@ class WithPassengers:
 
     def _ride(self, riding: Sequence[Moment], x: Tensor, at: Point, cond: Condition) -> None:
         """Let the network see passengers, at the noise levels of the rows beside them and with the same terms."""
-        steps = at.index.tolist()
-        levels = at[[steps.index(step) for _, step in riding]]
-        latents = [self.passengers[row].latents.at(step).to(x) for row, step in riding]
-        told = _alike([self.passengers[row].cond for row, _ in riding], levels, cond, at)
-        self.denoiser(torch.stack(latents), replace(levels, rows=tuple(row for row, _ in riding)), told)
+        steps, active = at.index.tolist(), cond.weights_at(at).any(1) if isinstance(cond, Guided) else None
+        levels = replace(at[[steps.index(step) for _, step in riding]], rows=tuple(row for row, _ in riding))
+        latents = torch.stack([self.passengers[row].latents.at(step).to(x) for row, step in riding])
+        told = [_told(self.passengers[row].cond, levels[[place]], active) for place, (row, _) in enumerate(riding)]
+        if self.witness is not None:
+            for place, row in enumerate(levels.rows):
+                self.witness.see(latents[[place]], levels[[place]], self.passengers[row].cond)
+        # Rows of one call are told the same kinds of things.
+        for _, group in groupby(range(len(told)), lambda place: _form(told[place])):
+            part = list(group)
+            self.denoiser(latents[part], levels[part], _cat([told[place] for place in part]))
 
     def _denoised(self, order: Sequence[int], x: Tensor, at: Point, cond: Condition) -> Tensor:
         """x0 of the rows, which are run in this order."""
@@ -170,15 +177,43 @@ def ordered(wanted: Iterable[Moment], seen: Callable[[Moment], Iterable[Moment]]
     return list(done)
 
 
-def _alike(told: Sequence[Condition], levels: Point, cond: Condition, at: Point) -> Condition:
-    """One batch of what passengers are told at their levels; of the guidance terms, those that the rows evaluate."""
-    if isinstance(cond, Conditioning):
-        return Conditioning.cat([one.terms[-1] if isinstance(one, Guided) else one for one in told])
-    guided = [one for one in told if isinstance(one, Guided)]
-    if len(guided) < len(told):
-        raise ValueError("rows are guided, but passengers are not; they must be told the same terms")
-    active, every = cond.weights_at(at).any(1), Guided.cat(guided)
-    weights = every.weights_at(levels).double()
+def _told(cond: Condition, level: Point, active: Bool[Tensor, " k"] | None) -> Condition:
+    """What one passenger is told at its level; of the guidance terms, those that the rows evaluate.
+
+    Args:
+        cond: what it was told in its own run.
+        level: where it stands.
+        active: which terms the rows evaluate; None if these are not guided.
+    """
+    if active is None:
+        return cond.terms[-1] if isinstance(cond, Guided) else cond
+    if not isinstance(cond, Guided) or len(cond.terms) != len(active):
+        raise ValueError("rows are guided, but passengers are not so; they must be told the same terms")
+    weights = cond.weights_at(level).double()
     # Answers are dropped, but a term of weight 0 would not be evaluated, and a network may be told the scale.
     weights = torch.where((weights == 0) & active[:, None].to(weights.device), _ALMOST_NOTHING, weights)
-    return Guided(every.terms, weights)
+    return Guided(cond.terms, weights)
+
+
+def _form(cond: Condition) -> object:
+    """The same for conditions that can share a call."""
+    if isinstance(cond, Guided):
+        return tuple(map(_form, cond.terms))
+    return tuple((name, part.shape[1:], part.dtype) for name, part in sorted(parts_of(cond).items()))
+
+
+def _cat(conds: Sequence[Condition]) -> Condition:
+    guided = [one for one in conds if isinstance(one, Guided)]
+    return Guided.cat(guided) if guided else Conditioning.cat([one for one in conds if isinstance(one, Conditioning)])
+
+
+def parts_of(cond: Conditioning) -> dict[str, Tensor]:
+    """All tensors of a conditioning, by names such as "text" and "residual_inputs.depth"."""
+    found: dict[str, Tensor] = {}
+    for item in fields(cond):
+        value = getattr(cond, item.name)
+        if isinstance(value, Mapping):
+            found |= {f"{item.name}.{name}": part for name, part in cast("Mapping[str, Tensor]", value).items()}
+        elif value is not None:
+            found[item.name] = value
+    return found
