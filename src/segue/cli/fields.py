@@ -18,7 +18,7 @@ SHORTER = {"seeds": "seed", "guidance_scale": "guidance"}
 """Fields whose flag has a name of its own: a list is given item by item, and some names are long."""
 
 ALIASES = {"output": "-o", "model": "-m"}
-RUNS = {"branches", "at"}
+RUNS = {"answers", "at", "branches"}
 """Lists that are given in one go, `--at 0 3 6 9`; others by repeating their flag, once per key."""
 
 UNNAMED = "unnamed"

@@ -40,7 +40,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
         raise ValueError("expected the values of one case or more, got none")
     if len(values) == 1:
         return Interval(values[0], math.nan)
-    return Interval(fmean(values), _student(len(values)) * stdev(values) / len(values) ** 0.5)
+    return Interval(fmean(values), student(len(values)) * stdev(values) / len(values) ** 0.5)
 
 
 def jackknife(whole: float, without: Sequence[float]) -> Interval:
@@ -61,11 +61,11 @@ def jackknife(whole: float, without: Sequence[float]) -> Interval:
         return Interval(whole, math.nan)
     mean, count = fmean(without), len(without)
     deviation = ((count - 1) / count * sum((one - mean) ** 2 for one in without)) ** 0.5
-    return Interval(whole, _student(count) * deviation)
+    return Interval(whole, student(count) * deviation)
 
 
-def _student(count: int) -> float:
-    """The quantile for so many cases."""
+def student(count: int) -> float:
+    """By how many standard errors of so many cases' mean the interval reaches to each side."""
     from scipy.special import stdtrit
 
     return float(stdtrit(count - 1, (1 + LEVEL) / 2))
