@@ -45,7 +45,8 @@ def pixels(clip: Clip) -> Tensor:
 
 def small(film: str, **changes: Any) -> Stylize:
     """A quick one, drawn in the size of the film."""
-    usual = Stylize(film, "one", shape=Shape(cuts="none"), sampling=Sampling(size=SIZE))
+    agreement = Agreement("self", around=2)
+    usual = Stylize(film, "one", agreement=agreement, shape=Shape(cuts="none"), sampling=Sampling(size=SIZE))
     return replace(usual, **changes)
 
 
@@ -119,7 +120,7 @@ def test_moments_are_spread_and_leave_the_end_free() -> None:
 
 @pytest.mark.parametrize("at", [3, 11, 19])
 def test_what_is_drawn_is_gone_on_with(film: str, tmp_path: Path, at: int) -> None:
-    task = small(film, shape=Shape(cuts="none", window=5, overlap=2), agreement=Agreement(around=2))
+    task = small(film, shape=Shape(cuts="none", window=5, overlap=2))
     whole = task.run(toy_model())
     calls = 0
 

@@ -25,8 +25,9 @@ def stylize(task: Stylize, model: ModelChoice, execution: Execution, output: Out
 
     def make(meter: Meter):
         loaded = model.load(meter)
-        for note in task.ahead(loaded, clip):
+        prepared = task.prepared(loaded)
+        for note in prepared.notes:
             meter.note(note)
-        return task.run(loaded, execution, meter, work=path.parent)
+        return task.run(loaded, execution, meter, work=path.parent, prepared=prepared)
 
     return produce(Job(make, name, len(clip), float(clip.fps)), output)

@@ -12,7 +12,7 @@ from segue.tasks.on_file import OnFile, check_result
 from segue.tasks.record import first_fault, notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_seeds
 from segue.tasks.shots import shots_said
-from segue.tasks.stylize_controls import Wanted, wanted
+from segue.tasks.stylize_controls import OF_LOOKS, OFF, Wanted, wanted
 from segue.tasks.stylize_plan import StylizePlan
 from segue.tasks.stylize_settings import (
     USUAL_AGREEMENT,
@@ -31,6 +31,7 @@ from segue.types import Progress, silent
 if TYPE_CHECKING:
     from segue.media.clip import Clip
     from segue.models.bundle import LatentDiffusion
+    from segue.tasks.stylize_prepare import Prepared
 
 OURS = "segue"
 """The method that all settings are about."""
@@ -92,6 +93,8 @@ class Stylize(OnFile):
                 raise TaskError(f"a weight in a prompt of stylize is a number; got the curve {curves[0]}")
         checked_seeds([self.seed])
         wanted(self.control)
+        if self.agreement.attention is not None:
+            object.__setattr__(self, "agreement", replace(self.agreement, attention=_spelled(self.agreement.attention)))
         if len(self.sampling.guidance_scale) > 1 or any(isinstance(one, str) for one in self.sampling.guidance_scale):
             raise TaskError(
                 f"guidance_scale is one number for the whole film, got {list(self.sampling.guidance_scale)}"
@@ -124,19 +127,42 @@ class Stylize(OnFile):
         task = self if self.preset is None else filled(replace(self, preset=None), _read(self.preset, self.input))
         if task.prompt is None:
             raise TaskError("PROMPT is missing: say what the film is to show, or take a preset that does without")
-        controlled = bool(task.controls)
+        controlled = any(one.kind not in OF_LOOKS for one in task.controls)
         shape = filled(task.shape, USUAL_SHAPE)
         if task.shape.overlap is None:
             shape = replace(shape, overlap=min(shape.overlap or 0, (shape.window or 1) // 2))
-        agreement = filled(task.agreement, USUAL_AGREEMENT) if self.method == OURS else Agreement()
+        agreement = self._agreement(task) if self.method == OURS else Agreement()
         return replace(
             task,
             negative=task.negative or "",
-            control=tuple(one.spelled for one in task.controls),
+            control=tuple(one.spelled for one in task.controls) or (OFF,),
             beginning=task.beginning.settled(controlled),
             agreement=agreement,
             shape=shape,
         )
+
+    def _agreement(self, task: Stylize) -> Agreement:
+        """How frames of a task are made to agree, where it says nothing else.
+
+        Raises:
+            TaskError: there are references that nothing goes by.
+        """
+        pictures, asked = task.references.reference, task.agreement
+        attention = asked.attention
+        if attention is None:
+            seen = ["reference"] * bool(pictures) + ["bank"] * bool(asked.bank)
+            attention = ", ".join([*seen, str(USUAL_AGREEMENT.attention)])
+        by = any(one.kind in OF_LOOKS and one.source is None for one in task.controls)
+        if pictures and not (by or "reference" in attention or task.references.ip_adapter):
+            raise TaskError(
+                f"there are reference pictures that nothing goes by: add reference to attention {attention!r}, a "
+                f"control of the kind {' or '.join(OF_LOOKS)}, or an IP-Adapter"
+            )
+        if "reference" in attention and not pictures:
+            raise TaskError(
+                f"attention {attention!r} goes by reference pictures, and there are none: --reference PICTURE"
+            )
+        return filled(replace(asked, attention=attention), USUAL_AGREEMENT)
 
     def resolved(self, model: LatentDiffusion, size: tuple[int, int]) -> Stylize:
         """The same task with nothing left open, for a model and a film of this (width, height).
@@ -154,7 +180,7 @@ class Stylize(OnFile):
         return replace(
             task,
             input=str(self.path.absolute()),
-            control=tuple(_absolute(one).spelled for one in task.controls),
+            control=tuple(_absolute(one).spelled for one in task.controls) or (OFF,),
             references=replace(task.references, reference=tuple(map(absolute, task.references.reference))),
             agreement=replace(task.agreement, bank=task.agreement.bank and absolute(task.agreement.bank)),
             sampling=settings,
@@ -188,15 +214,17 @@ class Stylize(OnFile):
             said.append(f"with a guidance of 1 the negative prompt {task.negative!r} has no effect: raise --guidance")
         return (*(notes_on([task.prompt], model) if task.prompt else ()), *said)
 
-    def ahead(self, model: LatentDiffusion, clip: Clip) -> tuple[str, ...]:
-        """All that is good to know before it is run on a clip, a line each.
+    def prepared(self, model: LatentDiffusion) -> Prepared:
+        """The task with all that it takes, opened and found to fit; `run` does so, too.
 
         Raises:
-            TaskError: the film does not fit the task or the model.
+            TaskError: the film, or another file, does not fit the task or the model.
+            ModelError: there is no network for a control.
+            MediaError: a file cannot be read.
         """
-        from segue.tasks.stylize_inputs import Inputs
+        from segue.tasks.stylize_prepare import Prepared
 
-        return (*Inputs.of(self.resolved(model, clip.size), clip).notes, *self.notes(model))
+        return Prepared.of(self, model)
 
     def check_result(self, path: Path) -> None:
         """Find out whether a result, or its record, would replace what it is made of.
@@ -217,6 +245,7 @@ class Stylize(OnFile):
         *,
         work: Path | None = None,
         save_bank: Path | None = None,
+        prepared: Prepared | None = None,
     ) -> Clip:
         """The film drawn anew, with the sound and the rate of the input.
 
@@ -231,6 +260,7 @@ class Stylize(OnFile):
                 again, goes on there. It is removed with the frames of the clip: `clip.frames.discard()`.
             save_bank: a safetensors file to write the frames to that others looked at, for another film to look like
                 this one.
+            prepared: what `prepared` made of this task and model, if it was called already.
 
         Raises:
             TaskError: the film, or another file, does not fit the task or the model.
@@ -240,12 +270,19 @@ class Stylize(OnFile):
         """
         from segue.tasks.stylize_run import stylized
 
-        return stylized(self, model, execution or Execution(), progress, plan, work, save_bank)
+        ready = prepared or self.prepared(model)
+        return stylized(ready, execution or Execution(), progress, plan, work, save_bank)
 
 
 def absolute(name: str) -> str:
     """The name of a file that another working folder finds, too."""
     return str(Path(name).expanduser().absolute())
+
+
+def _spelled(attention: str) -> str:
+    from segue.temporal.frame_attention import Pattern
+
+    return str(Pattern.parse(attention))
 
 
 def _absolute(control: Wanted) -> Wanted:

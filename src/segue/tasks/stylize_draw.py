@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import denoise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
@@ -24,9 +22,12 @@ from segue.motion.fields import Fields
 from segue.motion.flow import SMALLEST
 from segue.motion.flow_match import FlowMatcher
 from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_look import Looking
 from segue.tasks.stylize_plan import StylizePlan
+from segue.tasks.stylize_told import Telling
 from segue.temporal.along import Along, Smaller
 from segue.temporal.deflicker import Deflickering, Moments
+from segue.temporal.inversion import inverted
 from segue.temporal.moved_noise import Placed, PlacedKick, independent, moved, shared
 from segue.types import Denoiser, Frames, Guided, Operator, Progress, RowId, State
 
@@ -43,6 +44,8 @@ LEVELS = 3
 """Sizes at which frames are blended in the run: whole, a half, a quarter."""
 UNTIL = 0.9
 """Share of the run after which nothing is blended in it: the model draws sharply what was made to agree."""
+FEW = 8
+"""Steps of a run below which its model was made for few."""
 ENCODED = 4
 FIELDS_HELD = 1 << 28
 """Bytes of ways that are held of each size."""
@@ -56,6 +59,8 @@ class Drawing:
         task: with nothing left open.
         model: ready to run.
         source: the film in the size that is drawn.
+        telling: what the network is told of frames.
+        looking: what they look at.
         plan: where shots begin, and what is drawn at once.
         folder: where what is found, and what is drawn so far, is kept.
         progress: told of all work in one number: a step of a frame each.
@@ -64,6 +69,8 @@ class Drawing:
     task: Stylize
     model: LatentDiffusion
     source: Spool
+    telling: Telling
+    looking: Looking
     plan: StylizePlan
     folder: Path
     progress: Progress
@@ -73,20 +80,24 @@ class Drawing:
         """The latents of a part, drawn, or as they were kept."""
         part = range(*self.plan.parts[number])
         path, rows = self.path(number), [RowId(CLIP, frame) for frame in part]
-        kept = resumed(path, rows, self.shape, self.model.device)
-        state = kept[0] if kept else self._begun(part)
-        solver = find_solver(self.task.sampling.solver or "ddim").solver
-        with self._attending(part) as denoiser:
-            kick = PlacedKick(self._placed, self.task.seed, CLIP)
-            states = denoise(
-                denoiser, state, self.schedule, self._cond(len(part)),
-                solver=solver, operators=self._operators(part), kick=kick,
-            )  # fmt: skip
-            for place, state in enumerate(states):
+        if number and self.looking.keeps and not self.looking.recording.latents:
+            self(0)
+        kept, cond = resumed(path, rows, self.shape, self.model.device), self.telling.frames(part)
+        with self.looking.during(rows, first=number == 0) as denoiser:
+            start, recorded = kept or (self._begun(part, denoiser), {})
+            state, done = start, range(self.first, int(start.step[0]))
+            if number == 0 and self.looking.keeps:
+                self.looking.restore(recorded, rows, cond, done, self.schedule)
+            for place, state in enumerate(self._states(denoiser, start, cond, part)):
                 if place or kept is None:
-                    pause(path, state)
+                    pause(path, state, self.looking.kept() if number == 0 else None)
                 self._tell(number, int(state.step[0]) - self.first)
         return state.x
+
+    def _states(self, denoiser: Denoiser, state: State, cond: Guided, part: range) -> Iterator[State]:
+        solver, kick = find_solver(self.task.sampling.solver or "ddim").solver, self._kick
+        operators = self._operators(part)
+        return denoise(denoiser, state, self.schedule, cond, solver=solver, operators=operators, kick=kick)
 
     def path(self, number: int) -> Path:
         """Where the state of a part is kept."""
@@ -127,6 +138,10 @@ class Drawing:
         return moments(self.task.agreement.deflicker or 0, self.first, len(self.schedule))
 
     @cached_property
+    def _kick(self) -> PlacedKick:
+        return PlacedKick(self._placed, self.task.seed, CLIP)
+
+    @cached_property
     def _placed(self) -> Placed:
         """Whose noise each latent of the film has."""
         size = self.shape[2], self.shape[1]
@@ -141,26 +156,29 @@ class Drawing:
         self._done = max(self._done, sum(lengths[:number]) * self.steps + lengths[number] * step)
         self.progress(STAGE, self._done, sum(lengths) * self.steps)
 
-    def _begun(self, part: range) -> State:
+    def _begun(self, part: range, denoiser: Denoiser) -> State:
         """Where the frames of a part begin."""
         device, rows = self.model.device, [RowId(CLIP, frame) for frame in part]
+        strength = self.task.beginning.strength or 1.0
+        if self.task.beginning.start == "inverted":
+            told, latents = self.telling.source(part), self._encoded(part)
+            back = inverted(denoiser, latents, self.schedule, told, rows, strength=strength, rounds=self._rounds)
+            return back.state
         noise = self._placed[part.start : part.stop].start(self.task.seed, self.shape[0], CLIP).to(device)
         if self.task.beginning.start == "noise":
             step = torch.zeros(len(rows), dtype=torch.int64)
             return State(noise * self.schedule.start_scale, step, tuple(rows))
-        return from_latents(self._encoded(part), noise, self.schedule, self.task.beginning.strength or 1.0, rows)
+        return from_latents(self._encoded(part), noise, self.schedule, strength, rows)
 
     def _encoded(self, part: range) -> Float[Tensor, "t c h w"]:
         firsts = range(part.start, part.stop, ENCODED)
         parts = [self.source[first : min(part.stop, first + ENCODED)] for first in firsts]
         return torch.cat([self.model.codec.encode(pictures).float().to(self.model.device) for pictures in parts])
 
-    def _cond(self, count: int) -> Guided:
-        """What the network is told of so many frames."""
-        sampling = self.task.sampling
-        texts = self.model.text([self.task.prompt or "", self.task.negative or ""])
-        scale = float(sampling.guidance_scale[0])
-        return classifier_free(texts[[0] * count], texts[[1] * count], scale, start=sampling.guidance_start or 0.0)
+    @property
+    def _rounds(self) -> int:
+        """How often each step back is asked again; a model of few steps is no contraction, and gets worse by it."""
+        return int(len(self.schedule) >= FEW)
 
     def _operators(self, part: range) -> list[Operator]:
         if len(part) < 2 or not self.moments:
@@ -172,11 +190,6 @@ class Drawing:
         along = Along([self.fields(one) for one in guides], blending)
         spool = partial(Spool.temporary, near=self.folder)
         return [Deflickering(self.model.codec, along, Moments(steps=self.moments), CLIP, spool=spool)]
-
-    @contextmanager
-    def _attending(self, part: range) -> Generator[Denoiser]:
-        """The denoiser, whose rows look at each other while it lasts."""
-        yield self.model.denoiser
 
 
 def moments(count: int, first: int, steps: int) -> tuple[int, ...]:

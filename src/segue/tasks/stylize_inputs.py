@@ -69,6 +69,22 @@ def read_into(spool: Spool, frames: Frames, progress: Progress, stage: str) -> N
         progress(stage, len(spool), len(frames))
 
 
+def check_seen(pictures: Frames, kind: str, source: str) -> None:
+    """Find out whether control pictures show anything.
+
+    Raises:
+        TaskError: all are black.
+    """
+    for first in range(0, len(pictures), TOGETHER):
+        if bool(levels_of(pictures, slice(first, min(len(pictures), first + TOGETHER))).any()):
+            return
+    what = "nobody was found" if kind == "pose" else "nothing was found"
+    raise TaskError(
+        f"control {kind}: {what} in any frame of {source}, and black pictures would say so to the model; take another "
+        "control, or a film that shows it"
+    )
+
+
 def _alone(task: Stylize, frames: int) -> str:
     if frames > 1:
         return ""

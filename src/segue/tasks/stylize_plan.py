@@ -22,6 +22,7 @@ class StylizePlan:
         parts: of the film that were drawn at once: the first frame of each, and that after the last.
         anchors: frames that others looked at.
         device: where frames were blended.
+        networks: a hash of those beside the model; "" if there are none.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -32,6 +33,7 @@ class StylizePlan:
     parts: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     anchors: list[int] = field(default_factory=list[int])
     device: str = "cpu"
+    networks: str = ""
 
     def check_unchanged(self, now: StylizePlan, frames: int, window: int) -> None:
         """Find out whether the plan belongs to what is there now.
@@ -49,6 +51,8 @@ class StylizePlan:
         for name, sha256 in self.others.items():
             if now.others.get(name) != sha256:
                 raise TaskError(f"{name} is not what this was made with: its contents have changed")
+        if now.networks != self.networks:
+            raise TaskError("the networks of the controls are not those that this was made with")
         ends = [*self.shots, frames]
         if self.shots[:1] != [0] or any(a >= b for a, b in pairwise(ends)):
             raise TaskError(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from segue.diffusion.noise import start_noise
 from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, InterruptedRunError
 from segue.media.clip import Clip, Provenance
 from segue.media.disk import written_whole
@@ -23,9 +25,15 @@ from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_agree import Agreeing
 from segue.tasks.stylize_draw import Drawing
 from segue.tasks.stylize_geometry import FinishedFrames
-from segue.tasks.stylize_inputs import Inputs, blends, read_into
+from segue.tasks.stylize_inputs import Inputs, blends, check_seen, read_into
+from segue.tasks.stylize_look import Looking
 from segue.tasks.stylize_plan import StylizePlan, parts_of
+from segue.tasks.stylize_prepare import Prepared, Steering
+from segue.tasks.stylize_settings import PLAIN
+from segue.tasks.stylize_told import Telling
 from segue.tasks.unfinished import KeptFrames, Unfinished
+from segue.temporal.frame_attention import Pattern
+from segue.temporal.passengers import Noised, Passenger
 from segue.types import Frames, Progress
 
 if TYPE_CHECKING:
@@ -40,8 +48,7 @@ FOUND = 80
 
 
 def stylized(
-    task: Stylize,
-    model: LatentDiffusion,
+    prepared: Prepared,
     execution: Execution,
     progress: Progress,
     plan: StylizePlan | None,
@@ -49,19 +56,17 @@ def stylized(
     save_bank: Path | None,
 ) -> Clip:
     """What `Stylize.run` says."""
-    clip = task.source()
-    settled = task.resolved(model, clip.size)
-    inputs = Inputs.of(settled, clip)
-    made = settled.contents(model.device.type)
+    task, model = prepared.task, prepared.steered
+    made = replace(task.contents(model.device.type), networks=prepared.networks)
     if plan is not None:
-        plan.check_unchanged(made, len(clip), settled.shape.window or 1)
+        plan.check_unchanged(made, len(prepared.clip), task.shape.window or 1)
         made = replace(plan, device=made.device)
     how = execution.pinned()
-    key = _key(settled, made, model, how, plan is not None)
+    key = _key(task, made, model, how, plan is not None)
     unfinished = Unfinished.temporary() if work is None else Unfinished.of(work, task.name, key)
     try:
         with how.applied(model) as ready:
-            return StylizeRun(settled, model, ready, inputs, made, how, progress, unfinished).clip()
+            return StylizeRun(prepared, ready, made, how, progress, unfinished, save_bank).clip()
     except BaseException:
         # What is drawn of a part is worth going on with, too.
         if not any(unfinished.folder.glob("part-*")):
@@ -86,24 +91,22 @@ class StylizeRun:
     """One run: what is done already is taken from disk, and each frame is there as soon as it is finished.
 
     Args:
-        task: with nothing left open.
-        model: as it was given, which the record names.
-        ready: the same, as it is run.
-        inputs: the film.
+        prepared: the task, and all that it takes.
+        ready: the model, as it is run.
         plan: what is known so far.
         execution: batches and threads.
         progress: told of all work in one number: a row of a step each.
         unfinished: where what is done is kept.
+        save_bank: where frames are written that others looked at, if anywhere.
     """
 
-    task: Stylize
-    model: LatentDiffusion
+    prepared: Prepared
     ready: LatentDiffusion
-    inputs: Inputs
     plan: StylizePlan
     execution: Execution
     progress: Progress
     unfinished: Unfinished
+    save_bank: Path | None = None
     drawing: Drawing = field(init=False)
 
     def clip(self) -> Clip:
@@ -116,10 +119,12 @@ class StylizeRun:
         frames = KeptFrames(self.unfinished, self.inputs.geometry.drawn)
         shown = self.inputs.geometry.shown(self.inputs.film.frames)
         try:
-            with Spool(self.folder / "source", shown.size) as source:
+            with ExitStack() as opened:
+                source = opened.enter_context(Spool(self.folder / "source", shown.size))
                 read_into(source, shown, self.progress, READING)
+                pictures = {one.name: opened.enter_context(self._annotated(one)) for one in self.prepared.controls}
                 self._plan(source)
-                self.drawing = Drawing(self.task, self.ready, source, self.plan, self.folder, self.progress)
+                self.drawing = self._drawing(source, Telling(self.task, self.ready, pictures))
                 self._make(frames)
         except KeyboardInterrupt:
             raise self._ended(frames) from None
@@ -128,9 +133,55 @@ class StylizeRun:
         return self._clip(frames)
 
     @property
+    def task(self) -> Stylize:
+        """With nothing left open."""
+        return self.prepared.task
+
+    @property
+    def inputs(self) -> Inputs:
+        """The film."""
+        return self.prepared.inputs
+
+    @property
     def folder(self) -> Path:
         """Where what is done is kept."""
         return self.unfinished.folder
+
+    def _annotated(self, steering: Steering) -> Spool:
+        """The pictures of a control, on disk.
+
+        Raises:
+            TaskError: they show nothing at all.
+        """
+        spool = Spool(self.folder / f"control-{steering.name}", self.inputs.geometry.drawn)
+        try:
+            read_into(spool, self.prepared.pictures(steering, self.progress), self.progress, f"finding {steering.name}")
+            check_seen(spool, steering.wanted.kind, self.prepared.named(steering))
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
+    def _drawing(self, source: Spool, telling: Telling) -> Drawing:
+        agreement = self.task.agreement
+        pattern = Pattern.parse(agreement.attention or PLAIN)
+        several = len(self.plan.parts) > 1 or self.save_bank is not None
+        ahead = pattern.first or pattern.anchors or pattern.every > 0
+        looking = Looking(self.ready, pattern, self.plan.anchors, keeps=several and ahead)
+        drawing = Drawing(self.task, self.ready, source, telling, looking, self.plan, self.folder, self.progress)
+        looking.references = self._riding(drawing)
+        return drawing
+
+    def _riding(self, drawing: Drawing) -> tuple[Passenger, ...]:
+        """Reference pictures, as frames look at them."""
+        pictures = self.prepared.references
+        if not pictures or drawing.looking.pattern.references == ():
+            return ()
+        noise = start_noise(self.task.seed, drawing.shape).to(self.ready.device)
+        latents = self.ready.codec.encode(torch.stack(pictures)).float().to(self.ready.device)
+        told = drawing.telling.references(pictures, self.prepared.controls)
+        pairs = zip(latents, told, strict=True)
+        return tuple(Passenger(Noised(x0, noise, drawing.schedule), cond) for x0, cond in pairs)
 
     def _make(self, frames: KeptFrames) -> None:
         """All frames that are not there yet."""
@@ -148,7 +199,7 @@ class StylizeRun:
         latents = self.drawing(number)
         before = range(*self.plan.parts[number - 1]) if number else range(0)
         shared = self.drawing(number - 1) if part.start < before.stop else latents[:0]
-        together = self.execution.decoded_at_once(self.model, drawn.size)
+        together = self.execution.decoded_at_once(self.ready, drawn.size)
         for first in range(part.start, self._stop(number), together):
             numbers = range(first, min(first + together, self._stop(number)))
             if numbers.stop <= len(drawn):
@@ -161,7 +212,8 @@ class StylizeRun:
                 shares = torch.tensor(weights).view(-1, 1, 1, 1)
                 pictures[: len(faded)] = torch.lerp(old, pictures[: len(faded)], shares)
             drawn.append(pictures[max(0, len(drawn) - first) :])
-        for old_number in range(number):
+        # What the first part left is looked at to the end.
+        for old_number in range(int(self.drawing.looking.keeps), number):
             self.drawing.path(old_number).unlink(missing_ok=True)
 
     def _decoded(self, latents: Float[Tensor, "t c h w"]) -> Float[Tensor, "t 3 h w"]:
@@ -198,8 +250,8 @@ class StylizeRun:
             "row_steps": sum(stop - first for first, stop in self.plan.parts) * self.drawing.steps,
             "deflickered_at": list(self.drawing.moments),
         }
-        notes = (*self.inputs.notes, *self.task.notes(self.model))
-        record = Record.of(self.task.name, self.task, self.plan, self.model, self.execution, scores, complete, notes)
+        told = self.prepared.model, self.execution, scores, complete, self.prepared.notes
+        record = Record.of(self.task.name, self.task, self.plan, *told)
         shown = FinishedFrames(frames, self.inputs.geometry)
         return Clip(shown, film.fps, film.audio, Provenance(record.to_dict()))
 

@@ -102,7 +102,7 @@ class Agreement:
 
     Args:
         attention: what frames attend to, such as "first, previous, self": also next, every K, anchors, reference K,
-            bank; "self" alone is the model as it is. Left out, "anchors, previous, self".
+            bank; "self" alone is the model as it is. Left out, "first, previous, self".
         bank: a file of frames of another film, written by --save-bank, that this one is to look like: frames attend to
             these, too.
         deflicker: at how many steps of the run they are blended along the movement of the film, evenly spread and none
@@ -196,5 +196,5 @@ def _check_kind(name: str, value: str | None, kinds: tuple[str, ...]) -> None:
         raise TaskError(f"{name} must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {value!r}")
 
 
-USUAL_AGREEMENT = Agreement(PLAIN, deflicker=3, around=7, blend=1.0, grain=1.0)
+USUAL_AGREEMENT = Agreement("first, previous, self", deflicker=3, around=7, blend=1.0, grain=1.0)
 USUAL_SHAPE = Shape("stretch", False, 64, 8, "auto")

@@ -1,0 +1,215 @@
+"""What a film is drawn with: the model and its controls, opened and found to fit each other before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segue.errors import MissingExtraError, ModelError, TaskError
+from segue.media.clip import Clip
+from segue.media.reader import read
+from segue.media.resize import fit
+from segue.models.annotate import Annotator, find_annotator
+from segue.models.control import Control, controlled
+from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_controls import OF_LOOKS, Wanted
+from segue.tasks.stylize_geometry import Geometry
+from segue.tasks.stylize_inputs import Inputs
+from segue.types import Frames, Progress
+from segue.zoo.load import load_control
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.models.bundle import LatentDiffusion
+
+OF_THE_WHOLE = ("depth", "pose")
+"""Kinds that are found in frames as large as they are; all others are drawn in the size that the model draws."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """One picture for all frames."""
+
+    picture: Frames
+    count: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.picture.size
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, window: slice, /) -> Float[Tensor, "t 3 h w"]:
+        return self.picture[0:1].expand(len(range(self.count)[window]), -1, -1, -1)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A control, with all that it takes.
+
+    Args:
+        name: in the conditioning.
+        wanted: as it was asked for.
+        control: as the model takes it.
+        annotator: makes its pictures; None where they are given.
+    """
+
+    name: str
+    wanted: Wanted
+    control: Control
+    annotator: Annotator | None
+
+    def pictures(self, frames: Frames, geometry: Geometry, progress: Progress) -> Frames:
+        """Control pictures of frames, in the size that is drawn."""
+        if self.annotator is None:
+            return geometry.shown(frames)
+        if self.wanted.kind in OF_THE_WHOLE:
+            return geometry.shown(self.annotator.over(frames, progress=progress))
+        return self.annotator.over(geometry.shown(frames), progress=progress)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A film that can be drawn.
+
+    Args:
+        task: with nothing left open.
+        model: as it was given.
+        steered: the same with its controls.
+        clip: the film.
+        inputs: what it is drawn from.
+        controls: what it is drawn after.
+        left_out: what is good to know about those that are not there, a line each.
+    """
+
+    task: Stylize
+    model: LatentDiffusion
+    steered: LatentDiffusion
+    clip: Clip
+    inputs: Inputs
+    controls: tuple[Steering, ...]
+    left_out: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(task: Stylize, model: LatentDiffusion) -> Prepared:
+        """Everything opened.
+
+        Raises:
+            TaskError: the film, or another file, does not fit the task or the model.
+            ModelError: there is no network for a control.
+            MediaError: a file cannot be read.
+        """
+        clip = task.source()
+        preset = task.filled_in()
+        there, left_out = _available(preset.controls, model)
+        settled = replace(task, control=tuple(one.wanted.spelled for one in there) or ("off",))
+        settled = settled.resolved(model, clip.size)
+        steered = controlled(model, [one.control for one in there]) if there else model
+        inputs = Inputs.of(settled, clip)
+        prepared = Prepared(settled, model, steered, clip, inputs, tuple(there), tuple(left_out))
+        for one in there:
+            prepared.source_of(one)
+        _ = prepared.references
+        return prepared
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is good to know before the run, a line each."""
+        controls = [note for one in self.controls if (note := self._fitted_note(one))]
+        pictures = [note for name in self.task.references.reference if (note := self._picture_note(name))]
+        return (*self.inputs.notes, *self.left_out, *controls, *pictures, *self.task.notes(self.model))
+
+    @property
+    def networks(self) -> str:
+        """A hash of the networks beside the model; "" if there are none."""
+        return self.steered.fingerprint if self.controls else ""
+
+    @cached_property
+    def references(self) -> tuple[Float[Tensor, "3 h w"], ...]:
+        """Reference pictures, cut to the proportions that are drawn."""
+        size, found = self.inputs.geometry.drawn, list["Tensor"]()
+        for name in self.task.references.reference:
+            picture = read(Path(name).expanduser())
+            if len(picture) != 1:
+                raise TaskError(f"a reference is one picture, and {name} has {len(picture)} frames: save one of them")
+            found.append(fit(picture.frames, size, "crop")[0:1][0])
+        return tuple(found)
+
+    def source_of(self, steering: Steering) -> Clip:
+        """What a control's pictures are made of.
+
+        Raises:
+            TaskError: it has neither one frame nor as many as the film.
+        """
+        wanted, count = steering.wanted, len(self.clip)
+        name = self._source_name(wanted)
+        if name is None:
+            return self.clip
+        own = read(Path(name).expanduser())
+        if len(own) not in (1, count):
+            raise TaskError(
+                f"control {wanted.kind} is to follow {name}, which has {len(own)} frames, and the film has {count}: "
+                "cut them to the same frames, at the same rate, or give one picture for all"
+            )
+        return own
+
+    def pictures(self, steering: Steering, progress: Progress) -> Frames:
+        """The control pictures of all frames, made when they are asked for."""
+        own, geometry = self.source_of(steering), self.inputs.geometry
+        made = steering.pictures(own.frames, replace(geometry, source=own.size), progress)
+        return made if len(own) == len(self.clip) else Repeated(made, len(self.clip))
+
+    def named(self, steering: Steering) -> str:
+        """What a control's pictures are made of, for messages."""
+        return self._source_name(steering.wanted) or self.task.input
+
+    def _source_name(self, wanted: Wanted) -> str | None:
+        pictures = self.task.references.reference
+        return pictures[0] if wanted.source is None and wanted.kind in OF_LOOKS and pictures else wanted.source
+
+    def _fitted_note(self, steering: Steering) -> str:
+        name, own = self._source_name(steering.wanted), self.source_of(steering)
+        said = ""
+        if name is not None and len(own) == 1 < len(self.clip):
+            said = f"control {steering.name} shows {name} to all frames"
+        if name is not None and abs(own.size[0] * self.clip.size[1] - own.size[1] * self.clip.size[0]) > max(own.size):
+            size, how = "{}x{}".format(*own.size), self.inputs.geometry.how
+            said = f"{said or f'control {steering.name} follows {name}'}, of {size} pixels, made to fit ({how})"
+        return said
+
+    def _picture_note(self, name: str) -> str:
+        size, drawn = read(Path(name).expanduser()).size, self.inputs.geometry.drawn
+        if abs(size[0] * drawn[1] - size[1] * drawn[0]) <= max(size):
+            return ""
+        return f"the reference {name} of {size[0]}x{size[1]} pixels is cut to the proportions of {drawn[0]}x{drawn[1]}"
+
+
+def _available(asked: Sequence[Wanted], model: LatentDiffusion) -> tuple[list[Steering], list[str]]:
+    """Controls with their networks, and a line for each that may be left out and is.
+
+    Raises:
+        TaskError: this machine has no annotator for one.
+        ModelError: the model has no network for one.
+    """
+    found, left_out = list[Steering](), list[str]()
+    for wanted in asked:
+        same = sum(one.wanted.kind == wanted.kind for one in found)
+        name = wanted.kind if not same else f"{wanted.kind}-{same + 1}"
+        try:
+            annotator = None if wanted.ready else find_annotator(wanted.kind)
+            network = load_control(wanted.kind, model)
+            control = Control(name, network, wanted.scale, wanted.start, wanted.stop)
+        except (TaskError, ModelError, MissingExtraError) as error:
+            if not wanted.optional:
+                raise
+            left_out.append(f"without the control {wanted.kind}: {error}")
+            continue
+        found.append(Steering(name, wanted, control, annotator))
+    return found, left_out

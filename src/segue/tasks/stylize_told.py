@@ -1,0 +1,75 @@
+"""What the network is told of each frame: words, and the control pictures that lie on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.diffusion.guidance import classifier_free
+from segue.media.clip import to_uint8
+from segue.media.spool import Spool
+from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_prepare import Steering
+from segue.types import Conditioning, Guided
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.models.bundle import LatentDiffusion
+
+
+@dataclass
+class Telling:
+    """Conditioning of frames, and of pictures that ride along.
+
+    Args:
+        task: with nothing left open.
+        model: ready to run.
+        pictures: of the controls, by their names: of all frames, in the size that is drawn.
+    """
+
+    task: Stylize
+    model: LatentDiffusion
+    pictures: Mapping[str, Spool]
+
+    def frames(self, part: range) -> Guided:
+        """Of frames of the film."""
+        shown = {
+            name: spool.levels(slice(part.start, part.stop)).to(self.model.device)
+            for name, spool in self.pictures.items()
+        }
+        return self._guided(len(part), shown)
+
+    def source(self, part: range) -> Conditioning:
+        """Of frames as they are, in the words of the source, without guidance."""
+        return self._shown([2] * len(part), self.frames(part).terms[-1].residual_inputs)
+
+    def references(self, pictures: Sequence[Float[Tensor, "3 h w"]], controls: Sequence[Steering]) -> list[Guided]:
+        """Of reference pictures, a row each: they are shown their own control pictures, or, of what was given, none."""
+        shown: dict[str, Tensor] = {}
+        for one in controls:
+            made = torch.stack(list(pictures))
+            made = torch.zeros_like(made) if one.annotator is None else one.annotator(made)
+            shown[one.name] = to_uint8(made).to(self.model.device)
+        every = self._guided(len(pictures), shown)
+        return [every[[number]] for number in range(len(pictures))]
+
+    def _guided(self, count: int, shown: Mapping[str, Tensor]) -> Guided:
+        sampling = self.task.sampling
+        wanted, unwanted = (self._shown([row] * count, shown) for row in (0, 1))
+        scale = float(sampling.guidance_scale[0])
+        return classifier_free(wanted, unwanted, scale, start=sampling.guidance_start or 0.0)
+
+    def _shown(self, rows: Sequence[int], shown: Mapping[str, Tensor]) -> Conditioning:
+        return replace(self._texts[list(rows)], residual_inputs=dict(shown))
+
+    @cached_property
+    def _texts(self) -> Conditioning:
+        """What is wanted, what is not, and what the film shows."""
+        source = self.task.beginning.source_prompt or ""
+        return self.model.text([self.task.prompt or "", self.task.negative or "", source])
