@@ -31,6 +31,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "mode": ("--mode accurate", "accurate"),
     "matching": ("--matching patchmatch", "patchmatch"),
     "grain": ("--grain 0.5", 0.5),
+    "detail": ("--detail own", "own"),
     "strength": ("--strength 0.5", 0.5),
     "contrast": ("--contrast 1.1", 1.1),
     "sharpness": ("--sharpness 1.5", 1.5),

@@ -58,7 +58,7 @@ def test_what_is_made_is_the_blend_and_nothing_else(film: str) -> None:
 
     frames = read(film).frames
     fields = Fields(FlowMatcher(), Levelled(frames))
-    wanted = torch.stack([picture for _, picture, _ in blended(frames, fields, Blending(2, grain=0.5))])
+    wanted = torch.stack([picture for _, picture, _ in blended(frames, fields, Blending(2, grain=0.5, detail="auto"))])
     assert torch.equal(made(task(film, grain=0.5)), TensorFrames.rounded(wanted).pixels)
 
 
@@ -67,6 +67,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "mode": {"mode": "balanced", "window": 3},
     "matching": {"matching": "patchmatch"},
     "grain": {"grain": 0.0},
+    "detail": {"detail": "carried"},
     "strength": {"strength": 0.5},
     "contrast": {"contrast": 1.2},
     "sharpness": {"sharpness": 1.5},

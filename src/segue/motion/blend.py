@@ -13,6 +13,7 @@ from segue.motion.detail import energy, gain, high, split, whole
 from segue.motion.doubling import Pool, Side, centred
 from segue.motion.joint import Pairs
 from segue.motion.kept import Shelf
+from segue.motion.steady import SharedDetail, Steadied
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from segue.types import Frames
 
 Mode = Literal["fast", "balanced", "accurate"]
+Detail = Literal["carried", "own", "auto"]
 MOST = 4.0
 """The largest gain of detail that only the mean has."""
 
@@ -38,6 +40,10 @@ class Blending:
         grain: 0 to 1, how much there is of the detail that each frame has for itself: 0 cleans noise away; with 1,
             there is as much as in the frames, but it moves with what is shown.
         every: frames from one key to the next, of which such detail is taken.
+        detail: whose detail a frame shows. "carried" is that of keys (see `segue.motion.carried`): right where frames
+            differ in it. "own" is each frame's, right where light alone flickers, which two means one after the other
+            then take out, over twice the window. "auto" takes "own" for shots whose frames share their detail (see
+            `segue.motion.steady`).
 
     Raises:
         ValueError: a value is out of range.
@@ -47,14 +53,20 @@ class Blending:
     mode: Mode = "fast"
     grain: float = 1.0
     every: int = 24
+    detail: Detail = "carried"
 
     def __post_init__(self) -> None:
         fits = self.window >= 0 and self.mode in get_args(Mode) and 0 <= self.grain <= 1 and self.every >= 1
-        if not fits:
+        if not fits or self.detail not in get_args(Detail):
             raise ValueError(
-                f"blending takes a window of 0 frames or more, a mode of {', '.join(get_args(Mode))}, "
-                f"a grain of 0 to 1 and keys at every 1 or more frames; got {self}"
+                f"blending takes a window of 0 frames or more, a mode of {', '.join(get_args(Mode))}, a grain of 0 to "
+                f"1, keys at every 1 or more frames and a detail of {', '.join(get_args(Detail))}; got {self}"
             )
+
+    @property
+    def reach(self) -> int:
+        """Frames to each side that a frame is made of, detail of keys apart."""
+        return self.window if self.detail == "carried" else 2 * self.window
 
 
 def blended(
@@ -69,7 +81,7 @@ def blended(
 
     Nothing is blended across a cut; equal frames come out as they are, bit for bit. A clip that runs backwards gives
     the same pictures in turn. Any frame can be asked for, in any order, with the same bits; one after the other they
-    are quickest, and memory holds about three windows of pictures.
+    are quickest, and memory holds about three windows of pictures, six where detail may be their own.
 
     Args:
         style: pictures in [0, 1].
@@ -100,24 +112,30 @@ def blended(
 def _blended(
     style: Frames, fields: Fields, blending: Blending, asked: list[int], progress: Progress
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    leaves = Leaves(style, fields, blending.window)
+    leaves = Leaves(style, fields, blending.window + blending.reach)
     pools = _pools(fields, leaves, blending)
-    carrier = Carrier(fields, leaves.detail, blending.every)
-    fields.hold((blending.window + 1) * (blending.window.bit_length() + 1) + blending.every)
+    finish = _finishing(style, fields, blending, leaves, pools)
+    fields.hold((blending.reach + 1) * (blending.window.bit_length() + 1) + blending.every)
     for done, number in enumerate(asked):
         leaf = leaves(number)
-        picture = _finished(number, pools(number), leaf, carrier, blending.grain) if blending.window else leaf[:, :3]
+        picture = finish(number) if blending.window else leaf[:, :3]
         change = (picture - leaf[:, :3]).abs().amax(1)
         yield number, picture[0], change[0]
         progress("blending frames", done + 1, len(asked))
 
 
 class Leaves:
-    """Frames as they are blended: their colours, and the energy of their detail. The last few windows are held."""
+    """Frames as they are blended: their colours, and the energy of their detail.
 
-    def __init__(self, style: Frames, fields: Fields, window: int) -> None:
+    Args:
+        style: the frames.
+        fields: the ways between them.
+        held: how many that were asked for last are in memory, and two more.
+    """
+
+    def __init__(self, style: Frames, fields: Fields, held: int) -> None:
         self.style, self.fields = style, fields
-        self._held: Shelf[Tensor] = Shelf(0, least=2 * window + 2)
+        self._held: Shelf[Tensor] = Shelf(0, least=held + 2)
         self._details: Shelf[Tensor] = Shelf(0, least=3)
 
     def detail(self, number: int) -> Float[Tensor, "1 6 h w"]:
@@ -144,25 +162,50 @@ class Leaves:
 
 def _pools(fields: Fields, leaves: Leaves, blending: Blending) -> Callable[[int], Pool]:
     if blending.mode != "fast":
-        return Pairs(fields, leaves, blending.window, joint=blending.mode == "accurate").at
-    before, after = (Side(fields, leaves, blending.window + 1, sign) for sign in (-1, 1))
-    return lambda number: centred(before.at(number), after.at(number), leaves(number))
+        find = Pairs(fields, leaves, blending.window, joint=blending.mode == "accurate").at
+    else:
+        before, after = (Side(fields, leaves, blending.window + 1, sign) for sign in (-1, 1))
+
+        def find(number: int) -> Pool:
+            return centred(before.at(number), after.at(number), leaves(number))
+
+    # A mean of means asks for each again.
+    held: Shelf[Pool] = Shelf(0, least=1 + blending.reach)
+
+    def kept(number: int) -> Pool:
+        pool = held.get(number)
+        if pool is None:
+            pool = find(number)
+            held.put(number, pool, 1)
+        return pool
+
+    return kept
 
 
-def _finished(
-    number: int, pool: Pool, leaf: Float[Tensor, "1 4 h w"], carrier: Carrier, grain: float
-) -> Float[Tensor, "1 3 h w"]:
-    """The mean of a pool, with as much detail as there should be: what all share, and carried detail for the rest."""
-    mean = pool.mean[:, :3]
-    detail = high(mean)
-    energies = energy(detail), pool.mean[:, 3:4], pool.weight.square() / pool.squares
-    bands = split(detail)
-    detail = whole(bands)
-    picture = mean + (gain(*energies, 0.0, MOST) - 1) * ((1 - grain) * detail)
-    if grain > 0:
-        carried, trust = carrier(number, bands)
-        louder = gain(*energies, 1.0, MOST) * detail
-        # Where no key is believed, the mean's own detail is made as loud.
-        picture = picture + grain * (louder - detail + trust * (carried - louder))
-    # What nothing was joined with, and nothing carried to, stays as it is.
-    return torch.where(picture == leaf[:, :3], leaf[:, :3], picture.clamp(0, 1))
+def _finishing(
+    style: Frames, fields: Fields, blending: Blending, leaves: Leaves, pools: Callable[[int], Pool]
+) -> Callable[[int], Float[Tensor, "1 3 h w"]]:
+    """What makes the picture of a frame, with whichever detail."""
+    carrier = Carrier(fields, leaves.detail, blending.every)
+    steadied, shared = Steadied(fields, leaves, pools, blending.window), SharedDetail(style, fields)
+
+    def finished(number: int) -> Tensor:
+        pool, frame = pools(number), leaves(number)[:, :3]
+        mean, bands = pool.mean[:, :3], split(high(pool.mean[:, :3]))
+        detail, aim = whole(bands), None
+        energies = energy(high(mean)), pool.mean[:, 3:4], pool.weight.square() / pool.squares
+        if blending.detail == "own" or (blending.detail == "auto" and shared(number)):
+            mean = mean + steadied.light(number)
+            aim = steadied.detail(number, whole(leaves.detail(number)))
+        elif blending.grain > 0:
+            carried, trust = carrier(number, bands)
+            # Where no key is believed, the mean's own detail is made as loud.
+            louder = gain(*energies, 1.0, MOST) * detail
+            aim = louder + trust * (carried - louder)
+        picture = mean + (gain(*energies, 0.0, MOST) - 1) * ((1 - blending.grain) * detail)
+        if aim is not None:
+            picture = picture + blending.grain * (aim - detail)
+        # What nothing was joined with, and nothing carried to, stays as it is.
+        return torch.where(picture == frame, frame, picture.clamp(0, 1))
+
+    return finished

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from segue.errors import TaskError
 from segue.tasks.contents import sha256_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["fast", "balanced", "accurate"]
 Matching = Literal["flow", "patchmatch"]
+Detail = Literal["auto", "carried", "own"]
 
 WINDOW = 7
 """Frames on each side that a frame is made to agree with, if nobody says."""
@@ -31,7 +32,8 @@ SMALLEST = 16
 COARSE = (1, 2, 4, 8)
 MATCHED = 1_200_000
 """Pixels of a frame up to which it is matched as it is."""
-_OF_FILMS = {"window": None, "mode": "fast", "grain": 1.0, "strength": 1.0}
+_KINDS = {"mode": get_args(Mode), "matching": get_args(Matching), "detail": get_args(Detail)}
+_OF_FILMS = {"window": None, "mode": "fast", "grain": 1.0, "detail": "auto", "strength": 1.0}
 """Fields, and their defaults, that say how a frame is made of its neighbours."""
 
 
@@ -76,6 +78,9 @@ class Deflicker(OnFile):
             pixels along as they are.
         grain: how much there is of the detail that frames do not share, from 0, a clean mean that takes noise away, to
             1, as much as in the film; it moves with what it lies on.
+        detail: whose detail a frame shows. carried is that of a few frames, brought along, for film whose frames differ
+            in it, as they do if each was drawn anew; own is its own, for film whose light alone flickers; auto takes
+            own for shots in which neighbours show the same.
         strength: how far from the film to the mean of frames, in (0, 1].
         contrast: of the result, about the middle grey; 1 leaves it.
         sharpness: of the result; 1 leaves it, above sharpens, below softens.
@@ -95,6 +100,7 @@ class Deflicker(OnFile):
     mode: Mode = "fast"
     matching: Matching = "flow"
     grain: float = 1.0
+    detail: Detail = "auto"
     strength: float = 1.0
     contrast: float = 1.0
     sharpness: float = 1.0
@@ -107,7 +113,7 @@ class Deflicker(OnFile):
             object.__setattr__(self, name, None if value is None else str(value))
             if value is not None and not str(value):
                 raise TaskError(f"{name} must be the name of a file or a folder, got ''")
-        for name, kinds in (("mode", ("fast", "balanced", "accurate")), ("matching", ("flow", "patchmatch"))):
+        for name, kinds in _KINDS.items():
             if getattr(self, name) not in kinds:
                 raise TaskError(f"{name} must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {getattr(self, name)!r}")
         if self.matching == "patchmatch" and self.mode == "balanced":

@@ -222,13 +222,13 @@ class DeflickerRun:
     @cached_property
     def blending(self) -> Blending:
         """How frames are made of their neighbours."""
-        return Blending(self.task.window or 0, self.task.mode, self.task.grain)
+        return Blending(self.task.window or 0, self.task.mode, self.task.grain, detail=self.task.detail)
 
     @property
     def _seen(self) -> int:
         """How many frames ahead, and behind, of one that is made others are looked at."""
         keys = self.inputs.keys
-        return max(self.blending.window, self.blending.every) if keys is None else keys.span(len(self.inputs.film))
+        return max(self.blending.reach, self.blending.every) if keys is None else keys.span(len(self.inputs.film))
 
     @cached_property
     def film(self) -> Frames:
@@ -324,7 +324,7 @@ class DeflickerRun:
 
     def _done_at(self, frames: int) -> int:
         """Units of work behind so many finished frames: a pair that is searched counts as much as a frame."""
-        ahead = self.blending.window if self.inputs.keys is None else self._seen
+        ahead = self.blending.reach if self.inputs.keys is None else self._seen
         seen = min(len(self.film), frames + ahead) if frames else 0
         shots = [(first, min(stop, seen)) for first, stop in pairwise([*self.plan.shots, len(self.film)])]
         return frames + sum(max(0, stop - first - stride) for first, stop in shots for stride in self._strides)
