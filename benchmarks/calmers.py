@@ -16,7 +16,7 @@ from versions import MOTION, written
 
 from segue.media.clip import TensorFrames
 from segue.motion import match as ways
-from segue.motion.blend import Blending, blended
+from segue.motion.blend import Blending, Detail, blended
 from segue.motion.cuts import cuts
 from segue.motion.fields import Fields
 from segue.motion.flow_match import FlowMatcher
@@ -99,7 +99,7 @@ def gradient_filter(strength: float) -> Method:
     return made
 
 
-def segue(matcher: Matcher, grain: float) -> Method:
+def segue(matcher: Matcher, grain: float, detail: Detail = "auto") -> Method:
     """Ours, as `segue deflicker` does it."""
 
     def made(film: Film) -> Made:
@@ -115,7 +115,7 @@ def segue(matcher: Matcher, grain: float) -> Method:
             return remap(self, there)
 
         with patch.object(ways.Match, "remap", counting):
-            found = blended(style, fields, Blending(film.window, grain=grain))
+            found = blended(style, fields, Blending(film.window, grain=grain, detail=detail))
             frames = torch.stack([picture for _, picture, _ in found])
         return Made(frames, counted.fields, remaps)
 
@@ -156,6 +156,7 @@ METHODS: dict[str, tuple[Method, str]] = {
     "Bonneel, strong": (gradient_filter(20.0), _FILTERS),
     "ours, PatchMatch": (segue(PatchMatcher(), 1.0), _OURS),
     "ours, flow": (segue(FlowMatcher(), 1.0), _OURS_BY_FLOW),
+    "ours, flow, carried": (segue(FlowMatcher(), 1.0, "carried"), _OURS_BY_FLOW),
     "ours, PatchMatch, grain 0": (segue(PatchMatcher(), 0.0), _OURS),
     "ours, flow, grain 0": (segue(FlowMatcher(), 0.0), _OURS_BY_FLOW),
 }

@@ -19,10 +19,13 @@ and kept; a cell is made anew when its settings or the version of its method dif
 * at 95: the first warp error, after a film of less than 95 percent of sharpness was sharpened (`segue.motion.finish`)
   until it has these, so that blur gains nothing; nan if it never has, sharpened ten times.
 * PSNR to the clean clip, in dB, but not of restyling, which is meant to differ.
+* left: how far what differs from the clean clip changes from frame to frame, along the same flow, in levels: flicker
+  that is left, and what was frozen or smeared that moves in the clean clip, which a low warp error hides.
 * seconds of the processor for a frame, and those over the seconds of "FastBlend, repaired" of the same cell.
 
 Under each cell stands who has the lowest warp error of those that keep 95 percent of sharpness by themselves, and who
-if all are brought to it. A film that drags its first frame along has a low one, too: see PSNR and light.
+if all are brought to it, and who leaves least. A film that drags its first frame along has a low warp error, too, even
+below that of the clean clip: see PSNR, light and left.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -41,120 +44,24 @@ from typing import Any
 import numpy as np
 import torch
 from calmers import METHODS, Film
+from calmness import LEAST_KEPT, MEASURED, MEASURES, Footage, Known, measured
 from degrade import DEGRADATIONS
 from degrade import VERSION as DEGRADED
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import interpolate
 
 from segue.errors import SegueError
-from segue.evaluation.fidelity import psnr
-from segue.evaluation.movement import movement
-from segue.evaluation.sharpness import sharpness
-from segue.evaluation.warp_error import warp_error
 from segue.media.clip import TensorFrames, to_uint8
 from segue.media.reader import read
 from segue.media.resize import fit, on_grid
-from segue.motion.finish import Finish
-from segue.motion.flow_match import FlowMatcher
-from segue.motion.match import Match
 from segue.training.moving import moving_clip
-from segue.training.scene import Scene
 
 DRAWN = "moving:"
 GUIDES = ("source", "blind")
 CLEAN = "clean clip"
 OURS = "ours"
 BASE = "FastBlend, repaired"
-INTERVALS = (1, 8)
-"""Frames between those of which warp errors are taken."""
-TILE = 24
-"""Pixels of a tile whose brightness is watched."""
-LEAST_KEPT, MOST_SHARPENED, BISECTIONS = 0.95, 10.0, 7
-MEASURED = 4
-"""Version of the measures."""
-MEASURES = ("warp error", "warp error 8", "noise", "light", "sharpness", "shared", "at 95", "PSNR")
-
-
-@dataclass(frozen=True)
-class Footage:
-    """A clean clip (t, 3, h, w), and a matcher that knows how it moves."""
-
-    clean: Tensor
-    matcher: Known
-
-
-@dataclass
-class Known:
-    """Matches between the frames of one clip, each found once.
-
-    Args:
-        clean: the clip.
-        scene: if it was drawn, what it was drawn of, which has the exact ways.
-    """
-
-    clean: Tensor
-    scene: Scene | None = None
-    name: str = "known"
-    _found: dict[tuple[int, int], Match] = field(default_factory=dict[tuple[int, int], Match])
-
-    def __call__(self, a: Tensor, b: Tensor, start: tuple[Match, Match] | None = None) -> tuple[Match, Match]:
-        """Between two frames of the clip."""
-        i, j = (int((self.clean - picture).flatten(1).abs().amax(1).argmin()) for picture in (a, b))
-        if (i, j) not in self._found:
-            if self.scene is None:
-                self._found[i, j], self._found[j, i] = FlowMatcher(alike=False)(a, b)
-            else:
-                self._found[i, j], self._found[j, i] = self._true(self.scene, i, j), self._true(self.scene, j, i)
-        return self._found[i, j], self._found[j, i]
-
-    def _true(self, scene: Scene, i: int, j: int) -> Match:
-        way, seen = scene.flow(i, j), scene.visible(i, j, margin=2).float()
-        return Match(way, torch.zeros_like(seen), seen, whole=False)
-
-
-def measured(frames: Tensor, spoiled: Tensor, footage: Footage, restyled: bool) -> dict[str, float]:
-    """All measures of a film (t, 3, h, w) in [0, 1]."""
-    clean = footage.clean
-    film, source, aim = (TensorFrames.rounded(each) for each in (frames, clean, spoiled if restyled else clean))
-    warped = warp_error(film, source, intervals=INTERVALS, to_first=False, matcher=footage.matcher)
-    light = avg_pool2d((frames - clean).mean(1), TILE, ceil_mode=True)
-    kept = sharpness(film, aim).kept
-    values = [
-        *(255 * (warped.at(interval).absolute or math.nan) for interval in INTERVALS),
-        255 * float(movement(film).noise.nanmean()),
-        255 * float((light[:-2] + light[2:] - 2 * light[1:-1]).square().mean().sqrt()) / 6**0.5,
-        100 * ((kept and kept.gradients) or math.nan) ** 0.5,
-        100 * ((kept and kept.shared) or math.nan),
-        at_sharpness(film, aim, footage),
-        math.nan if restyled else float(psnr(frames, clean).clamp(max=99).mean()),
-    ]
-    return dict(zip(MEASURES, values, strict=True))
-
-
-def at_sharpness(film: TensorFrames, aim: TensorFrames, footage: Footage) -> float:
-    """The warp error between neighbours of a film, sharpened if it has not the least sharpness; nan if none helps."""
-    clean = TensorFrames.rounded(footage.clean)
-
-    def sharpened(by: float) -> TensorFrames:
-        return TensorFrames.rounded(Finish(sharpness=by)(film[:])) if by > 1 else film
-
-    least, most = 1.0, MOST_SHARPENED
-    if rms_kept(film, aim) >= LEAST_KEPT:
-        most = least
-    elif not rms_kept(sharpened(most), aim) >= LEAST_KEPT:
-        return math.nan
-    for _ in range(BISECTIONS if most > least else 0):
-        middle = (least + most) / 2
-        least, most = (least, middle) if rms_kept(sharpened(middle), aim) >= LEAST_KEPT else (middle, most)
-    warped = warp_error(sharpened(most), clean, intervals=(1,), to_first=False, matcher=footage.matcher)
-    return 255 * (warped.at(1).absolute or math.nan)
-
-
-def rms_kept(film: TensorFrames, aim: TensorFrames) -> float:
-    """The root mean square gradient of a film over that of another; nan if that is plain."""
-    kept = sharpness(film, aim).kept
-    return ((kept and kept.gradients) or math.nan) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -317,8 +224,12 @@ def verdict(rows: Rows) -> tuple[str, bool, bool]:
     """Who has the lowest warp error of those that keep enough sharpness, and who if all are brought to it; if ours."""
     run = [row for row in rows if row["method"] not in (CLEAN, "nothing")]
     sharp = [row for row in run if row["sharpness"] >= 100 * LEAST_KEPT]
-    first, second = _least(sharp, "warp error"), _least(run, "at 95")
-    return f"Keeps 95 %: {first}. Brought to 95 %: {second}.", first.startswith(OURS), second.startswith(OURS)
+    first, second, third = _least(sharp, "warp error"), _least(run, "at 95"), _least(run, "left")
+    return (
+        f"Keeps 95 %: {first}. Brought to 95 %: {second}. Left: {third}.",
+        first.startswith(OURS),
+        second.startswith(OURS),
+    )
 
 
 def _least(rows: Rows, measure: str) -> str:

@@ -136,7 +136,7 @@ def test_degradations_are_repeatable_and_differ_from_frame_to_frame(modules: Any
 
 def test_films_that_no_sharpening_helps_have_no_error_at_95(modules: Any) -> None:
     """What is plain cannot be brought to the sharpness of a clip, and is not told to be the steadiest at it."""
-    bench = modules("deflickering")
+    bench = modules("calmness")
     clean = torch.stack([texture(3, 48, 64).permute(2, 0, 1).roll(shift, 2) / 255 for shift in range(3)])
     footage, aim = bench.Footage(clean, bench.Known(clean)), bench.TensorFrames.rounded(clean)
     softer = torch.nn.functional.avg_pool2d(clean, 3, 1, 1, count_include_pad=False)
@@ -145,6 +145,18 @@ def test_films_that_no_sharpening_helps_have_no_error_at_95(modules: Any) -> Non
     found = [bench.at_sharpness(bench.TensorFrames.rounded(film), aim, footage) for film in (softer, plain, faint)]
     assert found[0] > 0
     assert found[1:] == pytest.approx([math.nan] * 2, nan_ok=True)
+
+
+def test_what_is_left_is_flicker_and_what_froze(modules: Any) -> None:
+    """Where a film is darker throughout nothing is; a frozen one has none of the clip's movement, and little else."""
+    bench = modules("calmness")
+    wide = texture(3, 48, 96).permute(2, 0, 1) / 255 * 0.6 + 0.2
+    clean = torch.stack([wide[..., 2 * n : 2 * n + 64] for n in range(4)])
+    footage = bench.Footage(clean, bench.Known(clean))
+    jumping = clean + torch.tensor([0.02, -0.02, 0.02, -0.02]).view(4, 1, 1, 1)
+    found = [bench.left(film, footage) for film in (clean, clean - 0.1, jumping, clean[:1].expand_as(clean))]
+    assert found[:3] == pytest.approx([0, 0, 0.04], abs=2e-3)
+    assert found[3] > 0.02
 
 
 def test_who_has_no_number_is_not_the_least(modules: Any) -> None:
