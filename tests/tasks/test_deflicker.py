@@ -351,6 +351,21 @@ def test_a_guide_that_shows_something_else_is_told(tmp_path: Path) -> None:
     assert "along the movement of the guide the film changes by" in said
 
 
+@pytest.mark.parametrize("level", [None, 0])
+def test_a_guide_that_stands_still_or_is_black_is_told_before_the_run(tmp_path: Path, level: int | None) -> None:
+    source = textured(COUNT, (64, 48))
+    still = source[:1].expand_as(source) if level is None else torch.full_like(source, level)
+    noise = torch.randint(0, 3, source.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    film = saved(tmp_path / "film.apng", flickering(source))
+    guide = saved(tmp_path / "guide.apng", still.clamp(max=250) + noise)
+    (said,) = Inputs.of(task(film, guide=guide)).notes
+    assert said.startswith(f"nothing moves in {guide}")
+    assert said in notes_of(task(film, guide=guide).run())
+    small = still.clone()
+    small[-1, :, 20:24, 30:34] += 30  # Something small in one corner, at the end, is enough.
+    assert Inputs.of(task(film, guide=saved(tmp_path / "small.apng", small))).notes == ()
+
+
 def test_movement_that_could_not_be_followed_is_told(tmp_path: Path) -> None:
     measured = Measured(tmp_path / "measured.jsonl", 0)
     for along in (None, 0.1, None, None, None):

@@ -21,6 +21,10 @@ PROPORTIONS = 0.01
 """How far, as a share of a side, a guide may be from the film's proportions: cameras and encoders round."""
 
 
+LOOKED_AT = 9
+"""Frames of a guide that are looked at, about, for whether anything moves."""
+STILL = 3 / 255
+"""How far squares of 4x4 pixels differ, at most, of frames in which nothing moves: encoders are not exact."""
 _NUMBER = re.compile(r"\d+", re.ASCII)
 
 
@@ -135,7 +139,22 @@ def _guide(path: Path, film_path: Path, film: Clip) -> tuple[Clip, list[str]]:
             f"{path} plays at {float(guide.fps):.5g} frames a second and the film at {float(film.fps):.5g}: "
             "frames are taken one for one"
         )
+    if _stands_still(fitted):
+        notes.append(
+            f"nothing moves in {path}: the film is made to agree as if nothing moved there either; is this its guide?"
+        )
     return replace(guide, frames=fitted), notes
+
+
+def _stands_still(frames: Frames) -> bool:
+    """Whether some frames, from the first to the last, all show the same."""
+    from torch.nn.functional import avg_pool2d
+
+    from segue.motion.steady import evenly
+
+    seen = (avg_pool2d(frames[n : n + 1], 4, ceil_mode=True) for n in evenly(len(frames), LOOKED_AT))
+    first = next(seen)
+    return all(float((picture - first).abs().max()) <= STILL for picture in seen)
 
 
 def _keys(path: Path, film_path: Path, film: Clip) -> tuple[KeyFrames, list[str]]:
