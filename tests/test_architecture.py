@@ -57,7 +57,7 @@ LIBRARIES: dict[str, set[str]] = {
     "PIL": {"media", "training"},
     "numpy": {"media", "motion", "evaluation", "training", "models"},
     "scipy": {"motion", "evaluation"},
-    "cv2": {"motion", "models"},
+    "cv2": {"motion", "models", "training"},
     "pydantic": {"tasks", "training", "cli", "zoo"},
     "cyclopts": {"cli"},
     "rich": {"cli", "training"},

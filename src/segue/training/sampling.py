@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -28,13 +29,14 @@ def sample(
     guidance_scale: float | None = None,
     guidance_start: float | None = None,
     solver: str | None = None,
+    residual_inputs: Mapping[str, Tensor] | None = None,
     batch: int = 16,
     progress: Progress = silent,
 ) -> Float[Tensor, "n c h w"]:
     """Latents of one picture for each prompt and its seed, of the model's own size, `batch` at a time.
 
     What is left out is the model's default. Noise that a solver adds on the way is that of each row's own seed, as for
-    a picture that is drawn alone.
+    a picture that is drawn alone. Control networks are shown `residual_inputs`, a row for each picture.
     """
     settings = model.defaults
     steps = settings.steps if steps is None else steps
@@ -46,7 +48,9 @@ def sample(
     for first in range(0, len(prompts), batch):
         words, chosen = prompts[first : first + batch], seeds[first : first + batch]
         text, told = model.text([*words, ""]), range(len(words))  # in one call: a long prompt lengthens all of it
-        cond = classifier_free(text[told], text[[len(words)] * len(words)], scale, start=began)
+        shown = {name: rows[first : first + batch] for name, rows in (residual_inputs or {}).items()}
+        wanted, blank = (replace(text[list(rows)], residual_inputs=shown) for rows in (told, [len(words)] * len(words)))
+        cond = classifier_free(wanted, blank, scale, start=began)
         ids = [RowId(str(row)) for row in told]
         own = {row: Ancestry((seed,), (ANY_KEY,), (1.0,)) for row, seed in zip(ids, chosen, strict=True)}
         state = from_seeds(chosen, ids, schedule, shape_of(model), model.device)

@@ -22,7 +22,7 @@ from segue.training.ranks import Ranks
 CHECKPOINT = "checkpoint.safetensors"
 SHOWN = ("out", "device", "log_every", "save_every")
 """What says where a run is and what is seen of it, as all fields sheet_* do; it may be another in every sitting."""
-REVISABLE = ("steps", "decay", "lr", "adversarial", "adversarial_start", "discriminator_lr")
+REVISABLE = ("steps", "decay", "lr", "adversarial", "adversarial_start", "discriminator_lr", "kinds")
 """What brings a run home, or takes it further; another value is used from now on, and the log says so."""
 CORPUS = "corpus_sha256"
 
@@ -91,6 +91,11 @@ def described(config: Settings) -> dict[str, Any]:
     return {**asdict(config), **seen}
 
 
+def _numbers(name: str, value: Any) -> dict[str, float]:
+    """A field as numbers that a log can hold: those of a table by their own names behind the field's."""
+    return {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {name: value}
+
+
 def _plain(value: Any, like: Any) -> Any:
     """A value as JSON keeps it; paths by where they lead."""
     if isinstance(like, Path) and value is not None:
@@ -127,7 +132,7 @@ class Sitting:
         self._open.enter_context(self.log)
         self._open.enter_context(self._interrupt)
         for name, (before, now) in self._revised.items():
-            self.log.note(self.start, **{name: now})
+            self.log.note(self.start, **_numbers(name, now))
             self.log.say(f"from step {self.start} on, {name} is {now}; it was {before}")
         return self
 

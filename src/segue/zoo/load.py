@@ -176,5 +176,8 @@ def load_control(source: str | Path, model: LatentDiffusion) -> ControlNetwork:
         ModelError: with the reason, and what to do; see `segue.models.control_files.load_control`.
     """
     from segue.models import control_files
+    from segue.zoo.controls import embedded_control
 
+    if isinstance(source, str) and (found := embedded_control(source, model)) is not None:
+        return found
     return control_files.load_control(source, model)
