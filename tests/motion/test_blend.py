@@ -247,7 +247,7 @@ def test_pools_of_equal_frames_are_the_frame() -> None:
     assert torch.equal(centred(pool, pool, picture).mean, picture)
 
 
-@pytest.mark.parametrize("values", [{"window": -1}, {"mode": "slow"}, {"grain": 1.2}, {"every": 0}])
+@pytest.mark.parametrize("values", [{"window": -1}, {"mode": "slow"}, {"grain": 1.2}, {"every": 0}, {"detail": "x"}])
 def test_what_is_no_blending_is_refused(values: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="blending takes"):
         replace(Blending(), **values)
