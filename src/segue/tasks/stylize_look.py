@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
 
 
+def has_anchors(pattern: Pattern) -> bool:
+    """Whether there are frames that go ahead of others, for all to look at."""
+    return pattern.first or pattern.anchors or pattern.every > 0
+
+
 @dataclass
 class Looking:
     """Attention between frames, over all parts of a film.

@@ -14,6 +14,8 @@ from segue.media.reader import read
 from segue.media.resize import fit
 from segue.models.annotate import Annotator, find_annotator
 from segue.models.control import Control, controlled
+from segue.models.ip_adapter import IpAdapter, shown
+from segue.models.ip_adapter_files import load_ip_adapter
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_controls import OF_LOOKS, Wanted
 from segue.tasks.stylize_geometry import Geometry
@@ -87,6 +89,7 @@ class Prepared:
         inputs: what it is drawn from.
         controls: what it is drawn after.
         left_out: what is good to know about those that are not there, a line each.
+        adapter: shows the network the references; None if it does not look at them so.
     """
 
     task: Stylize
@@ -96,6 +99,7 @@ class Prepared:
     inputs: Inputs
     controls: tuple[Steering, ...]
     left_out: tuple[str, ...] = ()
+    adapter: IpAdapter | None = None
 
     @staticmethod
     def of(task: Stylize, model: LatentDiffusion) -> Prepared:
@@ -112,8 +116,12 @@ class Prepared:
         settled = replace(task, control=tuple(one.wanted.spelled for one in there) or ("off",))
         settled = settled.resolved(model, clip.size)
         steered = controlled(model, [one.control for one in there]) if there else model
+        adapter, pictures = None, settled.references
+        if pictures.ip_adapter is not None:
+            adapter = load_ip_adapter(pictures.ip_adapter, model)
+            steered = shown(steered, adapter, pictures.image_scale or 1.0)
         inputs = Inputs.of(settled, clip)
-        prepared = Prepared(settled, model, steered, clip, inputs, tuple(there), tuple(left_out))
+        prepared = Prepared(settled, model, steered, clip, inputs, tuple(there), tuple(left_out), adapter)
         for one in there:
             prepared.source_of(one)
         _ = prepared.references
@@ -129,7 +137,7 @@ class Prepared:
     @property
     def networks(self) -> str:
         """A hash of the networks beside the model; "" if there are none."""
-        return self.steered.fingerprint if self.controls else ""
+        return self.steered.fingerprint if self.controls or self.adapter else ""
 
     @cached_property
     def references(self) -> tuple[Float[Tensor, "3 h w"], ...]:

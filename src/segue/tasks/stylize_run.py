@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.diffusion.noise import start_noise
-from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, InterruptedRunError
+from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, InterruptedRunError, TaskError
 from segue.media.clip import Clip, Provenance
 from segue.media.disk import written_whole
 from segue.media.spool import Spool
 from segue.motion.cuts import cuts
+from segue.tasks.bank import BankUse
 from segue.tasks.deflicker_known import Measured, known_shots
 from segue.tasks.record import ModelRecord, Record, versions
 from segue.tasks.sampling import Execution
@@ -26,7 +27,7 @@ from segue.tasks.stylize_agree import Agreeing
 from segue.tasks.stylize_draw import Drawing
 from segue.tasks.stylize_geometry import FinishedFrames
 from segue.tasks.stylize_inputs import Inputs, blends, check_seen, read_into
-from segue.tasks.stylize_look import Looking
+from segue.tasks.stylize_look import Looking, has_anchors
 from segue.tasks.stylize_plan import StylizePlan, parts_of
 from segue.tasks.stylize_prepare import Prepared, Steering
 from segue.tasks.stylize_settings import PLAIN
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
 
 READING = "reading the film"
+TERMS = 2
+"""Of guidance: what is not wanted, and what is."""
 FOUND = 80
 """Bytes a pixel that ways to frames around take on disk, for each frame around: three sizes, and four distances."""
 
@@ -57,6 +60,11 @@ def stylized(
 ) -> Clip:
     """What `Stylize.run` says."""
     task, model = prepared.task, prepared.steered
+    if save_bank is not None and not has_anchors(Pattern.parse(task.agreement.attention or PLAIN)):
+        raise TaskError(
+            f"a bank is made of frames that others look at, and with attention {task.agreement.attention!r} there are "
+            "none: add first, anchors or every K"
+        )
     made = replace(task.contents(model.device.type), networks=prepared.networks)
     if plan is not None:
         plan.check_unchanged(made, len(prepared.clip), task.shape.window or 1)
@@ -124,8 +132,10 @@ class StylizeRun:
                 read_into(source, shown, self.progress, READING)
                 pictures = {one.name: opened.enter_context(self._annotated(one)) for one in self.prepared.controls}
                 self._plan(source)
-                self.drawing = self._drawing(source, Telling(self.task, self.ready, pictures))
+                self.drawing = self._drawing(source, Telling(self.prepared, self.ready, pictures))
                 self._make(frames)
+                if self.save_bank is not None:
+                    self._save_bank(self.save_bank)
         except KeyboardInterrupt:
             raise self._ended(frames) from None
         except ExhaustedError as error:
@@ -166,11 +176,24 @@ class StylizeRun:
         agreement = self.task.agreement
         pattern = Pattern.parse(agreement.attention or PLAIN)
         several = len(self.plan.parts) > 1 or self.save_bank is not None
-        ahead = pattern.first or pattern.anchors or pattern.every > 0
-        looking = Looking(self.ready, pattern, self.plan.anchors, keeps=several and ahead)
+        looking = Looking(self.ready, pattern, self.plan.anchors, keeps=several and has_anchors(pattern))
         drawing = Drawing(self.task, self.ready, source, telling, looking, self.plan, self.folder, self.progress)
         looking.references = self._riding(drawing)
+        if agreement.bank is not None:
+            path, first = Path(agreement.bank), drawing.first
+            looking.given = self._bank_use.load(path, drawing.schedule, start=first, terms=TERMS)
         return drawing
+
+    @property
+    def _bank_use(self) -> BankUse:
+        names = tuple(one.name for one in self.prepared.controls)
+        assert self.task.sampling.solver is not None
+        return BankUse(self.prepared.steered, self.task.sampling.solver, self.inputs.geometry.drawn, names)
+
+    def _save_bank(self, path: Path) -> None:
+        if not self.drawing.looking.recording.latents:
+            self.drawing(0)
+        self._bank_use.save(self.drawing.looking.recording.bank(), path)
 
     def _riding(self, drawing: Drawing) -> tuple[Passenger, ...]:
         """Reference pictures, as frames look at them."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from segue.diffusion.guidance import classifier_free
 from segue.media.clip import to_uint8
 from segue.media.spool import Spool
-from segue.tasks.stylize import Stylize
-from segue.tasks.stylize_prepare import Steering
+from segue.models.ip_adapter import referring, with_tokens
+from segue.tasks.stylize_prepare import Prepared, Steering
 from segue.types import Conditioning, Guided
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ class Telling:
     """Conditioning of frames, and of pictures that ride along.
 
     Args:
-        task: with nothing left open.
+        prepared: the task, and what shows the network its references.
         model: ready to run.
         pictures: of the controls, by their names: of all frames, in the size that is drawn.
     """
 
-    task: Stylize
+    prepared: Prepared
     model: LatentDiffusion
     pictures: Mapping[str, Spool]
 
@@ -47,7 +47,9 @@ class Telling:
 
     def source(self, part: range) -> Conditioning:
         """Of frames as they are, in the words of the source, without guidance."""
-        return self._shown([2] * len(part), self.frames(part).terms[-1].residual_inputs)
+        told = self._shown([2] * len(part), self.frames(part).terms[-1].residual_inputs)
+        adapter = self.prepared.adapter
+        return told if adapter is None else with_tokens(told, adapter.blank(len(self.prepared.references)))
 
     def references(self, pictures: Sequence[Float[Tensor, "3 h w"]], controls: Sequence[Steering]) -> list[Guided]:
         """Of reference pictures, a row each: they are shown their own control pictures, or, of what was given, none."""
@@ -60,10 +62,12 @@ class Telling:
         return [every[[number]] for number in range(len(pictures))]
 
     def _guided(self, count: int, shown: Mapping[str, Tensor]) -> Guided:
-        sampling = self.task.sampling
+        sampling = self.prepared.task.sampling
         wanted, unwanted = (self._shown([row] * count, shown) for row in (0, 1))
         scale = float(sampling.guidance_scale[0])
-        return classifier_free(wanted, unwanted, scale, start=sampling.guidance_start or 0.0)
+        told = classifier_free(wanted, unwanted, scale, start=sampling.guidance_start or 0.0)
+        adapter, pictures = self.prepared.adapter, self.prepared.references
+        return told if adapter is None else cast("Guided", referring(told, adapter, torch.stack(pictures)))
 
     def _shown(self, rows: Sequence[int], shown: Mapping[str, Tensor]) -> Conditioning:
         return replace(self._texts[list(rows)], residual_inputs=dict(shown))
@@ -71,5 +75,5 @@ class Telling:
     @cached_property
     def _texts(self) -> Conditioning:
         """What is wanted, what is not, and what the film shows."""
-        source = self.task.beginning.source_prompt or ""
-        return self.model.text([self.task.prompt or "", self.task.negative or "", source])
+        task = self.prepared.task
+        return self.model.text([task.prompt or "", task.negative or "", task.beginning.source_prompt or ""])

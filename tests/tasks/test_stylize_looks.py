@@ -1,0 +1,174 @@
+"""Frames that look at each other while they are drawn: over parts of a film, and from one film to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from tiny import write_model
+from torch import Tensor
+
+from flickers import saved, textured
+from segue.errors import InterruptedRunError, TaskError
+from segue.media import Clip
+from segue.media.clip import levels_of
+from segue.models.bundle import LatentDiffusion
+from segue.models.loading import load_model
+from segue.tasks.sampling import Sampling
+from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_settings import Agreement, Beginning, References, Shape
+from shown import record
+
+SIZE = (64, 32)
+LOOKS = Agreement("first, previous, self", deflicker=0, blend=0.0)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A codec that shows what it is given: a colour for each latent, and a channel that nobody sees."""
+
+    scale: int
+    channels: int = 4
+
+    def encode(self, frames: Tensor) -> Tensor:
+        colours = 4 * torch.nn.functional.avg_pool2d(frames, self.scale) - 2
+        return torch.cat([colours, torch.zeros_like(colours[:, :1])], 1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        colours = (latents[:, :3] / 4 + 0.5).clamp(0, 1)
+        return colours.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusion:
+    """Random, and what it attends to counts for much."""
+    made = load_model(write_model(tmp_path_factory.mktemp("models") / "tiny", vae="tiny", length=24))
+    made = replace(made, codec=Blocks(made.codec.scale))
+    for name, weights in made.parts["unet"].named_parameters():
+        if "attn1.to_out.0.weight" in name or "attn1.to_v" in name:
+            weights.data.mul_(3)
+    return made
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> str:
+    return saved(tmp_path / "film.apng", textured(6, SIZE))
+
+
+def task(film: str, **changes: Any) -> Stylize:
+    sampling = Sampling(steps=3, size=SIZE)
+    usual = Stylize(
+        film, "a cat", agreement=LOOKS, beginning=Beginning(strength=0.7), shape=Shape(cuts="none"), sampling=sampling
+    )
+    return replace(usual, **changes)
+
+
+def pixels(clip: Clip) -> Tensor:
+    return levels_of(clip.frames, slice(None))
+
+
+def bank(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.offset_keys()}, dict(file.metadata())
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    return float((a.float() - b.float()).abs().mean())
+
+
+def test_frames_look_at_each_other(film: str, model: LatentDiffusion) -> None:
+    alone = pixels(task(film, agreement=replace(LOOKS, attention="self")).run(model))
+    first = pixels(task(film, agreement=replace(LOOKS, attention="first, self")).run(model))
+    both = pixels(task(film).run(model))
+    # Nobody goes before the first frame.
+    assert torch.equal(alone[0], first[0]) and torch.equal(alone[0], both[0])
+    assert apart(alone[1:], first[1:]) > 0.1
+    assert torch.equal(first[1], both[1]) or apart(first[1:], both[1:]) > 0.01
+
+
+def test_later_parts_look_at_the_first_frame_of_the_film(film: str, model: LatentDiffusion) -> None:
+    """Where all look at the first frame and nobody at a neighbour, parts change nothing but roundings."""
+    looks = replace(LOOKS, attention="first, self")
+    whole = pixels(task(film, agreement=looks).run(model))
+    cut = task(film, agreement=looks, shape=Shape(cuts="none", window=3, overlap=1)).run(model)
+    assert record(cut)["plan"]["parts"] == [(0, 3), (2, 5), (3, 6)]
+    assert int((pixels(cut).int() - whole.int()).abs().max()) <= 1
+
+
+@pytest.mark.parametrize("at", [2, 4, 6])
+def test_what_was_looked_at_is_gone_on_with(film: str, model: LatentDiffusion, tmp_path: Path, at: int) -> None:
+    cut = task(film, shape=Shape(cuts="none", window=3, overlap=1), agreement=replace(LOOKS, deflicker=1, around=1))
+    whole = cut.run(model, save_bank=tmp_path / "whole.safetensors")
+    calls = 0
+
+    def stop(what: str, done: float, total: float) -> None:
+        nonlocal calls
+        calls += what == "drawing frames"
+        if calls == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError):
+        cut.run(model, progress=stop, work=tmp_path, save_bank=tmp_path / "x.safetensors")
+    again = cut.run(model, work=tmp_path, save_bank=tmp_path / "again.safetensors")
+    assert torch.equal(pixels(again), pixels(whole))
+    (kept, said), (wanted, told) = (bank(tmp_path / f"{name}.safetensors") for name in ("again", "whole"))
+    assert said == told and kept.keys() == wanted.keys()
+    assert all(torch.equal(part, wanted[name]) for name, part in kept.items())
+
+
+def test_a_second_film_looks_at_the_bank_of_the_first(film: str, model: LatentDiffusion, tmp_path: Path) -> None:
+    bank = tmp_path / "bank.safetensors"
+    task(film).run(model, save_bank=bank)
+    other = saved(tmp_path / "other.apng", textured(4, SIZE, seed=9))
+    plain = pixels(task(other).run(model))
+    clip = task(other, agreement=replace(LOOKS, attention="bank, first, previous, self", bank=str(bank))).run(model)
+    assert apart(pixels(clip)[0], plain[0]) > 0.1
+    assert record(clip)["plan"]["others"].keys() == {str(bank)}
+    with pytest.raises(TaskError, match="add bank"):
+        task(other, agreement=replace(LOOKS, bank=str(bank))).run(model)
+    with pytest.raises(TaskError, match="recorded at 64x32"):
+        task(other, agreement=Agreement(bank=str(bank), blend=0, deflicker=0), sampling=Sampling(3, size=(32, 32))).run(
+            model
+        )
+    with pytest.raises(TaskError, match="steps"):
+        task(other, agreement=Agreement(bank=str(bank)), sampling=Sampling(4, size=SIZE)).run(model)
+
+
+def test_a_bank_needs_frames_that_others_look_at(film: str, model: LatentDiffusion, tmp_path: Path) -> None:
+    alone = task(film, agreement=replace(LOOKS, attention="previous, self"))
+    with pytest.raises(TaskError, match="add first, anchors or every K"):
+        alone.run(model, save_bank=tmp_path / "x.safetensors")
+
+
+def test_references_are_looked_at(film: str, model: LatentDiffusion, tmp_path: Path) -> None:
+    picture = saved(tmp_path / "picture.png", textured(1, (50, 40), seed=5))
+    plain = pixels(task(film).run(model))
+    pictures = References((picture,))
+    clip = task(film, agreement=replace(LOOKS, attention=None), references=pictures).run(model)
+    assert record(clip)["fields"]["agreement"]["attention"] == "first, reference, previous, self"
+    assert any("is cut to the proportions of 64x32" in note for note in record(clip)["notes"])
+    assert apart(pixels(clip)[0], plain[0]) > 0.1
+    with pytest.raises(TaskError, match="reference pictures that nothing goes by"):
+        task(film, references=pictures).run(model)
+    with pytest.raises(TaskError, match="goes by reference pictures"):
+        task(film, agreement=replace(LOOKS, attention="reference, self")).run(model)
+    with pytest.raises(TaskError, match="a reference is one picture"):
+        task(film, agreement=Agreement(), references=References((film,))).run(model)
+
+
+def test_an_inverted_film_comes_back(film: str, model: LatentDiffusion) -> None:
+    """Run back and forth by the same words, without guidance, a film is about what it was."""
+    unguided = Sampling(steps=8, guidance_scale=(1.0,), size=SIZE)
+    plain = Agreement("self", deflicker=0, blend=0.0)
+
+    def made(**beginning: Any) -> Tensor:
+        return pixels(task(film, agreement=plain, sampling=unguided, beginning=Beginning(**beginning)).run(model))
+
+    through_codec = made(strength=0.01)
+    back = made(strength=0.8, start="inverted", source_prompt="a cat")
+    noised = made(strength=0.8)
+    assert apart(back, through_codec) < 0.5 * apart(noised, through_codec)
