@@ -43,6 +43,44 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(fmean(values), student(len(values)) * stdev(values) / len(values) ** 0.5)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """A value, and between which bounds the true one may lie.
+
+    Args:
+        value: as it was measured.
+        low, high: the bounds; NaN if nothing can be said.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrapped(values: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> Bounds:
+    """The mean of independent cases, with the percentiles of the means of cases that are drawn anew (Efron 1979).
+
+    For a comparison, give the differences case by case. Of few cases the bounds are somewhat narrow.
+
+    Args:
+        values: of the cases.
+        resamples: how often so many cases are drawn with replacement.
+        seed: of the draws.
+
+    Raises:
+        ValueError: there are none.
+    """
+    import numpy as np
+
+    if not values:
+        raise ValueError("expected the values of one case or more, got none")
+    if len(values) == 1:
+        return Bounds(values[0], math.nan, math.nan)
+    drawn = np.random.default_rng(seed).choice(np.asarray(values, np.float64), (resamples, len(values))).mean(1)
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Bounds(fmean(values), float(low), float(high))
+
+
 def jackknife(whole: float, without: Sequence[float]) -> Interval:
     """The interval of a statistic that is no mean, from what it is with each case left out (Tukey 1958).
 

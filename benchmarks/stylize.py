@@ -1,0 +1,427 @@
+"""Films drawn anew: frame by frame, step by step to ours, and by the rivals, in one table.
+
+    python benchmarks/stylize.py clips benchmarks/edits.toml -o runs/stylize --judge runs/judge/judge-24.safetensors
+    python benchmarks/stylize.py clips edits.toml -o runs/stylize --model MODEL --clip-model FOLDER --control softedge
+    python benchmarks/stylize.py clips edits.toml -o runs/stylize --sheets --study runs/blind       # of what is there
+
+Of each clip `--frames` frames are cut, as many as 4 s have and at most 150 if that is left out, from the second on that
+the TOML says, and made `--area` pixels large. Each method draws each clip after each prompt, with the same model,
+controls, strength, steps and seed. Films are kept, and made anew when anything of these differs; `segue.Stylize` does
+it all. The rows below ours are the rivals, as `--method` has them.
+
+* Pixel-MSE: mean squared change between neighbours along the flow of the clip, of a full range of 1, times 1000.
+* warp, at 8: mean absolute change of neighbours and of frames 8 apart, along the same flow, in levels of 255.
+* sharpness: root mean square gradient in percent of that of the film that was drawn frame by frame; shared: how much of
+  that film's own gradients is there, by regression.
+* prompt: the score that is named above the table; fits: the share of frames that fit the prompt no less than what the
+  clip shows (Fram-Acc); likeness: mean cosine of neighbours' features (Tem-Con).
+* changed: the distance that is named above the table between film and clip; PSNR: of the two, in dB.
+* s/frame: seconds of the processor. rows: of the network for a frame, guidance and what rides along counted; other
+  networks, such as those of controls, are not. cost: seconds over those of frame by frame.
+
+Behind each number stands the 95 % bootstrap interval over clips and prompts, drawn together. Below the table, ours is
+held against frame by frame, case by case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+import segue
+from segue.errors import SegueError
+from segue.evaluation.distances import best_distance
+from segue.evaluation.fidelity import psnr
+from segue.evaluation.intervals import Bounds, bootstrapped
+from segue.evaluation.judge_file import read_judge
+from segue.evaluation.prompt_score import ClipScorer, CorpusScorer, PromptScorer, check_prompts, prompt_score
+from segue.evaluation.sharpness import sharpness
+from segue.evaluation.warp_error import warp_error
+from segue.media.clip import Clip, TensorFrames
+from segue.media.reader import read
+from segue.media.resize import fit, on_grid
+from segue.models.bundle import LatentDiffusion
+from segue.models.denoiser import Tally
+from segue.models.perceptual import ClipNetwork
+from segue.tasks.sampling import Sampling
+from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_settings import Agreement, Beginning, Shape
+from segue.training.journal import save_sheet
+from segue.types import Perceptual
+
+SECONDS, MOST_FRAMES = 4.0, 150
+MEASURED = 1
+"""Version of the measures."""
+ALONE = "frame by frame"
+OURS = "ours"
+APART = Agreement("self", deflicker=0, blend=0.0)
+METHODS: dict[str, dict[str, Any]] = {
+    ALONE: {"agreement": APART, "noise": "independent"},
+    "+ shared noise": {"agreement": APART, "noise": "shared"},
+    "+ attention": {"agreement": replace(APART, attention="first, previous, self"), "noise": "shared"},
+    OURS: {"agreement": Agreement(), "noise": "shared"},
+    "ours, moved noise": {"agreement": Agreement(), "noise": "moved"},
+    "text2video-zero": {"method": "text2video-zero"},
+    "pix2video": {"method": "pix2video"},
+    "fatezero": {"method": "fatezero"},
+    "tokenflow": {"method": "tokenflow"},
+    "codec": {"method": "codec"},
+    "side-by-side": {"method": "side-by-side"},
+}
+"""What each method says of the task; everything else is the same for all."""
+MEASURES = {
+    "Pixel-MSE": 2, "warp": 2, "at 8": 2, "sharpness": 0, "shared": 0, "prompt": 3, "fits": 2, "likeness": 3,
+    "changed": 3, "PSNR": 1, "s/frame": 2, "rows": 1,
+}  # fmt: skip
+"""The columns, with the digits behind the point."""
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A clip, cut, and one thing that is to be made of it.
+
+    Args:
+        clip: name of the clip.
+        frames: of it, in the size that is drawn.
+        folder: where these frames lie as pictures.
+        source: what it shows, in words.
+        prompt: what it is to show.
+        digest: of the frames.
+    """
+
+    clip: str
+    frames: TensorFrames
+    folder: Path
+    source: str
+    prompt: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.clip}: {self.prompt}"
+
+
+@dataclass(frozen=True)
+class Common:
+    """What is the same for all methods."""
+
+    strength: float | None
+    control: tuple[str, ...]
+    steps: int | None
+    guidance: float | None
+    seed: int
+
+    def task(self, edit: Edit, method: str) -> Stylize:
+        """What a method does with a clip and a prompt."""
+        said = dict(METHODS[method])
+        beginning = Beginning(self.strength, noise=said.pop("noise", None), source_prompt=edit.source)
+        guidance = () if self.guidance is None else (self.guidance,)
+        return Stylize(
+            str(edit.folder),
+            edit.prompt,
+            seed=self.seed,
+            control=self.control,
+            beginning=beginning,
+            sampling=Sampling(self.steps, guidance, size=edit.frames.size),
+            shape=Shape(model_size=True, window=max(64, len(edit.frames))),
+            **said,
+        )
+
+
+@dataclass(frozen=True)
+class Film:
+    """What one method made of one clip and prompt: where it is kept, and what is known of it."""
+
+    edit: Edit
+    method: str
+    path: Path
+
+    @property
+    def frames(self) -> TensorFrames | None:
+        """What was made, if it was."""
+        kept = self.path.with_suffix(".npy")
+        return TensorFrames(torch.from_numpy(np.load(kept))) if self.record and kept.is_file() else None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it took, and what was measured."""
+        place = self.path.with_suffix(".json")
+        return json.loads(place.read_text("utf-8")) if place.is_file() else {}
+
+    def keep(self, frames: TensorFrames, record: dict[str, Any]) -> None:
+        """The frames first, so that a record has its frames."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(f".{os.getpid()}.npy")
+        np.save(part, frames.pixels.numpy())
+        part.replace(self.path.with_suffix(".npy"))
+        self.note(record)
+
+    def note(self, record: dict[str, Any]) -> None:
+        """The record, whole or not at all."""
+        part = self.path.with_suffix(f".{os.getpid()}")
+        named = {"clip": self.edit.clip, "prompt": self.edit.prompt, "method": self.method}
+        part.write_text(json.dumps(named | record), "utf-8")
+        part.replace(self.path.with_suffix(".json"))
+
+
+@dataclass
+class Bench:
+    """All that a run of the benchmark has."""
+
+    model: LatentDiffusion
+    common: Common
+    out: Path
+    scorer: PromptScorer | None
+    distance: Perceptual
+
+    def film(self, edit: Edit, method: str) -> Film:
+        """Its place, by all that it depends on."""
+        asked = [edit.digest, edit.source, edit.prompt, self.model.fingerprint, asdict(self.common), METHODS[method]]
+        text = json.dumps(asked, default=asdict)
+        return Film(edit, method, self.out / "films" / hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
+
+    def draw(self, film: Film) -> None:
+        """Make a film, and count what it takes."""
+        tally = Tally(timed=False)
+        model = replace(self.model, denoiser=tally.watching(self.model.denoiser))
+        began, count = time.process_time(), len(film.edit.frames)
+        clip = self.common.task(film.edit, film.method).run(model)
+        frames = TensorFrames.rounded(clip.frames[0:count])
+        seconds = (time.process_time() - began) / count
+        film.keep(frames, {"seconds": seconds, "rows": tally.rows / count, "notes": _notes(clip)})
+
+    def measure(self, film: Film, alone: TensorFrames) -> None:
+        """Add all measures to what is known of a film; `alone` is the one that was drawn frame by frame."""
+        record, frames, edit = film.record, film.frames, film.edit
+        said = [MEASURED, self.scorer and self.scorer.name, self.distance.name]
+        if frames is None or record.get("measured") == said:
+            return
+        warped = warp_error(frames, edit.frames, intervals=(1, min(8, len(frames) - 1)), to_first=False)
+        kept = sharpness(frames, alone).kept
+        clip = edit.frames[:]
+        values: dict[str, float | None] = {
+            "Pixel-MSE": _scaled(warped.at(1).squared, 1000),
+            "warp": _scaled(warped.at(1).absolute, 255),
+            "at 8": _scaled(warped.spans[-1].absolute, 255),
+            "sharpness": _scaled(((kept and kept.gradients) or math.nan) ** 0.5, 100),
+            "shared": _scaled(kept and kept.shared, 100),
+            "changed": fmean(self.distance(frames[i : i + 1], clip[i : i + 1]).item() for i in range(len(clip))),
+            "PSNR": float(psnr(frames[:], clip).clamp(max=99).mean()),
+            "s/frame": record["seconds"],
+            "rows": record["rows"],
+        }
+        if self.scorer is not None:
+            score = prompt_score(frames, edit.prompt, self.scorer, source_prompt=edit.source)
+            values |= {"prompt": score.score, "fits": score.accuracy, "likeness": score.consistency}
+        film.note(record | values | {"measured": said})
+
+
+def _scaled(value: float | None, by: float) -> float:
+    return math.nan if value is None else by * value
+
+
+def _notes(clip: Clip) -> list[str]:
+    return [] if clip.provenance is None else list(clip.provenance.record.get("notes") or [])
+
+
+def edits(folder: Path, table: Path, model: LatentDiffusion, given: argparse.Namespace) -> list[Edit]:
+    """All clips with all their prompts; what is cut of the clips is kept as pictures."""
+    found: list[Edit] = []
+    for name, said in tomllib.loads(table.read_text("utf-8")).items():
+        paths = sorted(path for path in folder.iterdir() if path.stem == name)
+        if not paths:
+            raise SystemExit(f"{table} names {name}, and there is no such clip in {folder}")
+        clip = read(paths[0])
+        first = round(float(said.get("start", 0)) * float(clip.fps))
+        count = given.frames or min(MOST_FRAMES, round(SECONDS * float(clip.fps)))
+        size = on_grid(clip.size, model.grid, area=given.area or math.prod(model.defaults.size))
+        frames = TensorFrames.rounded(fit(clip.frames, size, "stretch")[first : first + count])
+        if len(frames) < 3:
+            raise SystemExit(f"{paths[0]} has {len(clip)} frames, and from {first} on fewer than 3: change its start")
+        digest = hashlib.blake2b(frames.pixels.numpy().tobytes(), digest_size=8).hexdigest()
+        kept = given.out / "clips" / f"{name}-{digest}"
+        if not kept.is_dir():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            Clip(frames, clip.fps).save(kept)
+        found += [Edit(name, frames, kept, said["source"], prompt, digest) for prompt in said["prompts"]]
+    return found
+
+
+def filled(bench: Bench, cases: Sequence[Edit], methods: Sequence[str], until: float) -> list[Film]:
+    """All films; what is missing is made while there is time, and what cannot be made is told."""
+    films: list[Film] = []
+    for edit in cases:
+        alone = bench.film(edit, ALONE)
+        for method in (ALONE, *(name for name in methods if name != ALONE)):
+            film = bench.film(edit, method)
+            if film.frames is None and time.monotonic() < until:
+                try:
+                    bench.draw(film)
+                except SegueError as error:
+                    print(f"{edit.name}, {method}: {error}", file=sys.stderr, flush=True)
+                    continue
+                print(f"{edit.name}, {method}: {film.record['seconds']:.2f} s a frame", flush=True)
+            reference = alone.frames
+            if reference is not None and film.frames is not None:
+                bench.measure(film, reference)
+                films.append(film)
+    return films
+
+
+def table(films: Sequence[Film]) -> list[str]:
+    """As markdown: means over all cases that every method has, with their intervals."""
+    by, cases = _by_method(films)
+    lines = [f"| {len(cases)} cases | {' | '.join(MEASURES)} | cost |", "|---" * (len(MEASURES) + 2) + "|"]
+    for method, rows in by.items():
+        cells = [_told(rows, cases, name, digits) for name, digits in MEASURES.items()]
+        cost = [rows[case]["s/frame"] / by[ALONE][case]["s/frame"] for case in cases]
+        lines.append(f"| {method} | {' | '.join(cells)} | {fmean(cost):.2f} |")
+    return lines
+
+
+Rows = dict[str, dict[str, Any]]
+
+
+def _by_method(films: Sequence[Film]) -> tuple[dict[str, Rows], list[str]]:
+    """The records of each method by case, and the cases that all methods have."""
+    by: dict[str, Rows] = {}
+    for film in films:
+        by.setdefault(film.method, {})[film.edit.name] = film.record
+    cases = [case for case in by.get(ALONE, {}) if all(case in rows for rows in by.values())]
+    return {method: by[method] for method in METHODS if method in by}, cases
+
+
+def _told(rows: Rows, cases: Iterable[str], name: str, digits: int) -> str:
+    values = [rows[case].get(name) for case in cases]
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    if not known:
+        return ""
+    if name in ("s/frame", "rows"):
+        return f"{fmean(known):.{digits}f}"
+    return _shown(bootstrapped(known), digits)
+
+
+def _shown(found: Bounds, digits: int) -> str:
+    return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
+
+
+def verdict(films: Sequence[Film]) -> list[str]:
+    """Ours against frame by frame, case by case; and who has the lowest warp error at 95 % of the sharpness."""
+    by, cases = _by_method(films)
+    if OURS not in by or not cases:
+        return []
+    lines: list[str] = []
+    for name in ("warp", "prompt", "changed", "likeness"):
+        pairs = [(by[OURS][case].get(name), by[ALONE][case].get(name)) for case in cases]
+        known = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
+        if known:
+            lines.append(f"{name}: ours less frame by frame: {_shown(bootstrapped(known), MEASURES[name] + 1)}")
+    means = {
+        method: {name: fmean(rows[case][name] for case in cases) for name in ("warp", "sharpness")}
+        for method, rows in by.items()
+    }
+    sharp = {method: each["warp"] for method, each in means.items() if each["sharpness"] >= 95}
+    least = min(sharp, key=sharp.__getitem__)
+    return [*lines, f"lowest warp error of those that keep 95 % of the sharpness: {least} ({sharp[least]:.2f})"]
+
+
+def sheets(films: Sequence[Film], out: Path) -> None:
+    """A picture for each case: the clip in the first row, then each method's film, from its first frame on."""
+    for edit in {film.edit.name: film.edit for film in films}.values():
+        rows = [edit.frames, *(film.frames for film in films if film.edit.name == edit.name)]
+        picks = [round(i * (len(edit.frames) - 1) / (SHOWN - 1)) for i in range(min(SHOWN, len(edit.frames)))]
+        pictures = [row[i : i + 1] for row in rows if row is not None for i in picks]
+        name = edit.name.replace(": ", "-").replace(" ", "_")
+        save_sheet(out / f"sheet-{name}.png", torch.cat(pictures), len(picks))
+    print(f"rows of the sheets: clip, {', '.join(dict.fromkeys(film.method for film in films))}")
+
+
+def blind(films: Sequence[Film], out: Path) -> None:
+    """The films as `segue study` takes them."""
+    for film in films:
+        place = out / film.edit.name.replace(": ", "-").replace(" ", "_")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "prompt.txt").write_text(film.edit.prompt, "utf-8")
+        fps = read(film.edit.folder, fps=12).fps
+        for name, frames in (("source", film.edit.frames), (film.method, film.frames)):
+            if frames is not None and not (path := place / f"{name}.mp4").exists():
+                Clip(frames, fps).save(path, crf=10)
+
+
+def scorer(given: argparse.Namespace) -> PromptScorer | None:
+    """What prompts are scored with, if anything."""
+    if given.clip_model:
+        return ClipScorer(ClipNetwork.load(given.clip_model))
+    return None if given.judge is None else CorpusScorer(read_judge(given.judge))
+
+
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path)
+    parser.add_argument(
+        "edits", type=Path, help="a TOML: a table for each clip, with source, prompts and perhaps start"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--model", default="emoji")
+    parser.add_argument("--frames", type=int, help="of each clip")
+    parser.add_argument("--area", type=int, help="pixels of a picture; the model's own, if left out")
+    parser.add_argument("--strength", type=float)
+    parser.add_argument("--control", action="append", default=[], metavar="NAME[=SCALE]")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--clip-model", help="of CLIP, which scores prompts")
+    parser.add_argument("--judge", type=Path, help="a corpus classifier that scores prompts")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no other film after these")
+    parser.add_argument("--sheets", action="store_true", help="draw a sheet for each clip and prompt")
+    parser.add_argument("--study", type=Path, metavar="FOLDER", help="put the films there, as segue study takes them")
+    return parser.parse_args(given)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Make what is missing, measure it, and print the table of all that is there."""
+    given = arguments(words)
+    given.out.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + given.seconds
+    try:
+        model, by = segue.load(given.model), scorer(given)
+        common = Common(given.strength, tuple(given.control), given.steps, given.guidance, given.seed)
+        bench = Bench(model, common, given.out, by, best_distance())
+        with torch.no_grad():
+            cases = edits(given.clips, given.edits, model, given)
+            if by is not None:
+                check_prompts(by, *(prompt for edit in cases for prompt in (edit.prompt, edit.source)))
+            films = filled(bench, cases, given.methods, until)
+    except SegueError as error:
+        raise SystemExit(str(error)) from None
+    if not films:
+        raise SystemExit("there is nothing to tell")
+    told = "not scored" if by is None else f"{by.title}, {by.name}"
+    lines = [f"{model.name}, {asdict(common)}, {len(cases[0].frames)} frames", f"prompt: {told}"]
+    lines += [f"changed: {bench.distance.name}", "", *table(films), "", *verdict(films)]
+    print("\n".join(lines))
+    (given.out / "table.md").write_text("\n".join(lines) + "\n", "utf-8")
+    if given.sheets:
+        sheets(films, given.out)
+    if given.study is not None:
+        blind(films, given.study)
+
+
+if __name__ == "__main__":
+    main()
