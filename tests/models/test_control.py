@@ -65,8 +65,9 @@ def picture(seed: int, size: tuple[int, int] = SIZE, count: int = 1) -> torch.Te
 
 def told(model: LatentDiffusion, pictures: dict[str, torch.Tensor], scale: float = 5.0) -> Guided:
     rows = len(next(iter(pictures.values()), picture(0)))
-    positive, negative = (model.text([words])[[0] * rows] for words in (PROMPT, NEGATIVE))
-    return classifier_free(*(replace(term, residual_inputs=pictures) for term in (positive, negative)), scale)
+    text = model.text([NEGATIVE, PROMPT])
+    negative, positive = (replace(text[[term] * rows], residual_inputs=pictures) for term in (0, 1))
+    return classifier_free(positive, negative, scale)
 
 
 def run(model: LatentDiffusion, cond: Guided | Conditioning, steps: int, size: tuple[int, int] = SIZE) -> torch.Tensor:
@@ -180,7 +181,7 @@ def test_a_guess_equals_diffusers(folder, model, nets):
 def test_a_pooled_net_equals_diffusers_and_is_silent_on_the_negative_term(folder, model, nets):
     made = pipeline(StableDiffusionControlNetPipeline, folder, controlnet=read(nets["shuffle"]))
     expected = theirs(made, picture(0), 5, controlnet_conditioning_scale=0.8)
-    net = Counted(load_control(nets["shuffle"], model))
+    net: Any = Counted(load_control(nets["shuffle"], model))
     assert net.pooled
     bound = controlled(model, [Control("shuffle", net, 0.8)])
     cond = told(model, {"shuffle": picture(0)})
@@ -219,7 +220,8 @@ def test_an_adapter_equals_diffusers(folder, model, nets):
 
 
 def test_what_nobody_hears_is_not_run(model, nets):
-    silent, late = (Counted(load_control(nets[name], model)) for name in ("edges", "depth"))
+    counted: list[Any] = [Counted(load_control(nets[name], model)) for name in ("edges", "depth")]
+    silent, late = counted
     controls = [Control("edges", silent, 0.0), Control("depth", late, 1.0, 0.5, 0.75)]
     hints = {"edges": picture(0), "depth": picture(1)}
     run(controlled(model, controls), told(model, hints), 8)
