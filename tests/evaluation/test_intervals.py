@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from segue.evaluation.intervals import Interval, jackknife, mean_interval
+from segue.evaluation.intervals import Interval, bootstrapped, jackknife, mean_interval
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
@@ -47,3 +47,17 @@ def test_no_cases_are_refused() -> None:
         mean_interval([])
     with pytest.raises(ValueError, match="one case or more"):
         jackknife(1.0, [])
+
+
+def test_bootstrapped_bounds_are_those_of_the_mean() -> None:
+    """Of normal cases they are near Student's; the same values give the same bounds, and one case has none."""
+    values: list[float] = (3 + np.random.default_rng(0).standard_normal(60)).tolist()
+    found, students = bootstrapped(values), mean_interval(values)
+    assert found.value == students.value
+    assert (found.high - found.low) / 2 == pytest.approx(students.half, rel=0.1)
+    assert found == bootstrapped(values)
+    assert math.isnan(bootstrapped([2.0]).low)
+    skewed = bootstrapped([0.0] * 9 + [10.0])
+    assert skewed.low == 0 and skewed.high > 2
+    with pytest.raises(ValueError, match="one case or more"):
+        bootstrapped([])
