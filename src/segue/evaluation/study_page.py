@@ -158,7 +158,7 @@ SCRIPT = """
 const study = JSON.parse(document.getElementById("study").textContent);
 const place = "segue-study-" + study.id, CHOICES = [["left", "Left"], ["tie", "No difference"], ["right", "Right"]];
 const at = (id) => document.getElementById(id), videos = [...document.querySelectorAll("video")];
-let kept = {rater: "", answers: {}}, trial = 0, begun = 0, seen = false, waiting = 0;
+let kept = {rater: "", answers: {}}, trial = 0, begun = 0, seen = false, waiting = 0, turn = 0;
 
 function load() {
   try { kept = JSON.parse(localStorage.getItem(place)) || kept; } catch { /* a browser that keeps nothing */ }
@@ -196,15 +196,17 @@ function show(number) {
 }
 
 function together() {
-  const playing = videos.filter((video) => video.src);
+  const playing = videos.filter((video) => video.src), mine = ++turn;
   clearTimeout(waiting);
-  Promise.all(playing.map((video) => new Promise((ready) => {
+  Promise.all(playing.map((video) => new Promise((ready, failed) => {
     if (video.readyState > 3) ready(); else video.addEventListener("canplaythrough", ready, {once: true});
+    video.addEventListener("error", failed, {once: true});
   }))).then(() => {
-    playing.forEach((video) => { video.currentTime = 0; video.play(); });
+    if (mine !== turn) return;  // of a pair that was left before it was there
+    playing.forEach((video) => { video.currentTime = 0; Promise.resolve(video.play()).catch(() => null); });
     // An answer to what was not seen to its end would be none.
     waiting = setTimeout(() => { seen = true; draw(); }, 1000 * Math.max(...playing.map((video) => video.duration)));
-  });
+  }, () => { if (mine === turn) at("place").textContent = "This browser cannot show these films: try another one."; });
 }
 
 function choose(question, choice) {
