@@ -29,8 +29,10 @@ from segue.models.bundle import LatentDiffusion
 from segue.models.control import PART, Control, Residuals, controlled
 from segue.models.control_files import load_control
 from segue.models.loading import load_model
+from segue.models.placement import Placement
 from segue.models.weights import quiet
 from segue.types import Conditioning, Guided, Point, RowId
+from segue.zoo import load
 
 PROMPT, NEGATIVE = "a red apple", "cat"
 SIZE = (72, 48)
@@ -341,3 +343,16 @@ def test_attention_can_step_into_a_net(model, nets):
         assert torch.equal(run(bound, cond, 2), before)
     assert {(term, terms) for _, term, terms in seen} == {((0, 1), 2)}
     assert len({name for name, _, _ in seen}) == len(sites(net.module)) > 0
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_a_net_stays_beside_a_unet_that_comes_and_goes(offload, folder, nets, model, monkeypatch):
+    cond = told(model, {"edges": picture(0), "depth": picture(1)})
+
+    def made(placed: LatentDiffusion) -> torch.Tensor:
+        controls = [Control(name, load_control(nets[name], placed)) for name in ("edges", "depth")]
+        return run(controlled(placed, controls), cond, 2)
+
+    whole = made(model)
+    monkeypatch.setattr("segue.models.placement.SHARED", ())
+    assert torch.equal(made(load(folder, "cpu", placement=Placement(offload=offload))), whole)
