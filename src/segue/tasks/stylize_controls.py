@@ -66,11 +66,11 @@ class Wanted:
 
     @property
     def spelled(self) -> str:
-        """As it would be typed; an optional one that was found to be there no longer says so."""
+        """As it would be typed."""
         source = "" if self.source is None else f"{'::' if self.ready else ':'}{self.source}"
         scale = "" if self.scale == 1 else f"={self.scale:g}"
         span = "" if (self.start, self.stop) == (0, 1) else f"@{self.start:g}-{self.stop:g}"
-        return f"{self.kind}{source}{scale}{span}"
+        return f"{self.kind}{'?' * self.optional}{source}{scale}{span}"
 
 
 MOST = 10.0

@@ -219,5 +219,5 @@ def _available(asked: Sequence[Wanted], model: LatentDiffusion) -> tuple[list[St
                 raise
             left_out.append(f"without the control {wanted.kind}: {error}")
             continue
-        found.append(Steering(name, wanted, control, annotator))
+        found.append(Steering(name, replace(wanted, optional=False), control, annotator))
     return found, left_out
