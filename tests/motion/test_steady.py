@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 from typing import get_args
 
@@ -177,6 +179,20 @@ def test_frames_one_after_the_other_make_each_mean_once() -> None:
     style = Counted(flickering(guide, 0.2).pictures)
     list(blended(style, Fields(Still(), guide), Blending(3, detail="own")))
     assert set(counted.values()) == {1}
+
+
+def test_a_film_is_let_go_when_it_is_made() -> None:
+    """Whoever keeps its frames on disk holds a lock as long as anything of it is there."""
+    guide = panned(6, size=(20, 18), step=(0, 0))
+    style, fields = flickering(guide, 0.2), Fields(Still(), guide)
+    held = weakref.ref(fields)
+    gc.disable()
+    try:
+        list(blended(style, fields, Blending(2, detail="auto")))
+        del fields
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_neighbours_are_told_apart_by_nothing_but_their_light() -> None:

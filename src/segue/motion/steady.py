@@ -102,11 +102,13 @@ class Steadied:
         pools: Callable[[int], Pool],
         window: int,
     ) -> None:
-        self._leaves, self._pools = leaves, pools
-        self._sides = [Side(fields, self._band, window + 1, sign) for sign in (-1, 1)]
 
-    def _band(self, number: int) -> Float[Tensor, "1 3 h w"]:
-        return low(self._pools(number).mean[:, :3])
+        def band(number: int) -> Tensor:
+            return low(pools(number).mean[:, :3])
+
+        # Were it a method, this would hold itself, and with it the film after it was made.
+        self._leaves, self._pools, self._band = leaves, pools, band
+        self._sides = [Side(fields, band, window + 1, sign) for sign in (-1, 1)]
 
     def light(self, number: int) -> Float[Tensor, "1 3 h w"]:
         """What is added to the mean of a frame; exactly nothing where nothing was joined."""
