@@ -57,7 +57,7 @@ class SideBySide:
         ids = tuple(RowId("grid", number) for number in range(len(groups)))
         latents, noise = (self.joined(part, groups) for part in (inputs.source.latents, inputs.noise))
         start = from_latents(latents, noise, inputs.schedule, inputs.strength, ids)
-        cond = self._told(inputs.cond, groups)
+        cond = self.told(inputs.cond)
         kick = GridKick(inputs.kick, self, len(inputs))
         states = denoise(inputs.denoiser, start, inputs.schedule, cond, solver=inputs.solver, kick=kick)
 
@@ -83,8 +83,9 @@ class SideBySide:
         size = self.columns * self.rows
         return [[min(start + by, count - 1) for by in range(size)] for start in range(0, count, size)]
 
-    def _told(self, cond: Condition, groups: list[list[int]]) -> Condition:
+    def told(self, cond: Condition) -> Condition:
         """What grids are told: the words of their first frames, and pictures side by side."""
+        groups = self._groups(len(cond))
         first = [group[0] for group in groups]
         if isinstance(cond, Guided):
             terms = tuple(self._pictured(term, first, groups) for term in cond.terms)
