@@ -33,7 +33,7 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -41,12 +41,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from stylize_table import ALONE, OURS, Rows, table, verdict
 
 import segue
 from segue.errors import SegueError
 from segue.evaluation.distances import best_distance
 from segue.evaluation.fidelity import psnr
-from segue.evaluation.intervals import Bounds, bootstrapped
 from segue.evaluation.judge_file import read_judge
 from segue.evaluation.prompt_score import ClipScorer, CorpusScorer, PromptScorer, check_prompts, prompt_score
 from segue.evaluation.sharpness import sharpness
@@ -66,8 +66,6 @@ from segue.types import Perceptual
 SECONDS, MOST_FRAMES = 4.0, 150
 MEASURED = 1
 """Version of the measures."""
-ALONE = "frame by frame"
-OURS = "ours"
 APART = Agreement("self", deflicker=0, blend=0.0)
 METHODS: dict[str, dict[str, Any]] = {
     ALONE: {"agreement": APART, "noise": "independent"},
@@ -83,11 +81,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "side-by-side": {"method": "side-by-side"},
 }
 """What each method says of the task; everything else is the same for all."""
-MEASURES = {
-    "Pixel-MSE": 2, "warp": 2, "at 8": 2, "sharpness": 0, "shared": 0, "prompt": 3, "fits": 2, "likeness": 3,
-    "changed": 3, "PSNR": 1, "s/frame": 2, "rows": 1,
-}  # fmt: skip
-"""The columns, with the digits behind the point."""
 SHOWN = 8
 
 
@@ -129,7 +122,8 @@ class Common:
     def task(self, edit: Edit, method: str) -> Stylize:
         """What a method does with a clip and a prompt."""
         said = dict(METHODS[method])
-        beginning = Beginning(self.strength, noise=said.pop("noise", None), source_prompt=edit.source)
+        known = edit.source if "method" in said else None  # what rivals go by; ours never runs backwards here
+        beginning = Beginning(self.strength, noise=said.pop("noise", None), source_prompt=known)
         guidance = () if self.guidance is None else (self.guidance,)
         return Stylize(
             str(edit.folder),
@@ -147,7 +141,7 @@ class Common:
 class Film:
     """What one method made of one clip and prompt: where it is kept, and what is known of it."""
 
-    edit: Edit
+    edit: Any
     method: str
     path: Path
 
@@ -197,13 +191,7 @@ class Bench:
 
     def draw(self, film: Film) -> None:
         """Make a film, and count what it takes."""
-        tally = Tally(timed=False)
-        model = replace(self.model, denoiser=tally.watching(self.model.denoiser))
-        began, count = time.process_time(), len(film.edit.frames)
-        clip = self.common.task(film.edit, film.method).run(model)
-        frames = TensorFrames.rounded(clip.frames[0:count])
-        seconds = (time.process_time() - began) / count
-        film.keep(frames, {"seconds": seconds, "rows": tally.rows / count, "notes": _notes(clip)})
+        film.keep(*drawn(self.model, self.common.task(film.edit, film.method), len(film.edit.frames)))
 
     def measure(self, film: Film, alone: TensorFrames) -> None:
         """Add all measures to what is known of a film; `alone` is the one that was drawn frame by frame."""
@@ -231,12 +219,24 @@ class Bench:
         film.note(record | values | {"measured": said})
 
 
+def drawn(model: LatentDiffusion, task: Stylize, count: int) -> tuple[TensorFrames, dict[str, Any]]:
+    """The frames that a task makes, and what they take: seconds and rows of the network for each, and what it notes."""
+    tally = Tally(timed=False)
+    began = time.process_time()
+    clip = task.run(replace(model, denoiser=tally.watching(model.denoiser)))
+    frames = TensorFrames.rounded(clip.frames[0:count])
+    seconds = (time.process_time() - began) / count
+    notes = [] if clip.provenance is None else list(clip.provenance.record.get("notes") or [])
+    return frames, {"seconds": seconds, "rows": tally.rows / count, "notes": notes}
+
+
+def frames_digest(frames: TensorFrames) -> str:
+    """A name for what frames show."""
+    return hashlib.blake2b(frames.pixels.numpy().tobytes(), digest_size=8).hexdigest()
+
+
 def _scaled(value: float | None, by: float) -> float:
     return math.nan if value is None else by * value
-
-
-def _notes(clip: Clip) -> list[str]:
-    return [] if clip.provenance is None else list(clip.provenance.record.get("notes") or [])
 
 
 def edits(folder: Path, table: Path, model: LatentDiffusion, given: argparse.Namespace) -> list[Edit]:
@@ -253,7 +253,7 @@ def edits(folder: Path, table: Path, model: LatentDiffusion, given: argparse.Nam
         frames = TensorFrames.rounded(fit(clip.frames, size, "stretch")[first : first + count])
         if len(frames) < 3:
             raise SystemExit(f"{paths[0]} has {len(clip)} frames, and from {first} on fewer than 3: change its start")
-        digest = hashlib.blake2b(frames.pixels.numpy().tobytes(), digest_size=8).hexdigest()
+        digest = frames_digest(frames)
         kept = given.out / "clips" / f"{name}-{digest}"
         if not kept.is_dir():
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -283,61 +283,13 @@ def filled(bench: Bench, cases: Sequence[Edit], methods: Sequence[str], until: f
     return films
 
 
-def table(films: Sequence[Film]) -> list[str]:
-    """As markdown: means over all cases that every method has, with their intervals."""
-    by, cases = _by_method(films)
-    lines = [f"| {len(cases)} cases | {' | '.join(MEASURES)} | cost |", "|---" * (len(MEASURES) + 2) + "|"]
-    for method, rows in by.items():
-        cells = [_told(rows, cases, name, digits) for name, digits in MEASURES.items()]
-        cost = [rows[case]["s/frame"] / by[ALONE][case]["s/frame"] for case in cases]
-        lines.append(f"| {method} | {' | '.join(cells)} | {fmean(cost):.2f} |")
-    return lines
-
-
-Rows = dict[str, dict[str, Any]]
-
-
-def _by_method(films: Sequence[Film]) -> tuple[dict[str, Rows], list[str]]:
-    """The records of each method by case, and the cases that all methods have."""
-    by: dict[str, Rows] = {}
-    for film in films:
-        by.setdefault(film.method, {})[film.edit.name] = film.record
-    cases = [case for case in by.get(ALONE, {}) if all(case in rows for rows in by.values())]
-    return {method: by[method] for method in METHODS if method in by}, cases
-
-
-def _told(rows: Rows, cases: Iterable[str], name: str, digits: int) -> str:
-    values = [rows[case].get(name) for case in cases]
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    if not known:
-        return ""
-    if name in ("s/frame", "rows"):
-        return f"{fmean(known):.{digits}f}"
-    return _shown(bootstrapped(known), digits)
-
-
-def _shown(found: Bounds, digits: int) -> str:
-    return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
-
-
-def verdict(films: Sequence[Film]) -> list[str]:
-    """Ours against frame by frame, case by case; and who has the lowest warp error at 95 % of the sharpness."""
-    by, cases = _by_method(films)
-    if OURS not in by or not cases:
-        return []
-    lines: list[str] = []
-    for name in ("warp", "prompt", "changed", "likeness"):
-        pairs = [(by[OURS][case].get(name), by[ALONE][case].get(name)) for case in cases]
-        known = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
-        if known:
-            lines.append(f"{name}: ours less frame by frame: {_shown(bootstrapped(known), MEASURES[name] + 1)}")
-    means = {
-        method: {name: fmean(rows[case][name] for case in cases) for name in ("warp", "sharpness")}
-        for method, rows in by.items()
+def by_method(films: Sequence[Film]) -> dict[str, Rows]:
+    """What is known of the films of each method, by case."""
+    return {
+        method: {film.edit.name: film.record for film in films if film.method == method}
+        for method in METHODS
+        if any(film.method == method for film in films)
     }
-    sharp = {method: each["warp"] for method, each in means.items() if each["sharpness"] >= 95}
-    least = min(sharp, key=sharp.__getitem__)
-    return [*lines, f"lowest warp error of those that keep 95 % of the sharpness: {least} ({sharp[least]:.2f})"]
 
 
 def sheets(films: Sequence[Film], out: Path) -> None:
@@ -412,9 +364,10 @@ def main(words: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error)) from None
     if not films:
         raise SystemExit("there is nothing to tell")
+    rows = by_method(films)
     told = "not scored" if by is None else f"{by.title}, {by.name}"
     lines = [f"{model.name}, {asdict(common)}, {len(cases[0].frames)} frames", f"prompt: {told}"]
-    lines += [f"changed: {bench.distance.name}", "", *table(films), "", *verdict(films)]
+    lines += [f"changed: {bench.distance.name}", "", *table(rows), "", *verdict(rows)]
     print("\n".join(lines))
     (given.out / "table.md").write_text("\n".join(lines) + "\n", "utf-8")
     if given.sheets:

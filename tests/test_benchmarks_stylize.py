@@ -19,6 +19,10 @@ from segue.evaluation.study import find_films
 from segue.media import Clip, TensorFrames
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+MEASURES = [
+    "Pixel-MSE", "warp", "at 8", "sharpness", "shared", "prompt", "fits", "likeness", "changed", "PSNR", "s/frame",
+    "rows",
+]  # fmt: skip
 EDITS = """
 [first]
 source = "cat"
@@ -68,10 +72,10 @@ def test_rows_are_kept_and_told(
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
     rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines if line.startswith("|")}
     assert set(rows) == {"3 cases", "---", "frame by frame", "+ shared noise"}
-    assert [name.strip() for name in rows["3 cases"]] == [*bench.MEASURES, "cost"]
-    alone = dict(zip(bench.MEASURES, rows["frame by frame"], strict=False))
+    assert [name.strip() for name in rows["3 cases"]] == [*MEASURES, "cost"]
+    alone = dict(zip(MEASURES, rows["frame by frame"], strict=False))
     assert alone["sharpness"].strip() == "100 (100 to 100)" and alone["shared"].strip() == "100 (100 to 100)"
-    assert float(alone["rows"]) == float(dict(zip(bench.MEASURES, rows["+ shared noise"], strict=False))["rows"])
+    assert float(alone["rows"]) == float(dict(zip(MEASURES, rows["+ shared noise"], strict=False))["rows"])
     assert "CLIP score, CLIP clip (" in "\n".join(lines)
     assert len([*(tmp_path / "out").glob("sheet-*.png")]) == 3
     assert [sorted(film.methods) for film in find_films(tmp_path / "blind")] == [sorted(few[1:])] * 3
@@ -125,7 +129,7 @@ def test_the_verdict_compares_case_by_case(bench: Any, tmp_path: Path) -> None:
         film = bench.Film(case, method, tmp_path / f"{number}")
         film.note(values | {"warp": warp, "sharpness": sharp, "prompt": 0.5, "fits": 1.0, "changed": 0.3})
         made.append(film)
-    said = bench.verdict(made)
+    said = bench.verdict(bench.by_method(made))
     assert said[0] == "warp: ours less frame by frame: -6.000 (-6.000 to -6.000)"
     assert said[-1] == "lowest warp error of those that keep 95 % of the sharpness: ours (9.00)"
-    assert "| ours | 1.00 (1.00 to 1.00) | 9.00 (4.00 to 14.00) |" in bench.table(made)[3]
+    assert "| ours | 1.00 (1.00 to 1.00) | 9.00 (4.00 to 14.00) |" in bench.table(bench.by_method(made))[3]
