@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,3 +72,9 @@ class KeyPoints:
     def present(self) -> Bool[Tensor, "t persons points"]:
         """Which points there are."""
         return self.confidence > 0
+
+    def at(self, size: tuple[int, int]) -> KeyPoints:
+        """Those of the same pictures at another size, (width, height) in pixels; sides may be stretched."""
+        across, down = (new / old for new, old in zip(size, self.size, strict=True))
+        scale = self.places.new_tensor([across, down])
+        return replace(self, places=(self.places + 0.5) * scale - 0.5, size=size)
