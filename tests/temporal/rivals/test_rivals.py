@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_control import write_controlnet
 
 from segue.errors import TaskError
 from segue.models.bundle import LatentDiffusion
+from segue.models.control import Control, controlled
+from segue.models.control_files import load_control
 from segue.models.loading import load_model
 from segue.temporal.rivals.catalogue import RIVALS, find_rival
 from segue.temporal.rivals.inputs import Outcome, RivalInputs
-from temporal.rivals.clips import alone, back, inputs, plain
+from segue.types import Guided
+from temporal.rivals.clips import alone, back, clip, inputs, plain
 from toy import RowwiseDenoiser
 
 INVERTED = ("pix2video", "fatezero", "tokenflow")
@@ -78,6 +82,29 @@ def test_a_model_without_attention_is_refused_by_name(model: LatentDiffusion, na
     given = inputs(model, 2, sites=())
     with pytest.raises(TaskError, match="self-attention"):
         find_rival(name).run(given)
+
+
+@pytest.fixture(scope="module")
+def guided(model: LatentDiffusion, written: Path, tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusion:
+    """The model with a control network, whose places of attention are its own, in the first part of the run."""
+    folder = write_controlnet(tmp_path_factory.mktemp("nets") / "edges", written, seed=1)
+    return controlled(model, [Control("edges", load_control(folder, model), stop=0.7)])
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_control_networks_are_heard(model: LatentDiffusion, guided: LatentDiffusion, name: str) -> None:
+    """And their attention is stepped into, on the source's way, too."""
+    given, pictures = inputs(guided, 3, by=8), {"edges": clip(3, by=8)[:]}
+    assert isinstance(given.cond, Guided)
+    terms = tuple(replace(term, residual_inputs=pictures) for term in given.cond.terms)
+    told = replace(given.source.cond, residual_inputs=pictures)
+    cond, source = replace(given.cond, terms=terms), replace(given.source, cond=told)
+    made = find_rival(name).run(replace(given, cond=cond, source=source)).latents
+    assert any(site.name.startswith("control.edges.") for site in given.sites)
+    assert bool(made.isfinite().all())
+    assert float((made - find_rival(name).run(inputs(model, 3, by=8)).latents).abs().max()) > (
+        1e-5 if name == "codec" else 1e-2
+    )
 
 
 def test_there_is_no_other() -> None:
