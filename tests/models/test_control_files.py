@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tiny_xl import write_xl
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, UnsafeFileError
 from segue.models import control_files, kinds
+from segue.models.control import Control, controlled
 from segue.models.control_files import ControlNet, load_control
 from segue.models.hub import Repository
 from segue.models.loading import load_model
@@ -105,6 +107,41 @@ def test_nets_of_other_models_are_named(net, folder, model, xl_folder, tmp_path)
     upscaler = load_model(write_upscaler(tmp_path / "upscaler"), device="cpu")
     with pytest.raises(ModelError, match=r"is an upscaler: controls and reference pictures work with the UNets of"):
         load_control(net, upscaler)
+
+
+def test_inpainting_models_take_the_nets_of_what_they_were_made_from(net, model, tmp_path):
+    """The net sees the latents, and neither mask nor picture."""
+    inpainting = load_model(write_model(tmp_path / "inpainting", in_channels=9), device="cpu")
+    expected = answer(load_control(net, model), model)
+    for source in (net, to_original(net, tmp_path / "original.safetensors")):
+        network = load_control(source, inpainting)
+        assert torch.equal(answer(network, inpainting), expected)
+        bound = controlled(inpainting, [Control("edges", network)])
+        x, _, text, hint, call = told(inpainting)
+        shown = replace(text, concat=torch.zeros(1, 5, 8, 8), residual_inputs={"edges": hint})
+        at = call.at
+        plain = inpainting.denoiser(x, at, replace(shown, residual_inputs={}))
+        assert (bound.denoiser(x, at, shown) - plain).abs().max() > 0.01
+
+
+def test_a_file_of_another_family_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(control_files, "family_of", lambda config: kinds.SD1)
+    place = "control_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({place: torch.zeros(8, 2048)}, tmp_path / "xl.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"is a ControlNet for Stable Diffusion XL, and .* is Stable Diffusion 1.x"
+    ):
+        load_control(tmp_path / "xl.safetensors", model)
+
+
+def test_models_without_such_a_unet_are_named(net, model):
+    def transformer(x, time, cond, call):
+        return x
+
+    for family, name in (("sd3", "Stable Diffusion 3"), ("flux", "FLUX"), ("", "of an unknown family")):
+        other = replace(model, name="x", family=family, denoiser=replace(model.denoiser, network=transformer))
+        with pytest.raises(ModelError, match=f"x is {name}: controls and reference pictures work with the UNets"):
+            load_control(net, other)
 
 
 def test_families_are_called_by_their_names():

@@ -95,7 +95,7 @@ class LatentDiffusion:
         text: prompts to conditioning.
         denoiser: latents to x0.
         codec: latents to pictures and back.
-        parts: its networks, by the names of the diffusers layout: unet, text_encoder, vae.
+        parts: its networks, by the names of the diffusers layout: unet, text_encoder, vae; and control networks.
         scheduler: the checkpoint's scheduler configuration, as diffusers writes it; read, never stepped.
         defaults: size, steps, guidance scale and solver that suit it.
         weights: the files that its numbers came from, each with the scale at which it was merged (1 for the base), or

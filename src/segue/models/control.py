@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from segue.errors import ModelError, TaskError
+from segue.models.families import FAMILIES
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
 from segue.types import Call, Conditioning, Network, over_rows
@@ -282,7 +283,8 @@ def unet_of(model: LatentDiffusion) -> UNetNetwork | XlNetwork:
     while not isinstance(network, UNetNetwork | XlNetwork) and hasattr(network, "network"):
         network = network.network
     if not isinstance(network, UNetNetwork | XlNetwork) or model.upscaling is not None:
-        what = "an upscaler" if model.upscaling is not None else f"of family {model.family or 'unknown'}"
+        family = next((one.name for one in FAMILIES if one.module == model.family), "of an unknown family")
+        what = "an upscaler" if model.upscaling is not None else family
         raise ModelError(
             f"{model.name} is {what}: controls and reference pictures work with the UNets of Stable Diffusion 1.x, "
             "2.x and XL. Take such a model, or leave them out"

@@ -207,6 +207,7 @@ def _from_file(path: Path, model: LatentDiffusion) -> tuple[ControlNetModel, tup
         raise CheckpointError(_foreign(str(path), kind.family, family, model))
     taken = inspect.signature(ControlNetModel.__init__).parameters
     copied = {key: value for key, value in config.items() if key in taken}
+    copied["in_channels"] = model.codec.channels  # also where the UNet is shown a mask besides
     copied["mid_block_type"] = copied.get("mid_block_type") or "UNetMidBlock2DCrossAttn"
     try:
         with tempfile.TemporaryDirectory() as folder, quiet():
