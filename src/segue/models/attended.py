@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from segue.models.bundle import LatentDiffusion
 
-_BLOCK = re.compile(r"(down_blocks|mid_block|up_blocks)\.(\d+)")
+_BLOCK = re.compile(r"(mid_block|down_blocks|up_blocks)(?:\.(\d+))?\.")
 
 
 def model_sites(model: LatentDiffusion) -> tuple[Site, ...]:

@@ -97,6 +97,7 @@ class SharedAttention:
     _turn: Mapping[Moment, int] = field(init=False, default_factory=dict[Moment, int])
     _last: Mapping[Moment, int] = field(init=False, default_factory=dict[Moment, int])
     _near: frozenset[Moment] = field(init=False, default_factory=frozenset[Moment])
+    _kinds: frozenset[str] = field(init=False, default_factory=frozenset[str])
     _bank: dict[str, _Known] = field(init=False, default_factory=dict[str, _Known])
 
     @contextmanager
@@ -108,11 +109,13 @@ class SharedAttention:
         """
         self._looks, self._turn = looks, {one: turn for turn, one in enumerate(looks)}
         self._last = {seen: self._turn[one] for one, own in looks.items() for seen in seen_by({one: own})}
+        self._kinds = frozenset(kind for own in looks.values() for look in own for kind in look.kinds)
         self._near = frozenset((row, one[1]) for one, own in looks.items() for look in own for row in look.near)
         try:
             yield
         finally:
-            self._looks, self._turn, self._last, self._near = {}, {}, {}, frozenset()
+            self._looks, self._turn, self._last = {}, {}, {}
+            self._near, self._kinds = frozenset(), frozenset()
             self._bank, self.held = {}, 0
 
     def __call__(
@@ -124,7 +127,7 @@ class SharedAttention:
         site: Place,
     ) -> Float[Tensor, "b n d"]:
         """The site's answer: sum over looks of weight * Attn(q, [own; seen]), and the rest of it plain."""
-        if not self._looks or hidden.ndim != 3:
+        if site.kind not in self._kinds or hidden.ndim != 3:
             return plain(hidden, context)
         source = hidden if context is None else context
         # Where text and picture are one sequence, the picture is what others see.
