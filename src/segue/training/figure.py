@@ -102,13 +102,23 @@ class FigureClip:
         picture = canvas.colours + ground * (1 - canvas.alpha[..., None])
         return torch.from_numpy(np.clip(picture, 0, 1).astype(np.float32)).permute(2, 0, 1).contiguous()
 
+    def layer(self, frame: int) -> Float[Tensor, "4 h w"]:
+        """The figure alone: its colours, multiplied by alpha, and alpha, in [0, 1].
+
+        Raises:
+            TrainingError: there is no such frame.
+        """
+        canvas = self._painted(frame)
+        whole = np.concatenate([canvas.colours, canvas.alpha[..., None]], -1)
+        return torch.from_numpy(np.clip(whole, 0, 1)).permute(2, 0, 1).contiguous()
+
     def alpha(self, frame: int) -> Float[Tensor, "h w"]:
         """What of each pixel the figure covers.
 
         Raises:
             TrainingError: there is no such frame.
         """
-        return torch.from_numpy(np.clip(self._painted(frame).alpha, 0, 1))
+        return self.layer(frame)[3]
 
     def _painted(self, frame: int) -> Canvas:
         if not 0 <= frame < self.length:
