@@ -88,7 +88,7 @@ class Against:
     def measures(self) -> list[Measure]:
         """The number, with all that it depends on."""
         found, own = self.distance, "" if self.halves is None else f"; between its own halves: {self.halves:.3g}"
-        told = f"to {found.pictures[1]} of {self.other.name}, in {found.features} features{own}"
+        told = f"to {found.pictures[1]} of {self.other.name}, in {found.features}{own}"
         return [Measure("Fréchet distance", found.value, "lower", told)]
 
 

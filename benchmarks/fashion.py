@@ -1,0 +1,257 @@
+"""Figures in the clothes of some and the poses of others: N sources, each in the motions of M targets.
+
+    python benchmarks/fashion.py -o runs/fashion --sources 3 --targets 3 --frames 12
+    python benchmarks/fashion.py -o runs/fashion --pose mediapipe --sheets      # finds poses in what was made, too
+
+Sources and targets are rendered figures (`segue.training.figure`). Of a source the model is given one picture, as a
+reference, and the words for its clothes; of a target the sticks of its exact key points, frame by frame. What should
+come out is known: the source, rendered in the motion of the target. Films are kept, as in `stylize.py`.
+
+* Pose-MSE, missing: see `segue.evaluation.pose_mse`, of the poses that are found in the film against those that it was
+  given; nothing without `--pose`. The last line has the same of the targets' own films: what the finder errs by.
+* overlap: of the figure's outline, which is what differs from the ground, with the target's, intersection over union.
+* changed: the distance that is named above the table, to the source in that motion.
+* Fréchet: in named features, of the frames of all films of a method, to those of the sources in these motions; behind
+  it, to the targets' own. A model that heeds its references is nearer to the first.
+* warp: as in `stylize.py`, along the flow of the target's film.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from stylize import METHODS, Film, drawn, frames_digest
+from stylize_table import ALONE, OURS, shown_mean
+
+import segue
+from segue.errors import SegueError, TaskError
+from segue.evaluation.distances import best_distance
+from segue.evaluation.features import extract
+from segue.evaluation.frechet import frechet_distance
+from segue.evaluation.pose_mse import pose_mse
+from segue.evaluation.wanted import usual_features
+from segue.evaluation.warp_error import warp_error
+from segue.media.clip import Clip, TensorFrames
+from segue.models.annotate import draw_skeleton, find_annotator
+from segue.tasks.sampling import Sampling
+from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_settings import Beginning, References, Shape
+from segue.training.figure import MOTIONS, FigureClip, figure_clip
+from segue.training.journal import save_sheet
+from segue.types import KeyPoints
+
+GROUND = (0.93, 0.93, 0.9)
+OTHERS = 1000
+"""From which number on subjects are targets, so that none is a source as well."""
+MEASURES = {"Pose-MSE": 4, "missing": 2, "overlap": 3, "changed": 3, "warp": 2, "s/frame": 2}
+UNLIKE_GROUND = 0.08
+
+
+@dataclass(frozen=True)
+class Case:
+    """A source in the motion of a target; what a `Film` of `stylize.py` is kept for.
+
+    Args:
+        source: who it should show.
+        target: the film that moves.
+        truth: the source in that motion.
+        folder: where the target's frames, the sticks and the reference lie.
+    """
+
+    source: int
+    target: FigureClip
+    truth: FigureClip
+    folder: Path
+
+    @property
+    def clip(self) -> str:
+        return f"source {self.source}"
+
+    @property
+    def prompt(self) -> str:
+        return self.target.motion
+
+    @property
+    def name(self) -> str:
+        return f"{self.clip}: {self.prompt}"
+
+    @property
+    def frames(self) -> TensorFrames:
+        return TensorFrames.rounded(self.target.frames[0 : len(self.target)])
+
+    def task(self, method: str, steps: int | None, seed: int) -> Stylize:
+        """What a method does with it."""
+        said = dict(METHODS[method])
+        noise = said.pop("noise", None)
+        if (agreement := said.get("agreement")) is not None and agreement.attention == "self":
+            said["agreement"] = replace(agreement, attention="reference, self")
+        return Stylize(
+            str(self.folder / "film"),
+            f"{self.truth.subject.words}",
+            preset="fashion",
+            seed=seed,
+            control=(f"pose::{self.folder / 'sticks'}",),
+            references=References((str(self.folder / "reference.png"),)),
+            beginning=Beginning(1.0, "noise", noise),
+            sampling=Sampling(steps, size=self.target.size),
+            shape=Shape(model_size=True, window=max(64, len(self.target))),
+            **said,
+        )
+
+
+def cases(given: argparse.Namespace, size: tuple[int, int]) -> list[Case]:
+    """All sources in all motions, with what the model is given of them on disk."""
+    found: list[Case] = []
+    for number in range(given.targets):
+        motion, target = list(MOTIONS)[number % len(MOTIONS)], OTHERS + number
+        film, *_ = figures = [
+            figure_clip(who, motion, size=size, frames=given.frames, ground=GROUND)
+            for who in (target, *range(given.sources))
+        ]
+        for source, truth in enumerate(figures[1:]):
+            folder = given.out / "cases" / f"{source}-{target}-{motion}-{size[0]}x{size[1]}x{given.frames}"
+            found.append(Case(source, film, truth, folder))
+            if folder.is_dir():
+                continue
+            folder.mkdir(parents=True)
+            sticks = TensorFrames.rounded(draw_skeleton(film.key_points))
+            Clip(TensorFrames.rounded(film.frames[0 : given.frames]), 12).save(folder / "film")
+            Clip(sticks, 12).save(folder / "sticks")
+            posed = figure_clip(source, "stretch", size=size, frames=1, ground=GROUND)
+            Clip(TensorFrames.rounded(posed.frames[0:1]), 12).save(folder / "reference.png")
+    return found
+
+
+def overlap(frames: TensorFrames, target: FigureClip) -> float:
+    """Intersection over union of what differs from the picture's edge, and the target's outline."""
+    shares: list[float] = []
+    for number in range(len(frames)):
+        picture = frames[number : number + 1][0]
+        edge = torch.cat([picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]], 1).median(1).values
+        figure = (picture - edge[:, None, None]).abs().amax(0) > UNLIKE_GROUND
+        due = target.alpha(number) > 0.5
+        shares.append(float((figure & due).sum() / (figure | due).sum().clamp(min=1)))
+    return fmean(shares)
+
+
+def measured(film: Film, case: Case, finder: Finder | None) -> dict[str, float]:
+    """All numbers of one film."""
+    frames, distance = film.frames, best_distance()
+    if frames is None:
+        return {}
+    truth = TensorFrames.rounded(case.truth.frames[0 : len(frames)])
+    warped = warp_error(frames, case.frames, intervals=(1,), to_first=False).at(1).absolute
+    apart = [distance(frames[i : i + 1], truth[i : i + 1]).item() for i in range(len(frames))]
+    pose, missing = posed(frames, case.target.key_points, finder)
+    return {
+        "Pose-MSE": pose,
+        "missing": missing,
+        "overlap": overlap(frames, case.target),
+        "changed": fmean(apart),
+        "warp": math.nan if warped is None else 255 * warped,
+        "s/frame": film.record["seconds"],
+    }
+
+
+Finder = Callable[[TensorFrames], KeyPoints]
+
+
+def finder_of(kind: str | None) -> Finder | None:
+    """Who finds the poses of a film, if anybody does."""
+    if kind is None:
+        return None
+    annotator: Any = find_annotator("pose", source=None if kind == "usual" else kind)
+    return annotator.key_points
+
+
+def posed(frames: TensorFrames, due: KeyPoints, finder: Finder | None) -> tuple[float, float]:
+    """Pose-MSE, and the share of points that were not found; of a film in which nobody is seen, all of them."""
+    if finder is None:
+        return math.nan, math.nan
+    try:
+        found = pose_mse(finder(frames), due)
+    except TaskError:
+        return math.nan, 1.0
+    return math.nan if found.value is None else found.value, found.missing
+
+
+def frechet(films: Sequence[Film], of: str) -> str:
+    """The distance of all frames of some films to the sources', and to the targets', in these motions."""
+    features = usual_features()
+
+    def looked(parts: Sequence[Any]) -> torch.Tensor:
+        return torch.cat([extract(features, part[0 : len(part)]) for part in parts])
+
+    mine = looked([film.frames for film in films])
+    truth, other = (looked([getattr(film.edit, whose).frames for film in films]) for whose in ("truth", "target"))
+    values = [frechet_distance(mine, each, features.name).value for each in (truth, other)]
+    return f"{of}: {values[0]:.2f} to the sources, {values[1]:.2f} to the targets ({features.name}, {len(mine)} frames)"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Make what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--model", default="emoji")
+    parser.add_argument("--sources", type=int, default=3)
+    parser.add_argument("--targets", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pose", metavar="NAME", help="finds poses: usual, mediapipe, or a repository of ViTPose")
+    parser.add_argument("--sheets", action="store_true")
+    given = parser.parse_args(words)
+    try:
+        model, finder = segue.load(given.model), finder_of(given.pose)
+        films: dict[str, list[Film]] = {ALONE: [], OURS: []}
+        with torch.no_grad():
+            for case in cases(given, model.defaults.size):
+                for method, made in films.items():
+                    task = case.task(method, given.steps, given.seed)
+                    asked = [case.name, method, frames_digest(case.frames), model.fingerprint, given.steps, given.seed]
+                    name = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
+                    film = Film(case, method, given.out / "films" / name)
+                    if film.frames is None:
+                        film.keep(*drawn(model, task, len(case.target)))
+                        print(f"{case.name}, {method}: {film.record['seconds']:.2f} s a frame", flush=True)
+                    film.note(film.record | measured(film, case, finder))
+                    made.append(film)
+                if given.sheets:
+                    sheet(case, [made[-1] for made in films.values()], given.out)
+    except SegueError as error:
+        raise SystemExit(str(error)) from None
+    print(f"\n{model.name}; changed: {best_distance().name}\n\n| method | {' | '.join(MEASURES)} |")
+    print("|---" * (len(MEASURES) + 1) + "|")
+    for method, made in films.items():
+        cells = [shown_mean([film.record[name] for film in made], digits) for name, digits in MEASURES.items()]
+        print(f"| {method} | {' | '.join(cells)} |")
+    if finder is not None:
+        targets = {film.edit.prompt: film.edit for film in films[ALONE]}.values()
+        own = [posed(case.frames, case.target.key_points, finder) for case in targets]
+        told = (shown_mean(values, digits) for values, digits in zip(zip(*own, strict=True), (4, 2), strict=True))
+        print(f"| the targets themselves | {' | '.join(told)} |")
+    print("\nFréchet distances:")
+    for method, made in films.items():
+        print(frechet(made, method))
+
+
+def sheet(case: Case, films: Sequence[Film], out: Path) -> None:
+    """Target, source in its motion, and the films, a row each."""
+    count = len(case.target)
+    picks = [round(i * (count - 1) / 5) for i in range(6)]
+    rows: list[Any] = [case.target.frames, case.truth.frames, *(film.frames for film in films)]
+    pictures = torch.cat([row[i : i + 1] for row in rows for i in picks])
+    save_sheet(out / f"sheet-{case.source}-{case.prompt}.png", pictures, len(picks))
+
+
+if __name__ == "__main__":
+    main()
