@@ -24,6 +24,7 @@ from segue.diffusion.loop import collect, denoise
 from segue.diffusion.starts import from_seeds
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError
 from segue.models import ip_adapter_files
+from segue.models.attended import model_sites
 from segue.models.attention import attached, sites
 from segue.models.bundle import LatentDiffusion
 from segue.models.control import Control, controlled, unet_of
@@ -33,6 +34,7 @@ from segue.models.ip_adapter import IMAGE_SCALE, referring, shown, with_tokens
 from segue.models.ip_adapter_files import load_ip_adapter
 from segue.models.loading import load_model
 from segue.models.weights import quiet
+from segue.temporal.frame_attention import frame_attention
 from segue.types import Condition, RowId
 
 PROMPT, NEGATIVE = "a red apple", "cat"
@@ -302,3 +304,22 @@ def test_a_repository_may_hold_several(model, files, monkeypatch):
     load_ip_adapter("h94/IP-Adapter/models/ip.safetensors@main", model)
     beside = [f"h94/IP-Adapter/models/image_encoder/{name}@main" for name in ("config.json", "model.safetensors")]
     assert asked == ["h94/IP-Adapter/models/ip.safetensors@main", *beside]
+
+
+def test_frames_look_at_each_other_while_pictures_and_controls_act(folder, model, files, tmp_path):
+    """All three that step into attention at once: however calls are cut the same, and nothing is left behind."""
+    net = load_control(write_controlnet(tmp_path / "net", folder, seed=1), model)
+    adapter = load_ip_adapter(files["plus"], model)
+    full = controlled(shown(model, adapter), [Control("edges", net, stop=0.5)])
+    hints = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    cond: Any = referring(words(model, 3), adapter, pictures(1))
+    cond = replace(cond, terms=tuple(replace(term, residual_inputs={"edges": hints}) for term in cond.terms))
+    frames, before = [RowId("a", i) for i in range(3)], state_of(model)
+    found = []
+    for most in (6, 2):
+        cut = full.batched(most)
+        with frame_attention(cut.denoiser, model_sites(cut), "first, previous, self", frames) as denoiser:
+            found.append(run(replace(cut, denoiser=denoiser), cond))
+    assert far(found[0], found[1]) < EXACT
+    assert far(found[0], run(full, cond)) > 0.01
+    assert_untouched(model, before)
