@@ -149,7 +149,7 @@ def test_references_are_looked_at(film: str, model: LatentDiffusion, tmp_path: P
     plain = pixels(task(film).run(model))
     pictures = References((picture,))
     clip = task(film, agreement=replace(LOOKS, attention=None), references=pictures).run(model)
-    assert record(clip)["fields"]["agreement"]["attention"] == "first, reference, previous, self"
+    assert record(clip)["fields"]["agreement"]["attention"] == "anchors, reference, previous, self"
     assert any("is cut to the proportions of 64x32" in note for note in record(clip)["notes"])
     assert apart(pixels(clip)[0], plain[0]) > 0.1
     with pytest.raises(TaskError, match="reference pictures that nothing goes by"):

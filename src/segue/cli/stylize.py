@@ -52,7 +52,7 @@ def stylize(task: Stylize, model: ModelChoice, execution: Execution, output: Out
     def make(meter: Meter):
         loaded = model.load(meter)
         prepared = task.prepared(loaded)
-        for note in prepared.notes:
+        for note in (*prepared.notes, *prepared.outlook(execution)):
             meter.note(note)
         return task.run(loaded, execution, meter, work=path.parent, save_bank=bank, prepared=prepared)
 

@@ -101,11 +101,17 @@ class Stylize(OnFile):
             )
         if self.method != OURS:
             self._check_method()
+        elif self.beginning.source_prompt is not None and self.beginning.start != "inverted":
+            raise TaskError(
+                "source_prompt says what the film shows where it is run backwards: take start inverted, or leave it out"
+            )
 
     def _check_method(self) -> None:
         from segue.temporal.rivals.catalogue import find_rival
 
         find_rival(self.method)
+        if self.beginning.start is not None:
+            raise TaskError(f"{self.method} has a start of its own: leave out start {self.beginning.start}")
         if self.agreement != Agreement():
             said = [name for name, value in vars(self.agreement).items() if value is not None]
             raise TaskError(
@@ -136,7 +142,7 @@ class Stylize(OnFile):
             task,
             negative=task.negative or "",
             control=tuple(one.spelled for one in task.controls) or (OFF,),
-            beginning=task.beginning.settled(controlled),
+            beginning=task.beginning.settled(controlled, ours=self.method == OURS),
             agreement=agreement,
             shape=shape,
         )

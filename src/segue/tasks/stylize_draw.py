@@ -17,6 +17,7 @@ from segue.diffusion.starts import from_latents
 from segue.media.clip import Excerpt
 from segue.media.spool import Spool
 from segue.models.paused import pause, resumed
+from segue.models.preview import QuickCodec
 from segue.motion.blend import Blending
 from segue.motion.fields import Fields
 from segue.motion.flow import SMALLEST
@@ -30,6 +31,7 @@ from segue.temporal.deflicker import Deflickering, Moments
 from segue.temporal.inversion import inverted
 from segue.temporal.moved_noise import Placed, PlacedKick, independent, moved, shared
 from segue.types import Denoiser, Frames, Guided, Operator, Progress, RowId, State
+from segue.zoo.load import small_decoder
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -91,7 +93,7 @@ class Drawing:
             for place, state in enumerate(self._states(denoiser, start, cond, part)):
                 if place or kept is None:
                     pause(path, state, self.looking.kept() if number == 0 else None)
-                self._tell(number, int(state.step[0]) - self.first)
+                self.tell(number, int(state.step[0]) - self.first)
         return state.x
 
     def _states(self, denoiser: Denoiser, state: State, cond: Guided, part: range) -> Iterator[State]:
@@ -139,10 +141,10 @@ class Drawing:
 
     @cached_property
     def _kick(self) -> PlacedKick:
-        return PlacedKick(self._placed, self.task.seed, CLIP)
+        return PlacedKick(self.placed, self.task.seed, CLIP)
 
     @cached_property
-    def _placed(self) -> Placed:
+    def placed(self) -> Placed:
         """Whose noise each latent of the film has."""
         size = self.shape[2], self.shape[1]
         kind, count = self.task.beginning.noise, len(self.source)
@@ -150,7 +152,7 @@ class Drawing:
             return moved(self.fields(self.source, self.plan.shots[1:]), size)
         return (shared if kind == "shared" else independent)(count, size)
 
-    def _tell(self, number: int, step: int) -> None:
+    def tell(self, number: int, step: int) -> None:
         """So many steps of a part are done."""
         lengths = [stop - first for first, stop in self.plan.parts]
         self._done = max(self._done, sum(lengths[:number]) * self.steps + lengths[number] * step)
@@ -161,16 +163,17 @@ class Drawing:
         device, rows = self.model.device, [RowId(CLIP, frame) for frame in part]
         strength = self.task.beginning.strength or 1.0
         if self.task.beginning.start == "inverted":
-            told, latents = self.telling.source(part), self._encoded(part)
+            told, latents = self.telling.source(part), self.encoded(part)
             back = inverted(denoiser, latents, self.schedule, told, rows, strength=strength, rounds=self._rounds)
             return back.state
-        noise = self._placed[part.start : part.stop].start(self.task.seed, self.shape[0], CLIP).to(device)
+        noise = self.placed[part.start : part.stop].start(self.task.seed, self.shape[0], CLIP).to(device)
         if self.task.beginning.start == "noise":
             step = torch.zeros(len(rows), dtype=torch.int64)
             return State(noise * self.schedule.start_scale, step, tuple(rows))
-        return from_latents(self._encoded(part), noise, self.schedule, strength, rows)
+        return from_latents(self.encoded(part), noise, self.schedule, strength, rows)
 
-    def _encoded(self, part: range) -> Float[Tensor, "t c h w"]:
+    def encoded(self, part: range) -> Float[Tensor, "t c h w"]:
+        """Latents of frames of the film as they are."""
         firsts = range(part.start, part.stop, ENCODED)
         parts = [self.source[first : min(part.stop, first + ENCODED)] for first in firsts]
         return torch.cat([self.model.codec.encode(pictures).float().to(self.model.device) for pictures in parts])
@@ -189,7 +192,9 @@ class Drawing:
         blending = Blending(min(agreement.around or 1, len(part) - 1), grain=agreement.grain or 0.0)
         along = Along([self.fields(one) for one in guides], blending)
         spool = partial(Spool.temporary, near=self.folder)
-        return [Deflickering(self.model.codec, along, Moments(steps=self.moments), CLIP, spool=spool)]
+        small, together = small_decoder(self.model), ENCODED if self.model.device.type != "cpu" else 1
+        codec = self.model.codec if small is None else QuickCodec(self.model.codec, small)
+        return [Deflickering(codec, along, Moments(steps=self.moments), CLIP, batch=together, spool=spool)]
 
 
 def moments(count: int, first: int, steps: int) -> tuple[int, ...]:

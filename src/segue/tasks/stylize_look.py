@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.diffusion.schedule import Schedule
-from segue.models.attended import attended_bytes, model_sites
+from segue.models.attended import model_sites
 from segue.temporal.bank import Bank, Recording
 from segue.temporal.frame_attention import REFERENCE, Pattern, frame_attention, most_held
 from segue.temporal.passengers import Passenger
@@ -52,6 +52,10 @@ class Looking:
     def acts(self) -> bool:
         """Whether anybody looks at anybody else."""
         return self.pattern != Pattern(own=True)
+
+    def ahead(self, frames: int) -> int:
+        """How many of so many frames of the first part go ahead, and ride along with later ones."""
+        return len({*self.pattern.ahead(frames), *self.anchors})
 
     @contextmanager
     def during(self, rows: Sequence[RowId], first: bool) -> Generator[Denoiser]:
@@ -110,18 +114,16 @@ class Looking:
                 now, _ = schedule.step(torch.tensor([step]), [row])
                 self.recording.see(passenger.latents.at(step)[None], now, passenger.cond)
 
-    def bytes_held(self, rows: Sequence[RowId], max_batch: int, size: tuple[int, int]) -> int:
-        """Bytes that wait in memory at once for others to look at them, at most.
+    def rows_held(self, rows: Sequence[RowId], max_batch: int, pictures: int) -> int:
+        """Network rows that wait at once for others to look at them, at most.
 
         Args:
             rows: of a part.
             max_batch: network rows in one call.
-            size: (width, height) in pixels.
+            pictures: how many references there will be.
         """
-        if not self.acts:
-            return 0
         bank = self.given.rows if self.given else ()
-        riding = tuple(RowId(REFERENCE, number) for number in range(len(self.references)))
+        riding = tuple(RowId(REFERENCE, number) for number in range(pictures))
         places = [place for place, row in enumerate(rows) if row.frame in self.anchors]
         watching = self.pattern.watching(rows, places, riding if self.pattern.references != () else (), bank)
-        return most_held(watching, rows, max_batch, terms=2) * attended_bytes(self.model, size)
+        return most_held(watching, rows, max_batch, terms=2)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segue.errors import MissingExtraError, ModelError, TaskError
+from segue.errors import MediaError, MissingExtraError, ModelError, TaskError
 from segue.media.clip import Clip
 from segue.media.reader import read
 from segue.media.resize import fit
@@ -16,10 +16,13 @@ from segue.models.annotate import Annotator, find_annotator
 from segue.models.control import Control, controlled
 from segue.models.ip_adapter import IpAdapter, shown
 from segue.models.ip_adapter_files import load_ip_adapter
+from segue.motion.keypoints import smoothed
+from segue.tasks.sampling import Execution
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_controls import OF_LOOKS, Wanted
 from segue.tasks.stylize_geometry import Geometry
 from segue.tasks.stylize_inputs import Inputs
+from segue.tasks.stylize_outlook import outlook
 from segue.types import Frames, Progress
 from segue.zoo.load import load_control
 
@@ -112,6 +115,11 @@ class Prepared:
         """
         clip = task.source()
         preset = task.filled_in()
+        for name in preset.others:
+            if not Path(name).expanduser().exists():
+                raise MediaError(f"{name}: there is no such file")
+        for wanted in preset.controls:
+            _read_source(wanted, wanted.source, clip)
         there, left_out = _available(preset.controls, model)
         settled = replace(task, control=tuple(one.wanted.spelled for one in there) or ("off",))
         settled = settled.resolved(model, clip.size)
@@ -126,6 +134,10 @@ class Prepared:
             prepared.source_of(one)
         _ = prepared.references
         return prepared
+
+    def outlook(self, execution: Execution) -> tuple[str, ...]:
+        """What it takes to draw the film, a line each."""
+        return outlook(self.task, self.steered, len(self.clip), len(self.controls), execution)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -156,17 +168,7 @@ class Prepared:
         Raises:
             TaskError: it has neither one frame nor as many as the film.
         """
-        wanted, count = steering.wanted, len(self.clip)
-        name = self._source_name(wanted)
-        if name is None:
-            return self.clip
-        own = read(Path(name).expanduser())
-        if len(own) not in (1, count):
-            raise TaskError(
-                f"control {wanted.kind} is to follow {name}, which has {len(own)} frames, and the film has {count}: "
-                "cut them to the same frames, at the same rate, or give one picture for all"
-            )
-        return own
+        return _read_source(steering.wanted, self._source_name(steering.wanted), self.clip)
 
     def pictures(self, steering: Steering, progress: Progress) -> Frames:
         """The control pictures of all frames, made when they are asked for."""
@@ -199,6 +201,24 @@ class Prepared:
         return f"the reference {name} of {size[0]}x{size[1]} pixels is cut to the proportions of {drawn[0]}x{drawn[1]}"
 
 
+def _read_source(wanted: Wanted, name: str | None, clip: Clip) -> Clip:
+    if name is None:
+        return clip
+    own = read(Path(name).expanduser())
+    if len(own) not in (1, len(clip)):
+        raise TaskError(
+            f"control {wanted.kind} is to follow {name}, which has {len(own)} frames, and the film has {len(clip)}: "
+            "cut them to the same frames, at the same rate, or give one picture for all"
+        )
+    return own
+
+
+def _annotator(kind: str, model: LatentDiffusion) -> Annotator:
+    if kind == "pose":
+        return find_annotator(kind, device=model.device, steady=smoothed)
+    return find_annotator(kind, device=model.device if kind == "depth" else None)
+
+
 def _available(asked: Sequence[Wanted], model: LatentDiffusion) -> tuple[list[Steering], list[str]]:
     """Controls with their networks, and a line for each that may be left out and is.
 
@@ -211,8 +231,8 @@ def _available(asked: Sequence[Wanted], model: LatentDiffusion) -> tuple[list[St
         same = sum(one.wanted.kind == wanted.kind for one in found)
         name = wanted.kind if not same else f"{wanted.kind}-{same + 1}"
         try:
-            annotator = None if wanted.ready else find_annotator(wanted.kind)
             network = load_control(wanted.kind, model)
+            annotator = None if wanted.ready else _annotator(wanted.kind, model)
             control = Control(name, network, wanted.scale, wanted.start, wanted.stop)
         except (TaskError, ModelError, MissingExtraError) as error:
             if not wanted.optional:

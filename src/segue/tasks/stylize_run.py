@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 
 from segue.diffusion.noise import start_noise
 from segue.errors import DiskError, ExhaustedError, ExhaustedRunError, InterruptedRunError, TaskError
-from segue.media.clip import Clip, Provenance
+from segue.media.clip import Clip, Excerpt, Provenance, as_floats
 from segue.media.disk import written_whole
 from segue.media.spool import Spool
 from segue.motion.cuts import cuts
@@ -22,17 +23,20 @@ from segue.tasks.bank import BankUse
 from segue.tasks.deflicker_known import Measured, known_shots
 from segue.tasks.record import ModelRecord, Record, versions
 from segue.tasks.sampling import Execution
-from segue.tasks.stylize import Stylize
+from segue.tasks.stylize import OURS, Stylize
 from segue.tasks.stylize_agree import Agreeing
 from segue.tasks.stylize_draw import Drawing
 from segue.tasks.stylize_geometry import FinishedFrames
 from segue.tasks.stylize_inputs import Inputs, blends, check_seen, read_into
 from segue.tasks.stylize_look import Looking, has_anchors
+from segue.tasks.stylize_outlook import ANCHORS, rows_of
 from segue.tasks.stylize_plan import StylizePlan, parts_of
 from segue.tasks.stylize_prepare import Prepared, Steering
+from segue.tasks.stylize_rival import drawn_by
 from segue.tasks.stylize_settings import PLAIN
 from segue.tasks.stylize_told import Telling
 from segue.tasks.unfinished import KeptFrames, Unfinished
+from segue.temporal.anchors import choose_anchors
 from segue.temporal.frame_attention import Pattern
 from segue.temporal.passengers import Noised, Passenger
 from segue.types import Frames, Progress
@@ -219,18 +223,18 @@ class StylizeRun:
     def _draw(self, number: int, drawn: Spool) -> None:
         """The pictures of a part up to where the next begins; what it has in common with the last is cross-faded."""
         part = range(*self.plan.parts[number])
-        latents = self.drawing(number)
+        pictures_of = self._pictures(number)
         before = range(*self.plan.parts[number - 1]) if number else range(0)
-        shared = self.drawing(number - 1) if part.start < before.stop else latents[:0]
+        old_pictures_of = self._pictures(number - 1) if part.start < before.stop else pictures_of
         together = self.execution.decoded_at_once(self.ready, drawn.size)
         for first in range(part.start, self._stop(number), together):
             numbers = range(first, min(first + together, self._stop(number)))
             if numbers.stop <= len(drawn):
                 continue
-            pictures = self._decoded(latents[first - part.start :][: len(numbers)])
+            pictures = pictures_of(range(first - part.start, numbers.stop - part.start))
             if first < before.stop:
                 faded = range(first, min(numbers.stop, before.stop))
-                old = self._decoded(shared[first - before.start :][: len(faded)])
+                old = old_pictures_of(range(first - before.start, faded.stop - before.start))
                 weights = [(frame - part.start + 1) / (before.stop - part.start + 1) for frame in faded]
                 shares = torch.tensor(weights).view(-1, 1, 1, 1)
                 pictures[: len(faded)] = torch.lerp(old, pictures[: len(faded)], shares)
@@ -239,8 +243,19 @@ class StylizeRun:
         for old_number in range(int(self.drawing.looking.keeps), number):
             self.drawing.path(old_number).unlink(missing_ok=True)
 
-    def _decoded(self, latents: Float[Tensor, "t c h w"]) -> Float[Tensor, "t 3 h w"]:
-        return self.ready.codec.decode(latents).float().cpu()
+    def _pictures(self, number: int) -> Callable[[range], Float[Tensor, "t 3 h w"]]:
+        """The pictures of a drawn part, by their places in it."""
+        if self.task.method == OURS:
+            latents, pictures = self.drawing(number), None
+        else:
+            latents, pictures = drawn_by(self.task.method, self.drawing, number)
+
+        def decoded(places: range) -> Tensor:
+            if pictures is not None:
+                return as_floats(pictures[places.start : places.stop])
+            return self.ready.codec.decode(latents[places.start : places.stop]).float().cpu()
+
+        return decoded
 
     def _stop(self, number: int) -> int:
         """How many frames are drawn when this part is."""
@@ -259,7 +274,11 @@ class StylizeRun:
                 part.write_text(json.dumps(said), encoding="utf-8")
         shape = self.task.shape
         parts = parts_of(said, frames, shape.window or 1, shape.overlap or 0)
-        self.plan = replace(self.plan, shots=list(said), parts=parts)
+        anchors = tuple[int, ...]()
+        if Pattern.parse(self.task.agreement.attention or PLAIN).anchors:
+            # Those of the first part, which later ones can look at, too.
+            anchors = choose_anchors(Excerpt(source, range(*parts[0])), most=ANCHORS)
+        self.plan = replace(self.plan, shots=list(said), parts=parts, anchors=list(anchors))
 
     def _measured(self, frames: KeptFrames) -> Measured:
         return Measured(self.folder / "measured.jsonl", len(frames))
@@ -270,13 +289,24 @@ class StylizeRun:
             **self._measured(frames).scores(),
             "shots": len(self.plan.shots),
             "parts": len(self.plan.parts),
-            "row_steps": sum(stop - first for first, stop in self.plan.parts) * self.drawing.steps,
+            "evaluations": self._evaluations(),
             "deflickered_at": list(self.drawing.moments),
         }
         told = self.prepared.model, self.execution, scores, complete, self.prepared.notes
         record = Record.of(self.task.name, self.task, self.plan, *told)
         shown = FinishedFrames(frames, self.inputs.geometry)
         return Clip(shown, film.fps, film.audio, Provenance(record.to_dict()))
+
+    def _evaluations(self) -> int | None:
+        """Rows that the network was given, those that rode along among them; None for a method that gives it others."""
+        if self.task.method != OURS:
+            return None
+        looking, parts = self.drawing.looking, self.plan.parts
+        riding = len(looking.references) + (len(looking.given.rows) if looking.given else 0)
+        rows = sum(stop - first for first, stop in parts) + riding * len(parts)
+        if looking.keeps:
+            rows += looking.ahead(parts[0][1]) * (len(parts) - 1)
+        return rows * rows_of(self.task, self.ready)
 
     def _ended(self, frames: KeptFrames, exhausted: ExhaustedError | None = None) -> InterruptedRunError:
         count, total = len(frames), len(self.inputs.film)

@@ -54,16 +54,19 @@ class Beginning:
                 f"what begins in nothing but noise is run wholly: leave out strength {self.strength:g}, or take start "
                 "noised"
             )
+        if self.start == "inverted" and self.noise not in (None, "shared"):
+            raise TaskError(f"an inverted film begins in its own noise: leave out noise {self.noise}")
 
-    def settled(self, controlled: bool) -> Beginning:
-        """With nothing left open.
+    def settled(self, controlled: bool, ours: bool = True) -> Beginning:
+        """With nothing left open, but for the start of a method that has its own.
 
         Args:
             controlled: whether a control says what the film shows.
+            ours: whether the method has none.
         """
         whole = self.start == "noise" or controlled
         strength = (1.0 if whole else STRENGTH) if self.strength is None else float(self.strength)
-        start = self.start or ("noise" if strength == 1 else "noised")
+        start = self.start or (("noise" if strength == 1 else "noised") if ours else None)
         return Beginning(strength, start, self.noise or "shared", self.source_prompt)
 
 
@@ -102,7 +105,7 @@ class Agreement:
 
     Args:
         attention: what frames attend to, such as "first, previous, self": also next, every K, anchors, reference K,
-            bank; "self" alone is the model as it is. Left out, "first, previous, self".
+            bank; "self" alone is the model as it is. Left out, "anchors, previous, self".
         bank: a file of frames of another film, written by --save-bank, that this one is to look like: frames attend to
             these, too.
         deflicker: at how many steps of the run they are blended along the movement of the film, evenly spread and none
@@ -196,5 +199,5 @@ def _check_kind(name: str, value: str | None, kinds: tuple[str, ...]) -> None:
         raise TaskError(f"{name} must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {value!r}")
 
 
-USUAL_AGREEMENT = Agreement("first, previous, self", deflicker=3, around=7, blend=1.0, grain=1.0)
+USUAL_AGREEMENT = Agreement("anchors, previous, self", deflicker=3, around=7, blend=1.0, grain=1.0)
 USUAL_SHAPE = Shape("stretch", False, 64, 8, "auto")

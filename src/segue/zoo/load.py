@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from segue.models.control import ControlNetwork
     from segue.models.placement import Placement
     from segue.models.preview import Use
-    from segue.types import Prediction
+    from segue.types import Codec, Prediction
 
 DEFAULT = "emoji"
 VARIABLE = "SEGUE_MODEL"
@@ -146,6 +146,19 @@ def _with_preview(
     model = with_preview(model, card.small_decoder if str(source) == AUTO else source, use, tile=tile)
     assert model.preview is not None
     return replace(model, preview=replace(model.preview, source=AUTO)) if str(source) == AUTO else model
+
+
+def small_decoder(model: LatentDiffusion) -> Codec | None:
+    """The small decoder that comes with an embedded model, on its device; None for all other models."""
+    from segue.models.codec import codec_dtype
+    from segue.models.preview import read_preview
+    from segue.models.weights import read_json
+
+    card = embedded(model.name) if model.name in names() else None
+    if card is None or card.small_decoder is None:
+        return None
+    config = read_json(card.small_decoder / "config.json")
+    return read_preview(card.small_decoder, model.device, codec_dtype(config, model.dtype))[0]
 
 
 def with_loras(model: LatentDiffusion, loras: Mapping[str | Path, float | str]) -> LatentDiffusion:

@@ -1,0 +1,79 @@
+"""What a film takes that is drawn anew: evaluations of the network, and memory; said before the run."""
+
+from __future__ import annotations
+
+from segue.models.attended import attended_bytes
+from segue.models.bundle import LatentDiffusion
+from segue.models.capacity import memory_of
+from segue.tasks.deflicker import BYTES, BYTES_BESIDE
+from segue.tasks.sampling import Execution
+from segue.tasks.stylize import OURS, Stylize
+from segue.tasks.stylize_look import Looking
+from segue.tasks.stylize_plan import parts_of
+from segue.tasks.stylize_settings import PLAIN
+from segue.temporal.frame_attention import Pattern
+from segue.types import RowId
+
+ANCHORS = 4
+"""Frames that are chosen for all to look at, at most."""
+
+
+def outlook(task: Stylize, model: LatentDiffusion, frames: int, controls: int, execution: Execution) -> tuple[str, ...]:
+    """A line that says what is evaluated, one of what waits in memory for others, and one where memory is short.
+
+    Args:
+        task: with nothing left open.
+        model: with its controls.
+        frames: of the film.
+        controls: how many there are.
+        execution: batches.
+    """
+    assert task.sampling.size is not None and task.sampling.steps is not None
+    window = task.shape.window or 1
+    parts = parts_of([0], frames, window, task.shape.overlap or 0)
+    rows = rows_of(task, model)
+    counted = f"{frames} frame{'s' * (frames > 1)} in {len(parts)} part{'s' * (len(parts) > 1)}"
+    more = ", more where shots begin" if task.shape.cuts == "auto" and frames > 1 else ""
+    total = rows * sum(stop - first for first, stop in parts)
+    cost = f": {rows} evaluations a frame, {total} in all" if task.method == OURS else ""
+    said = [f"{counted} of up to {window}{more}{cost}"]
+    held = held_bytes(task, model, min(frames, window), execution) if frames > 1 else 0
+    if held:
+        said.append(f"what frames look at takes {_size(held)} of memory in every step")
+    width, height = task.sampling.size
+    blended = BYTES + BYTES_BESIDE * (task.agreement.around or 0) if task.agreement.around else 0
+    # Latents, and control pictures of both terms, are held of all frames of a part.
+    needed = held + width * height * (blended + min(frames, window) * (1 + 2 * 3 * controls))
+    free = memory_of(model.device).free
+    if free and needed > free:
+        said.append(
+            f"about {_size(needed)} of memory are taken at once beside the model, and {_size(free)} are free: a "
+            "smaller --window, --size or --max-batch takes less"
+        )
+    return tuple(said)
+
+
+def rows_of(task: Stylize, model: LatentDiffusion) -> int:
+    """Evaluations of the network that a frame takes: of each guidance term, at each step that is run."""
+    steps, begun = task.sampling.steps or 1, task.beginning
+    count = steps if begun.start == "noise" else max(1, int(steps * (begun.strength or 1.0)))
+    guided = task.sampling.guidance_scale != (1.0,) and not model.denoiser.embeds_guidance
+    start = task.sampling.guidance_start or 0.0
+    both = sum(step / steps >= start for step in range(steps - count, steps)) if guided else 0
+    return count + both
+
+
+def held_bytes(task: Stylize, model: LatentDiffusion, frames: int, execution: Execution) -> int:
+    """Bytes that wait in memory in a step, at most, for others to look at them."""
+    pattern = Pattern.parse(task.agreement.attention or PLAIN)
+    if pattern == Pattern(own=True) or pattern.bank != ():
+        return 0
+    assert task.sampling.size is not None
+    anchors = tuple(range(min(frames, ANCHORS))) if pattern.anchors else ()
+    rows = [RowId("clip", frame) for frame in range(frames)]
+    held = Looking(model, pattern, anchors).rows_held(rows, execution.max_batch, len(task.references.reference))
+    return held * attended_bytes(model, task.sampling.size)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
