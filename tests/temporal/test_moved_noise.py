@@ -59,8 +59,8 @@ def fields(matcher: Affine, count: int, cuts: tuple[int, ...] = ()) -> Fields:
     return Fields(matcher, numbered(count), cuts=cuts)
 
 
-def placed(matcher: Affine, count: int = 8, cuts: tuple[int, ...] = ()) -> Placed:
-    return moved(fields(matcher, count, cuts), LATENTS)
+def placed(matcher: Affine, count: int = 8, cuts: tuple[int, ...] = (), parts: int = 2) -> Placed:
+    return moved(fields(matcher, count, cuts), LATENTS, parts=parts)
 
 
 MOTIONS = {
@@ -73,18 +73,22 @@ MOTIONS = {
 }
 
 
+@pytest.mark.parametrize("parts", [1, 4])
 @pytest.mark.parametrize("name", MOTIONS)
-def test_every_number_is_used_once_at_most(name: str) -> None:
+def test_every_number_is_used_once_at_most(name: str, parts: int) -> None:
     """So that a frame's noise is as white as what was drawn, by construction."""
-    found = placed(MOTIONS[name])
+    found = placed(MOTIONS[name], parts=parts)
+    assert found.size == LATENTS
     pairs = found.birth.long() * 10_000 + found.cell
     assert all(len(frame.unique()) == frame.numel() for frame in pairs)
     assert bool((found.birth <= torch.arange(8)[:, None, None]).all()), "nothing is drawn before it is needed"
 
 
+@pytest.mark.parametrize("parts", [1, 4])
 @pytest.mark.parametrize("name", MOTIONS)
-def test_noise_is_standard_and_white_in_every_frame(name: str) -> None:
-    noise = torch.cat([placed(MOTIONS[name]).start(seed, 4)[1:] for seed in range(40)])  # 280 x 4 x 120 numbers
+def test_noise_is_standard_and_white_in_every_frame(name: str, parts: int) -> None:
+    found = placed(MOTIONS[name], parts=parts)
+    noise = torch.cat([found.start(seed, 4)[1:] for seed in range(40)])  # 280 x 4 x 120 numbers
     own = noise[3::7]  # one frame of each seed: 40 x 4 x 120 independent numbers
     tolerance = 4 / own.numel() ** 0.5
     assert abs(float(own.mean())) < tolerance
@@ -95,30 +99,47 @@ def test_noise_is_standard_and_white_in_every_frame(name: str) -> None:
     assert float((own.abs() > 2).double().mean()) == pytest.approx(0.0455, abs=0.008)
 
 
-def test_whole_steps_carry_every_number_exactly() -> None:
-    noise = placed(Affine(shift=(SCALE, -2.0 * SCALE)), 4).start(3, 4)
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_whole_steps_carry_every_number_exactly(parts: int) -> None:
+    noise = placed(Affine(shift=(SCALE, -2.0 * SCALE)), 4, parts=parts).start(3, 4)
     for k in range(1, 4):
         assert torch.equal(noise[k, :, : LATENTS[1] - 2 * k, k:], noise[0, :, 2 * k :, : LATENTS[0] - k])
         assert not torch.isin(noise[k, :, :, :k], noise[0]).any(), "what comes into sight is fresh"
     assert torch.equal(noise[2, :, :-2, 1:2], noise[1, :, 2:, :1]), "what was fresh moves on"
 
 
-def test_slow_motion_is_not_lost_by_rounding() -> None:
+@pytest.mark.parametrize("parts", [1, 4])
+def test_slow_motion_is_not_lost_by_rounding(parts: int) -> None:
     """A quarter of a pixel each frame is one latent after sixteen; rounded each time, it would be none at all."""
-    noise = placed(Affine(shift=(SCALE / 16, 0.0)), 33).start(0, 4)
+    noise = placed(Affine(shift=(SCALE / 16, 0.0)), 33, parts=parts).start(0, 4)
     for frame, by in ((16, 1), (32, 2)):
         assert torch.equal(noise[frame, ..., by:], noise[0, ..., : LATENTS[0] - by])
-    assert torch.equal(noise[7, ..., :-1], noise[0, ..., :-1]), "what leaves the picture is gone a little early"
+    if parts == 1:
+        assert torch.equal(noise[7, ..., :-1], noise[0, ..., :-1]), "it stays as long as it is nearer to its place"
+
+
+def test_the_smaller_the_parts_the_more_evenly_it_moves() -> None:
+    """What two frames have in common is how much two latents overlap that lie so far from each other."""
+    slow = Affine(shift=(1.0, 0.0))  # a quarter of a latent a frame
+    common = torch.zeros(5, dtype=torch.float64)
+    for seed in range(30):
+        noise = placed(slow, 5, parts=4).start(seed, 4).double()[..., 2:-2]
+        common += (noise * noise[:1]).mean((1, 2, 3)) / 30
+    for frame, share in enumerate((1.0, 0.75, 0.5, 0.25, 0.0)):
+        assert float(common[frame]) == pytest.approx(share, abs=0.06)
+    one = placed(slow, 5, parts=1).start(0, 4)
+    assert torch.equal(one[1, ..., :-1], one[0, ..., :-1])
+    assert torch.equal(one[2, ..., 1:], one[0, ..., :-1])
 
 
 def test_half_steps_do_not_tear_noise_apart() -> None:
-    noise = placed(Affine(shift=(SCALE / 2, 0.0)), 2).start(0, 4)
+    noise = placed(Affine(shift=(SCALE / 2, 0.0)), 2, parts=1).start(0, 4)
     assert torch.equal(noise[1, ..., 1:], noise[0, ..., :-1]) or torch.equal(noise[1], noise[0])
 
 
 @pytest.mark.parametrize(("name", "least"), [("turn", 0.7), ("grow", 0.6), ("shrink", 0.5)])
 def test_most_of_it_is_carried(name: str, least: float) -> None:
-    found = placed(MOTIONS[name], 5)
+    found = placed(MOTIONS[name], 5, parts=1)
     y, x = torch.meshgrid(torch.arange(HEIGHT // SCALE), torch.arange(WIDTH // SCALE), indexing="ij")
     own = found.birth[4] == 0
     assert float(own.double().mean()) > least
@@ -154,6 +175,8 @@ def test_a_window_is_a_part_of_the_whole() -> None:
     whole = placed(MOTIONS["turn"])
     assert torch.equal(whole[3:6].start(2, 4), whole.start(2, 4)[3:6])
     assert torch.equal(placed(MOTIONS["turn"]).cell, whole.cell), "the same again"
+    with pytest.raises(ValueError, match="1 or more parts"):
+        placed(MOTIONS["turn"], parts=0)
 
 
 def points(frames: list[int], steps: list[int], trajectory: str = "clip") -> Point:
@@ -179,7 +202,7 @@ def test_kicks_move_likewise_whatever_rows_share_a_batch() -> None:
 
 def test_noise_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="latents of"):
-        shared(2, LATENTS).drawn(lambda _: torch.zeros(4, 3, 3))
+        shared(2, LATENTS).drawn(lambda birth, parts: torch.zeros(4, 3, 3))
 
 
 def test_no_frames_have_no_noise() -> None:

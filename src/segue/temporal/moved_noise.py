@@ -2,19 +2,23 @@
 
 Noise that is the same in all frames sticks to the screen, and texture made of it stays behind what moves (the "shower
 door" look). Moved along the clip it goes with the content. It must stay white all the while, or the model sees what it
-was never trained on, so that it is never resampled: each latent of a frame takes one number of one drawing, no two
-take the same, and what has none takes a fresh one. What takes which does not depend on the numbers, so that every
-frame's noise is exactly standard normal, and independent from latent to latent.
+was never trained on, so that it is never resampled: each number is placed, no number of a frame is used twice, and what
+has none takes a fresh one. What takes which does not depend on the numbers, so that every frame's noise is exactly
+standard normal, and independent from latent to latent.
+
+A latent is as wide as eight pixels or more, and most motion is slower: noise that could only stay or jump would jump.
+So each latent's number is the sum of many smaller ones, and these are moved (after Chang et al. 2024, "How I Warped
+Your Noise", arXiv:2504.03072, who integrate them over the area that a latent comes from; here each has one place).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import grid_sample
+from torch.nn.functional import avg_pool2d, grid_sample
 
 from segue.diffusion.noise import noise, start_noise
 from segue.types import Point, Progress, RowId, over_rows, silent
@@ -28,21 +32,29 @@ if TYPE_CHECKING:
 
 _BELIEVED = 0.5
 """Confidence of a way from which on noise goes along it."""
+PARTS = 4
+"""Parts of a latent along a side, unless it is said otherwise: two pixels, where latents have eight."""
 _BIDS = 4
 """How many cells, the nearest first, noise is offered to that another one has got before it."""
 
 
+Draw = Callable[[int, int], "Float[Tensor, 'c h w']"]
+"""Standard noise of a drawing, by its number, in so many parts of a latent along a side."""
+
+
 @dataclass(frozen=True)
 class Placed:
-    """Whose noise each latent of each frame takes: cell `cell` of drawing number `birth`.
+    """Whose noise each part of each latent of each frame takes: cell `cell` of drawing number `birth`.
 
     Args:
         birth: a drawing's number is the frame in which it was first needed; 0 is the clip's own.
         cell: the place in it, counted row by row.
+        parts: cells of a latent, along a side.
     """
 
-    birth: Int[Tensor, "t h w"]
-    cell: Int[Tensor, "t h w"]
+    birth: Int[Tensor, "t h*p w*p"]
+    cell: Int[Tensor, "t h*p w*p"]
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.birth.shape != self.cell.shape or self.birth.ndim != 3:
@@ -52,36 +64,80 @@ class Placed:
         return len(self.birth)
 
     def __getitem__(self, window: slice, /) -> Placed:
-        return Placed(self.birth[window], self.cell[window])
+        return Placed(self.birth[window], self.cell[window], self.parts)
 
-    def drawn(self, draw: Callable[[int], Float[Tensor, "c h w"]]) -> Float[Tensor, "t c h w"]:
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in latents."""
+        return self.cell.shape[2] // self.parts, self.cell.shape[1] // self.parts
+
+    def drawn(self, draw: Draw) -> Float[Tensor, "t c h w"]:
         """The noise of all frames, of drawings that are made once each."""
-        drawings: dict[int, Tensor] = {}
-        frames: list[Tensor] = []
-        for births, cells in zip(self.birth, self.cell.long(), strict=True):
-            frame: Tensor | None = None
-            for birth in births.unique().tolist():
-                if birth not in drawings:
-                    drawings[birth] = self._checked(draw(birth)).flatten(1)
-                own = drawings[birth][:, cells]
-                frame = own if frame is None else torch.where(births == birth, own, frame)
-            assert frame is not None
-            frames.append(frame)
-        return torch.stack(frames)
+        drawings: dict[int, tuple[Tensor, Tensor]] = {}
+        return torch.stack([self._frame(number, draw, drawings) for number in range(len(self))])
 
     def start(self, seed: int, channels: int, trajectory: str = "clip") -> Float[Tensor, "t c h w"]:
         """Starting noise; drawing 0 is what every program of the field draws from this seed."""
-        shape = (channels, *self.cell.shape[1:])
 
-        def draw(birth: int) -> Tensor:
-            return noise(seed, "start", 0, RowId(trajectory, birth), shape) if birth else start_noise(seed, shape)
+        def draw(birth: int, parts: int) -> Tensor:
+            shape = (channels, self.size[1] * parts, self.size[0] * parts)
+            if birth or parts > 1:
+                return noise(seed, _name("start", parts), 0, RowId(trajectory, birth), shape)
+            return start_noise(seed, shape)
 
         return self.drawn(draw)
 
-    def _checked(self, drawing: Tensor) -> Tensor:
-        if drawing.shape[1:] != self.cell.shape[1:]:
-            raise ValueError(f"noise of {tuple(drawing.shape[1:])} for latents of {tuple(self.cell.shape[1:])}")
-        return drawing
+    def _frame(self, number: int, draw: Draw, drawings: dict[int, tuple[Tensor, Tensor]]) -> Float[Tensor, "c h w"]:
+        births, cells = self.birth[number].flatten(), self.cell[number].flatten().long()
+        order = births.argsort(stable=True)
+        found, counts = births[order].unique_consecutive(return_counts=True)
+        own: list[Tensor] = []
+        wholes: list[Tensor] = []
+        for birth, places in zip(found.tolist(), order.split(counts.tolist()), strict=True):
+            if birth not in drawings:
+                drawings[birth] = self._drawing(draw, birth)
+            small, large = drawings[birth]
+            own.append(small[:, cells[places]])
+            wholes.append(large[:, self._latent(cells[places])])
+        back = order.argsort()
+        shape = (-1, *self.cell.shape[1:])
+        parts, whole = (torch.cat(kind, 1)[:, back].view(shape) for kind in (own, wholes))
+        if self.parts == 1:
+            return whole
+        mean = avg_pool2d(parts.double(), self.parts) * self.parts
+        # All parts of one latent together are that latent's number, bit for bit.
+        latents = births.long() * self._latents() + self._latent(cells)
+        corners = latents.view(self.cell.shape[1:])[:: self.parts, :: self.parts]
+        alike = latents.view(self.cell.shape[1:]) == _enlarged(corners, self.parts)
+        together = avg_pool2d(alike[None].double(), self.parts) == 1
+        return torch.where(together, whole[:, :: self.parts, :: self.parts], mean.to(whole.dtype))
+
+    def _drawing(self, draw: Draw, birth: int) -> tuple[Tensor, Tensor]:
+        """The numbers of all parts, which are standard noise and add up to those of latents; and these."""
+        whole = draw(birth, 1)
+        if whole.shape[2:0:-1] != self.size:
+            raise ValueError(f"noise of {tuple(whole.shape[1:])} for latents of {self.size[::-1]}")
+        if self.parts == 1:
+            return whole.flatten(1), whole.flatten(1)
+        fine = draw(birth, self.parts)
+        fine = fine - _enlarged(avg_pool2d(fine, self.parts) - whole / self.parts, self.parts)
+        return fine.flatten(1), whole.flatten(1)
+
+    def _latents(self) -> int:
+        return self.size[0] * self.size[1]
+
+    def _latent(self, cells: Tensor) -> Tensor:
+        """The latents that cells are parts of."""
+        width = self.cell.shape[2]
+        return cells // width // self.parts * self.size[0] + cells % width // self.parts
+
+
+def _enlarged(latents: Tensor, parts: int) -> Tensor:
+    return latents.repeat_interleave(parts, -1).repeat_interleave(parts, -2)
+
+
+def _name(name: str, parts: int) -> str:
+    return name if parts == 1 else f"{name} in parts of {parts}"
 
 
 @dataclass(frozen=True)
@@ -115,8 +171,8 @@ class PlacedKick:
         for step in sorted(set(steps)):
             places = [place for place, own in enumerate(steps) if own == step]
             frames = [self._frame(now.rows[place]) for place in places]
-            chosen = Placed(self.placed.birth[frames], self.placed.cell[frames])
-            for place, drawn in zip(places, chosen.drawn(self._drawing(step, like.shape[1:])), strict=True):
+            chosen = Placed(self.placed.birth[frames], self.placed.cell[frames], self.placed.parts)
+            for place, drawn in zip(places, chosen.drawn(self._drawing(step, like.shape[1])), strict=True):
                 rows[place] = drawn
         return over_rows(std, like) * torch.stack(rows).to(like.device, like.dtype)
 
@@ -125,8 +181,14 @@ class PlacedKick:
             raise ValueError(f"expected frames 0 to {len(self.placed) - 1} of {self.trajectory!r}, got {row}")
         return row.frame
 
-    def _drawing(self, step: int, shape: Sequence[int]) -> Callable[[int], Tensor]:
-        return lambda birth: noise(self.seed, self.name, step, RowId(self.trajectory, birth), shape)
+    def _drawing(self, step: int, channels: int) -> Draw:
+        width, height = self.placed.size
+
+        def draw(birth: int, parts: int) -> Tensor:
+            shape = (channels, height * parts, width * parts)
+            return noise(self.seed, _name(self.name, parts), step, RowId(self.trajectory, birth), shape)
+
+        return draw
 
 
 def shared(count: int, size: tuple[int, int]) -> Placed:
@@ -141,24 +203,31 @@ def independent(count: int, size: tuple[int, int]) -> Placed:
     return Placed(torch.arange(count, dtype=torch.int32)[:, None, None].expand_as(cells), cells)
 
 
-def moved(fields: Fields, size: tuple[int, int], *, progress: Progress = silent) -> Placed:
+def moved(fields: Fields, size: tuple[int, int], *, parts: int = PARTS, progress: Progress = silent) -> Placed:
     """Noise that goes where the content goes; where nothing moves, it is `shared`.
 
-    The first frame of every shot has drawing 0 as it is. Each of its cells is followed through the shot as a point, in
-    parts of a pixel: by the way from that first frame, or from frame to frame where that one is not believed. Only a
-    point's place in a frame is rounded to a cell, each time anew, so that no motion is lost however slow it is. Of
-    several points in a cell the oldest has it, then the nearest to its middle; others take an empty cell beside it.
+    The first frame of every shot has drawing 0 as it is. Each part of its latents is followed through the shot as a
+    point, in parts of a pixel: by the way from that first frame, or from frame to frame where that one is not believed.
+    Only a point's place in a frame is rounded to a cell, each time anew, so that no motion is lost however slow it is.
+    Of several points in a cell the oldest has it, then the nearest to its middle; others take an empty cell beside it.
     Cells that stay empty get fresh noise, which is followed from there on.
 
     Args:
         fields: over all frames of the clip, at any size: at that of the pixels motion is finest.
         size: (width, height) in latents.
+        parts: of a latent along a side, which move on their own; 1 moves whole latents.
         progress: told of each frame.
+
+    Raises:
+        ValueError: fewer parts than 1.
     """
-    found = _frames(fields, size, progress)
+    if parts < 1:
+        raise ValueError(f"a latent has 1 or more parts along a side, got {parts}")
+    cells = (size[0] * parts, size[1] * parts)
+    found = _frames(fields, cells, progress)
     if not found:
         return shared(0, size)
-    return Placed(torch.stack([births for births, _ in found]), torch.stack([cells for _, cells in found]))
+    return Placed(torch.stack([births for births, _ in found]), torch.stack([own for _, own in found]), parts)
 
 
 def _still(size: tuple[int, int]) -> tuple[Int[Tensor, "h w"], Int[Tensor, "h w"]]:
@@ -188,20 +257,20 @@ class _Points:
 
 @dataclass(frozen=True)
 class _Grid:
-    """Cells of latents over a picture; all sizes are (width, height)."""
+    """Cells over a picture; all sizes are (width, height)."""
 
-    latents: tuple[int, int]
+    cells: tuple[int, int]
     pixels: tuple[int, int]
 
     def middles(self) -> Float[Tensor, "n 2"]:
         """Where cells have their middle, in pixels, x then y."""
-        (width, height), scale = self.latents, self._scale()
+        (width, height), scale = self.cells, self._scale()
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         return (torch.stack([x, y], -1).view(-1, 2).double() + 0.5) * scale - 0.5
 
     def placed(self, points: _Points) -> tuple[Int[Tensor, " n"], Tensor]:
         """The point that each cell has, -1 for none; and which points have a cell."""
-        width, height = self.latents
+        width, height = self.cells
         at = (points.place + 0.5) / self._scale() - 0.5
         nearest = (at + 0.5).floor()
         # Halves go to one side: rounded to even, every other cell would have two points and its neighbour none.
@@ -235,10 +304,10 @@ class _Grid:
         return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
 
     def _inside(self, cells: Tensor) -> Tensor:
-        return ((cells >= 0) & (cells < torch.tensor(self.latents))).all(1)
+        return ((cells >= 0) & (cells < torch.tensor(self.cells))).all(1)
 
     def _scale(self) -> Float[Tensor, " 2"]:
-        return torch.tensor(self.pixels, dtype=torch.float64) / torch.tensor(self.latents, dtype=torch.float64)
+        return torch.tensor(self.pixels, dtype=torch.float64) / torch.tensor(self.cells, dtype=torch.float64)
 
 
 def _frames(fields: Fields, size: tuple[int, int], progress: Progress) -> list[tuple[Tensor, Tensor]]:
@@ -264,7 +333,7 @@ def _frames(fields: Fields, size: tuple[int, int], progress: Progress) -> list[t
 def _first(grid: _Grid) -> _Points:
     nobody = torch.empty(0, dtype=torch.int64)
     none = _Points(nobody, nobody, torch.empty(0, 2, dtype=torch.float64), nobody.bool())
-    return none.and_born(0, torch.arange(grid.latents[0] * grid.latents[1]), grid)
+    return none.and_born(0, torch.arange(grid.cells[0] * grid.cells[1]), grid)
 
 
 def _followed(points: _Points, fields: Fields, anchor: int, number: int, grid: _Grid) -> _Points:
