@@ -174,6 +174,14 @@ def test_terms_and_steps_are_kept_apart_and_padding_counts_for_nothing() -> None
     assert torch.equal(answer[[5]], plain(x)[[5]])
 
 
+def test_a_row_that_is_twice_in_a_call_cannot_be_looked_at() -> None:
+    """As the windows of one picture are: nobody could tell which of them to see."""
+    adapter, rows = SharedAttention(), (ROWS[0], ROWS[0], ROWS[2])
+    call = Call(points((3, 3, 3), rows), rows, (0, 0, 0))
+    with adapter.step({(ROWS[2], 3): (Look(1.0, (((ROWS[0], 1.0),),)),)}), pytest.raises(ValueError, match="twice"):
+        adapter(Softmax([]), hidden(), None, call, Spot())
+
+
 def grower(
     model: LatentDiffusion,
     how: tuple[Structure, Interpolation] | None = None,

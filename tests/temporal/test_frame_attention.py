@@ -222,7 +222,7 @@ def test_each_frame_is_evaluated_once_a_step(model: LatentDiffusion) -> None:
 
 
 @pytest.mark.parametrize(("most", "chunk"), [(64, None), (3, None), (4, 2), (1, None)])
-@pytest.mark.parametrize("pattern", PATTERNS[1::3])
+@pytest.mark.parametrize("pattern", PATTERNS[1::4])
 def test_what_the_bank_will_take_is_known_before(
     model: LatentDiffusion, pattern: str, most: int, chunk: int | None
 ) -> None:

@@ -135,11 +135,11 @@ class SharedAttention:
         names = [
             (term, (row, step)) for row, step, term in zip(call.rows, call.at.index.tolist(), call.term, strict=True)
         ]
-        here: _Known = {
-            name: source[place, text:]
-            for place, name in enumerate(names)
-            if name[0] >= 0 and (name[1] in self._last or name[1] in self._near)  # term -1 fills the batch up
-        }
+        wanted = self._last.keys() | self._near
+        seen = [place for place, (term, one) in enumerate(names) if term >= 0 and one in wanted]  # -1 fills up
+        here: _Known = {names[place]: source[place, text:] for place in seen}
+        if len(here) < len(seen):
+            raise ValueError("a row that others look at is twice in one call: they cannot tell which one to see")
         bank = self._bank.setdefault(site.name, {})
         contexts: dict[int, list[tuple[float, list[Tensor]]]] = {}
         for place, name in enumerate(names):
