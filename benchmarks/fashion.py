@@ -1,14 +1,15 @@
 """Figures in the clothes of some and the poses of others: N sources, each in the motions of M targets.
 
     python benchmarks/fashion.py -o runs/fashion --sources 3 --targets 3 --frames 12
-    python benchmarks/fashion.py -o runs/fashion --pose mediapipe --sheets      # finds poses in what was made, too
+    python benchmarks/fashion.py -o runs/fashion --pose mediapipe --sheets      # poses are found by a network
 
 Sources and targets are rendered figures (`segue.training.figure`). Of a source the model is given one picture, as a
 reference, and the words for its clothes; of a target the sticks of its exact key points, frame by frame. What should
 come out is known: the source, rendered in the motion of the target. Films are kept, as in `stylize.py`.
 
-* Pose-MSE, missing: see `segue.evaluation.pose_mse`, of the poses that are found in the film against those that it was
-  given; nothing without `--pose`. The last line has the same of the targets' own films: what the finder errs by.
+* Pose-MSE, missing: see `segue.evaluation.pose_mse`, of poses that are found in the film against those that it was
+  given. "postures" is no pose network: it draws the source in all postures it knows and takes the one that looks most
+  like the picture (`segue.training.figure_match`). The last row has the same of what should come out: bodies differ.
 * overlap: of the figure's outline, which is what differs from the ground, with the target's, intersection over union.
 * changed: the distance that is named above the table, to the source in that motion.
 * Fréchet: in named features, of the frames of all films of a method, to those of the sources in these motions; behind
@@ -42,14 +43,17 @@ from segue.evaluation.wanted import usual_features
 from segue.evaluation.warp_error import warp_error
 from segue.media.clip import Clip, TensorFrames
 from segue.models.annotate import draw_skeleton, find_annotator
+from segue.motion.keypoints import smoothed
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_settings import Beginning, References, Shape
 from segue.training.figure import MOTIONS, FigureClip, figure_clip
+from segue.training.figure_match import nearest_postures
 from segue.training.journal import save_sheet
 from segue.types import KeyPoints
 
 GROUND = (0.93, 0.93, 0.9)
+POSTURES = "postures"
 OTHERS = 1000
 """From which number on subjects are targets, so that none is a source as well."""
 MEASURES = {"Pose-MSE": 4, "missing": 2, "overlap": 3, "changed": 3, "warp": 2, "s/frame": 2}
@@ -143,7 +147,7 @@ def overlap(frames: TensorFrames, target: FigureClip) -> float:
     return fmean(shares)
 
 
-def measured(film: Film, case: Case, finder: Finder | None) -> dict[str, float]:
+def measured(film: Film, case: Case, finder: Finder) -> dict[str, float]:
     """All numbers of one film."""
     frames, distance = film.frames, best_distance()
     if frames is None:
@@ -151,7 +155,7 @@ def measured(film: Film, case: Case, finder: Finder | None) -> dict[str, float]:
     truth = TensorFrames.rounded(case.truth.frames[0 : len(frames)])
     warped = warp_error(frames, case.frames, intervals=(1,), to_first=False).at(1).absolute
     apart = [distance(frames[i : i + 1], truth[i : i + 1]).item() for i in range(len(frames))]
-    pose, missing = posed(frames, case.target.key_points, finder)
+    pose, missing = posed(frames, case.truth, case.target.key_points, finder)
     return {
         "Pose-MSE": pose,
         "missing": missing,
@@ -162,23 +166,21 @@ def measured(film: Film, case: Case, finder: Finder | None) -> dict[str, float]:
     }
 
 
-Finder = Callable[[TensorFrames], KeyPoints]
+Finder = Callable[[TensorFrames, FigureClip], KeyPoints]
 
 
-def finder_of(kind: str | None) -> Finder | None:
-    """Who finds the poses of a film, if anybody does."""
-    if kind is None:
-        return None
-    annotator: Any = find_annotator("pose", source=None if kind == "usual" else kind)
-    return annotator.key_points
+def finder_of(kind: str) -> Finder:
+    """Who finds the poses of a film of a subject that is known."""
+    if kind == POSTURES:
+        return lambda frames, like: nearest_postures(frames[0 : len(frames)], like).key_points
+    annotator: Any = find_annotator("pose", source=None if kind == "usual" else kind, steady=smoothed)
+    return lambda frames, like: annotator.key_points(frames)
 
 
-def posed(frames: TensorFrames, due: KeyPoints, finder: Finder | None) -> tuple[float, float]:
+def posed(frames: TensorFrames, like: FigureClip, due: KeyPoints, finder: Finder) -> tuple[float, float]:
     """Pose-MSE, and the share of points that were not found; of a film in which nobody is seen, all of them."""
-    if finder is None:
-        return math.nan, math.nan
     try:
-        found = pose_mse(finder(frames), due)
+        found = pose_mse(finder(frames, like), due)
     except TaskError:
         return math.nan, 1.0
     return math.nan if found.value is None else found.value, found.missing
@@ -207,7 +209,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pose", metavar="NAME", help="finds poses: usual, mediapipe, or a repository of ViTPose")
+    parser.add_argument(
+        "--pose", default=POSTURES, help="finds poses: postures, usual, mediapipe, a ViTPose repository"
+    )
     parser.add_argument("--sheets", action="store_true")
     given = parser.parse_args(words)
     try:
@@ -234,11 +238,12 @@ def main(words: Sequence[str] | None = None) -> None:
     for method, made in films.items():
         cells = [shown_mean([film.record[name] for film in made], digits) for name, digits in MEASURES.items()]
         print(f"| {method} | {' | '.join(cells)} |")
-    if finder is not None:
-        targets = {film.edit.prompt: film.edit for film in films[ALONE]}.values()
-        own = [posed(case.frames, case.target.key_points, finder) for case in targets]
-        told = (shown_mean(values, digits) for values, digits in zip(zip(*own, strict=True), (4, 2), strict=True))
-        print(f"| the targets themselves | {' | '.join(told)} |")
+    own = [
+        posed(TensorFrames.rounded(case.truth.frames[0 : given.frames]), case.truth, case.target.key_points, finder)
+        for case in (film.edit for film in films[ALONE])
+    ]
+    told = [shown_mean(values, digits) for values, digits in zip(zip(*own, strict=True), (4, 2), strict=True)]
+    print(f"| what should come out | {' | '.join([*told, *([''] * (len(MEASURES) - 2))])} |")
     print("\nFréchet distances:")
     for method, made in films.items():
         print(frechet(made, method))

@@ -5,9 +5,9 @@
     python benchmarks/stylize.py clips edits.toml -o runs/stylize --sheets --study runs/blind       # of what is there
 
 Of each clip `--frames` frames are cut, as many as 4 s have and at most 150 if that is left out, from the second on that
-the TOML says, and made `--area` pixels large. Each method draws each clip after each prompt, with the same model,
-controls, strength, steps and seed. Films are kept, and made anew when anything of these differs; `segue.Stylize` does
-it all. The rows below ours are the rivals, as `--method` has them.
+the TOML says, and of a part of its picture where it says one; and made `--area` pixels large. Each method draws each
+clip after each prompt, with the same model, controls, strength, steps and seed. Films are kept, and made anew when
+anything of these differs; `segue.Stylize` does it all. The rows below ours are the rivals, as `--method` has them.
 
 * Pixel-MSE: mean squared change between neighbours along the flow of the clip, of a full range of 1, times 1000.
 * warp, at 8: mean absolute change of neighbours and of frames 8 apart, along the same flow, in levels of 255.
@@ -53,7 +53,7 @@ from segue.evaluation.sharpness import sharpness
 from segue.evaluation.warp_error import warp_error
 from segue.media.clip import Clip, TensorFrames
 from segue.media.reader import read
-from segue.media.resize import fit, on_grid
+from segue.media.resize import fit_pictures, on_grid
 from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import Tally
 from segue.models.perceptual import ClipNetwork
@@ -61,7 +61,7 @@ from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_settings import Agreement, Beginning, Shape
 from segue.training.journal import save_sheet
-from segue.types import Perceptual
+from segue.types import Frames, Perceptual
 
 SECONDS, MOST_FRAMES = 4.0, 150
 MEASURED = 1
@@ -249,8 +249,7 @@ def edits(folder: Path, table: Path, model: LatentDiffusion, given: argparse.Nam
         clip = read(paths[0])
         first = round(float(said.get("start", 0)) * float(clip.fps))
         count = given.frames or min(MOST_FRAMES, round(SECONDS * float(clip.fps)))
-        size = on_grid(clip.size, model.grid, area=given.area or math.prod(model.defaults.size))
-        frames = TensorFrames.rounded(fit(clip.frames, size, "stretch")[first : first + count])
+        frames = cut(clip.frames, range(first, min(first + count, len(clip))), said.get("crop"), model, given.area)
         if len(frames) < 3:
             raise SystemExit(f"{paths[0]} has {len(clip)} frames, and from {first} on fewer than 3: change its start")
         digest = frames_digest(frames)
@@ -260,6 +259,16 @@ def edits(folder: Path, table: Path, model: LatentDiffusion, given: argparse.Nam
             Clip(frames, clip.fps).save(kept)
         found += [Edit(name, frames, kept, said["source"], prompt, digest) for prompt in said["prompts"]]
     return found
+
+
+def cut(
+    frames: Frames, numbers: range, crop: Sequence[int] | None, model: LatentDiffusion, area: int | None
+) -> TensorFrames:
+    """Some frames, or (left, top, width, height) of them, in the size on the model's grid that is nearest."""
+    left, top, *inner = crop or (0, 0, *frames.size)
+    parts = torch.cat([frames[i : i + 1][..., top : top + inner[1], left : left + inner[0]] for i in numbers])
+    size = on_grid((parts.shape[3], parts.shape[2]), model.grid, area=area or math.prod(model.defaults.size))
+    return TensorFrames.rounded(fit_pictures(parts, size, "stretch"))
 
 
 def filled(bench: Bench, cases: Sequence[Edit], methods: Sequence[str], until: float) -> list[Film]:
