@@ -13,11 +13,16 @@ from segue.motion.patchmatch import PatchMatcher
 SMALL = PatchMatcher(terms=8, rounds=(1,), reach=2)
 
 
+def strong() -> Held:
+    """Four frames of strong contrasts, far from black and white."""
+    return Held((panned(4).pictures > 0.5).float() * 0.5 + 0.2)
+
+
 def test_gain_and_offset_say_nothing() -> None:
-    clip = Held(panned(4).pictures * 0.4 + 0.3)
+    clip = strong()
     lit = Held(clip.pictures * torch.tensor([0.7, 1.0, 1.3, 1.1]).view(4, 1, 1, 1) - 0.05)
     apart = (Levelled(clip)[0:4] - Levelled(lit)[0:4]).abs()
-    # What is plain stays so, instead of being made to stand out.
+    # What is faint keeps its strength, instead of being made to stand out.
     assert float((apart < 1e-4).float().mean()) > 0.95
     assert float(apart.mean()) < 0.001
     assert float((lit.pictures - clip.pictures).abs().mean()) > 0.05
@@ -60,8 +65,14 @@ def test_what_flickers_is_believed_as_if_it_did_not() -> None:
     assert believed[2] > 0.9 * believed[0]
 
 
+def test_what_is_faint_is_made_to_stand_out_by_so_much_and_no_more() -> None:
+    """The noise of a plain background would else be taken for something, and nothing there be believed."""
+    faint = Held(panned(4).pictures * 0.05 + 0.5)
+    assert float((Levelled(faint, 0)[0:4] - 0.5).std()) < 3 * float(faint.pictures.std())
+
+
 def test_light_on_a_part_of_the_picture_says_nothing_but_at_its_edge() -> None:
-    clip = Held(panned(4).pictures * 0.4 + 0.3)
+    clip = strong()
     shade = torch.linspace(0.8, 1.2, 64).view(1, 1, 1, 64)
     lit = Levelled(Held(clip.pictures * shade))[0:4]
     apart = (lit - Levelled(clip)[0:4]).abs().mean()

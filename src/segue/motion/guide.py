@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from segue.types import Frames
 
 _MIDDLE, _SPREAD = 0.5, 0.2
-_FLAT = 0.02
-"""Standard deviation of a place with nothing on it, which is not made to stand out."""
+_FLAT = 0.08
+"""Standard deviation up to which all places are made to stand out alike. With 0.02, the grain of a plain background was
+not believed to be the same from frame to frame, and light that flickered there stayed."""
 _AROUND = 0.07
 """Standard deviation of what is around a pixel, in shorter sides of the picture."""
 _REACH = 4.0
@@ -30,8 +31,8 @@ class Levelled:
     """Frames whose brightness says nothing any more, and whose noise says less; to be matched, not to be shown.
 
     Each colour has its mean around every pixel brought to 0.5 and its deviation there to 0.2, which takes any gain and
-    offset out, also of a part of the picture, whichever frame comes before or after. What then lies outside [0, 1] is
-    cut.
+    offset out, also of a part of the picture, whichever frame comes before or after. Where there is less than 0.08 of
+    it, it keeps its gain. What then lies outside [0, 1] is cut.
 
     Args:
         frames: the clip.
@@ -55,7 +56,7 @@ class Levelled:
 
 
 def levelled(pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Each channel with a mean of 0.5 and a deviation of 0.2 around every pixel, in [0, 1]; plain places stay so."""
+    """Each channel with a mean of 0.5 and a deviation of 0.2 around every pixel, in [0, 1]; faint places stay so."""
     apart = pictures - _around(pictures)
     spread = _around(apart.square()).clamp(min=0).sqrt()
     return (apart * (_SPREAD / spread.clamp(min=_FLAT)) + _MIDDLE).clamp(0, 1)
