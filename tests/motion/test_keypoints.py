@@ -176,6 +176,9 @@ def test_who_comes_and_goes_has_a_place_of_their_own() -> None:
     found = tracked(key_points(truth))
     assert found.persons == 3
     assert found.present[:, :, 0].sum(0).tolist() == [40, 10, 5]
+    stray = torch.full((40, 1, POINTS, 2), math.nan, dtype=torch.float64)
+    stray[::2, 0, :2] = 400.0
+    assert tracked(key_points(torch.cat([truth, stray], 1))).persons == 3, "two points are nobody"
     nobody = tracked(key_points(torch.full((4, 2, POINTS, 2), math.nan)))
     assert nobody.persons == 1 and not bool(nobody.present.any())
     assert len(smoothed(key_points(torch.zeros(0, 1, POINTS, 2)))) == 0

@@ -63,7 +63,8 @@ def tracked(points: KeyPoints, *, gate: float = 0.5, memory: int = 12) -> KeyPoi
     """Each person in one place of their own, from the frame where they appear to the last.
 
     Poses of neighbouring frames are matched so that all of them together move least (Kuhn 1955), from where each was
-    going: two persons who cross stay who they are, also when one hides the other for some frames.
+    going: two persons who cross stay who they are, also when one hides the other for some frames. What has fewer than
+    three points is nobody.
 
     Args:
         points: persons of each frame in any order.
@@ -79,7 +80,7 @@ def tracked(points: KeyPoints, *, gate: float = 0.5, memory: int = 12) -> KeyPoi
     places = points.places.double().cpu().numpy()
     persons: list[_Person] = []
     for frame, poses in enumerate(places):
-        here = [number for number, pose in enumerate(poses) if np.isfinite(pose[:, 0]).any()]
+        here = [number for number, pose in enumerate(poses) if np.isfinite(pose[:, 0]).sum() >= _COMMON]
         known = [person for person in persons if frame - person.frames[-1] <= memory + 1]
         costs = np.array([[person.cost(poses[number], frame, gate) for number in here] for person in known])
         rows, columns = linear_sum_assignment(costs) if costs.size else ((), ())
