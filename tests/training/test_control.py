@@ -202,7 +202,7 @@ def test_what_stands_in_front_is_nearer_and_round() -> None:
 
 
 def test_scenes_differ_and_rows_follow_from_their_generator(corpus: Path) -> None:
-    drawn = Conditions(Corpus.load(corpus), DRAWN, 1.0, 0.5, 0.5)
+    drawn = Conditions(Corpus.load(corpus), DRAWN, 1.0, 0.5, 0.5, 0.5)
     one, same, other = (drawn.draw(np.random.default_rng(seed), 6) for seed in (1, 1, 2))
     assert one.pictures.equal(same.pictures) and one.hints.equal(same.hints) and one.captions == same.captions
     assert not one.pictures.allclose(other.pictures)

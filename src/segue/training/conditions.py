@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from segue.errors import TrainingError
 from segue.models.annotate import find_annotator
-from segue.models.annotate.colours import shuffle
 from segue.models.control_adapter import KINDS
 from segue.training.data import Corpus
 from segue.training.moving import texture
@@ -66,6 +64,8 @@ class Conditions:
         kinds: those to draw, with how often.
         scenes: share of scenes of several things.
         drop_captions: share of empty captions, which a scene has twice as often.
+        cluttered: share of edges of single things that stand before a busy ground, which the picture does not have: so
+            one learns to leave out what does not belong to what was asked for.
         roughened: share of control pictures that are stronger, fainter, thicker, noisier or torn.
         figures: for the kind "pose".
     """
@@ -74,6 +74,7 @@ class Conditions:
     kinds: Mapping[str, float]
     scenes: float
     drop_captions: float
+    cluttered: float
     roughened: float
     figures: Posed | None = None
 
@@ -93,6 +94,8 @@ class Conditions:
 
     def row(self, kind: str, rng: np.random.Generator) -> tuple[Image, Image, str, str]:
         """(picture, control picture, kind, caption)."""
+        import cv2
+
         sticks: Image | None = None
         composed = rng.random() < self.scenes
         if kind == "pose":
@@ -101,8 +104,14 @@ class Conditions:
             shown = self.scene(rng) if composed else self.single(rng)
         dropped = rng.random() < self.drop_captions * (2 if composed else 1)
         caption = "" if dropped else str(rng.choice(shown.captions))
-        rough = rng.random() < self.roughened
-        seen = degraded(shown.picture, rng) if rough and kind in COLOURS else shown.picture
+        rough, seen = rng.random() < self.roughened, shown.picture
+        if rough and kind in COLOURS:
+            seen = degraded(seen, rng)
+        if kind in EDGES and not composed and rng.random() < self.cluttered:
+            alpha = cutout(seen)[..., None]
+            seen = image(alpha * seen + (1 - alpha) * grounded(alpha.shape[:2], rng, busy=True))
+        if rough and kind in EDGES and rng.random() < 0.5:
+            seen = image(cv2.GaussianBlur(seen, (0, 0), float(rng.uniform(0.7, 2))))  # fine things have no edges then
         hint = sticks if sticks is not None else annotated(kind, seen, shown.depth, rng)
         return shown.picture, torn(hint, kind, rng) if rough else hint, kind, caption
 
@@ -124,7 +133,7 @@ class Conditions:
             colour, alpha = placed(thing, cutout(thing), rng)
             picture = (alpha[..., None] * colour + (1 - alpha[..., None]) * picture).astype(np.float32)
             depth, captions = puffed(alpha, depth), (min(self.corpus.captions[row], key=len),)
-        return Shown(picture, ranged(depth), captions)
+        return Shown(toned(picture, rng), ranged(depth), captions)
 
     def figure(self, rng: np.random.Generator) -> tuple[Shown, Image]:
         """Somebody who does something, anywhere, and the same as sticks."""
@@ -163,6 +172,8 @@ def annotated(kind: str, picture: Image, depth: Image, rng: np.random.Generator)
     if kind == "pose":
         raise TrainingError("a pose is drawn of a figure, and cannot be read off a picture")
     if kind == "shuffle":
+        from segue.models.annotate.colours import shuffle
+
         return shuffle(picture, str(rng.integers(2**32)))
     drawn = find_annotator(kind)(torch.from_numpy(picture).permute(2, 0, 1)[None])
     return drawn[0].permute(1, 2, 0).numpy()
@@ -170,6 +181,8 @@ def annotated(kind: str, picture: Image, depth: Image, rng: np.random.Generator)
 
 def cutout(picture: Image) -> Image:
     """Where the thing is on its plain ground, which is what a flood from the border does not reach."""
+    import cv2
+
     height, width = picture.shape[:2]
     pixels, reached = (picture * 255).astype(np.uint8), np.zeros((height + 2, width + 2), np.uint8)
     for seed in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):
@@ -191,6 +204,8 @@ def floor(size: tuple[int, int], rng: np.random.Generator) -> Image:
 
 def puffed(alpha: Image, depth: Image) -> Image:
     """Depth with a thing in it, that stands where it ends and is round: as deep as its pixels are far from its rim."""
+    import cv2
+
     inside = alpha >= 0.5
     if not inside.any():
         return depth
@@ -206,24 +221,33 @@ def ranged(depth: Image) -> Image:
     return ((depth - low) / max(high - low, 1e-6)).astype(np.float32)
 
 
-def grounded(size: tuple[int, int], rng: np.random.Generator) -> Image:
-    """A ground: of one colour, from one to another, or of soft spots; perhaps with a horizon."""
+def grounded(size: tuple[int, int], rng: np.random.Generator, *, busy: bool = False) -> Image:
+    """A ground: of one colour, from one to another, or of soft spots, as a busy one is; perhaps with a horizon."""
     height, width = size
     first, second = rng.uniform(0, 1, (2, 3)).astype(np.float32)
-    kind = rng.random()
+    kind = 0.5 if busy else rng.random()
     if kind < 0.35:
         ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
         ground = np.broadcast_to(first * (1 - ramp) + second * ramp, (height, width, 3)).copy()
     elif kind < 0.75:
         spots = texture(rng, (width, height)).permute(1, 2, 0).numpy()
         grey = spots.mean(2, keepdims=True)
-        ground = first + rng.uniform(0.1, 0.8) * (grey + rng.uniform(0, 1) * (spots - grey) - grey.mean())
+        ground = first + rng.uniform(0.4 if busy else 0.1, 0.8) * (
+            grey + rng.uniform(0, 1) * (spots - grey) - grey.mean()
+        )
     else:
         ground = np.broadcast_to(first, (height, width, 3)).copy()
     if rng.random() < 0.4:
         line = int(rng.uniform(0.3, 0.8) * height)
         ground[line:] = 0.5 * ground[line:] + 0.5 * second
     return np.clip(ground, 0, 1).astype(np.float32)
+
+
+def toned(picture: Image, rng: np.random.Generator) -> Image:
+    """A picture in the light of others: paler, darker or lighter, warmer or colder."""
+    grey = picture.mean(2, keepdims=True)
+    pale = grey + rng.uniform(0.1, 1) * (picture - grey)
+    return image(np.clip(pale * rng.uniform(0.85, 1.1, 3), 0, 1) ** rng.uniform(0.6, 1.7))
 
 
 def placed(picture: Image, alpha: Image, rng: np.random.Generator) -> tuple[Image, Image]:
@@ -244,6 +268,8 @@ def moved(
         reach: how far they go at most, in sides of the picture.
         turn: the standard deviation of the turn in degrees.
     """
+    import cv2
+
     height, width = pictures[0].shape[:2]
     way = cv2.getRotationMatrix2D((width / 2, height / 2), float(rng.normal(0, turn)), float(rng.uniform(*shares)))
     way[:, 2] += rng.uniform(-reach, reach, 2) * (width, height)
@@ -252,6 +278,8 @@ def moved(
 
 def degraded(picture: Image, rng: np.random.Generator) -> Image:
     """A picture as bad footage has it: blurred, noisy, with the blocks of a JPEG."""
+    import cv2
+
     if rng.random() < 0.6:
         picture = image(cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 3))))
     if rng.random() < 0.6:
@@ -266,6 +294,8 @@ def degraded(picture: Image, rng: np.random.Generator) -> Image:
 
 def torn(hint: Image, kind: str, rng: np.random.Generator) -> Image:
     """A control picture as others make it, or as bad footage gives it: fainter or stronger, thicker, with holes."""
+    import cv2
+
     if kind in EDGES:
         if rng.random() < 0.4:
             thick = rng.random() < 0.5

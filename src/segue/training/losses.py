@@ -30,7 +30,7 @@ def prediction_error(
     x: Float[Tensor, "b c h w"],
     x0: Float[Tensor, "b c h w"],
     wanted: Float[Tensor, "b c h w"],
-    prediction: TrainedPrediction,
+    prediction: TrainedPrediction | Literal["epsilon"],
     min_snr: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Mean squared error of what a network predicts, said by the pictures that follow from it.
@@ -40,8 +40,9 @@ def prediction_error(
         x: noisy latents.
         x0: the denoiser's estimate.
         wanted: the latents behind `x`.
-        prediction: "v_prediction": of v = alpha eps - sigma x0; "flow_prediction": of the velocity eps - x0.
-        min_snr: gamma of `min_snr_weight`; 0 weighs all levels alike.
+        prediction: "v_prediction": of v = alpha eps - sigma x0; "flow_prediction": of the velocity eps - x0;
+            "epsilon": of the noise.
+        min_snr: gamma of `min_snr_weight`, for v and velocity; 0 weighs all levels alike.
     """
     said, true = (_predicted(at, x, clean, prediction) for clean in (x0, wanted))
     if not min_snr:
@@ -60,10 +61,10 @@ def min_snr_weight(at: Point, gamma: float) -> Float[Tensor, " b"]:
     return torch.minimum(at.alpha**2, gamma * at.sigma**2)
 
 
-def _predicted(at: Point, x: Tensor, x0: Tensor, prediction: TrainedPrediction) -> Tensor:
+def _predicted(at: Point, x: Tensor, x0: Tensor, prediction: TrainedPrediction | Literal["epsilon"]) -> Tensor:
     if prediction == "v_prediction":
         return at.v(x, x0)
-    return at.eps(x, x0) - x0
+    return at.eps(x, x0) - (x0 if prediction == "flow_prediction" else 0)
 
 
 def reconstruction(made: Pictures, wanted: Pictures) -> Float[Tensor, ""]:

@@ -12,7 +12,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from segue.models.annotate import draw_skeleton
 from segue.training.figure import MOTIONS, figure_clip
 from segue.training.journal import watched
 
@@ -59,6 +58,8 @@ class Posed:
 
 
 def _drawn(subject: int, size: tuple[int, int], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    from segue.models.annotate import draw_skeleton
+
     clip = figure_clip(
         subject,
         str(rng.choice(sorted(MOTIONS))),

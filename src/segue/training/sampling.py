@@ -9,14 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from segue.diffusion.betas import training_levels
 from segue.diffusion.guidance import classifier_free
+from segue.diffusion.levels import Levels
 from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import Ancestry, InheritedNoise
+from segue.diffusion.schedule import Schedule, is_flow
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import from_seeds
 from segue.models.bundle import LatentDiffusion
 from segue.temporal.keys import ANY_KEY
-from segue.types import Progress, RowId, silent
+from segue.types import Point, Progress, RowId, silent
 
 
 @torch.no_grad()
@@ -66,6 +69,27 @@ def sample(
 def decoded(model: LatentDiffusion, latents: Float[Tensor, "n c h w"], batch: int = 8) -> Float[Tensor, "n 3 h w"]:
     """The pictures of latents, `batch` at a time."""
     return torch.cat([model.codec.decode(part) for part in latents.split(batch)])
+
+
+def noisy_levels(
+    model: LatentDiffusion, batch: int, power: float, generator: torch.Generator
+) -> tuple[Point, Float[Tensor, "b c h w"]]:
+    """The level, of all that the model was trained at, and the noise of each row of a training step.
+
+    Levels are spread evenly, in any order, and then moved to the noise by u ** power, as far as that is below 1.
+    """
+    spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    mixed = spread[torch.randperm(batch, generator=generator)]
+    known = trained_levels(model)
+    at = known.at((mixed**power * len(known)).long())
+    return at, torch.randn((batch, *shape_of(model)), generator=generator)
+
+
+def trained_levels(model: LatentDiffusion) -> Levels:
+    """All levels that a model's scheduler says it was trained at, the least noisy first."""
+    if is_flow(model.scheduler):
+        return Schedule.from_config(model.scheduler, int(model.scheduler["num_train_timesteps"])).now.flip()
+    return training_levels(model.scheduler)
 
 
 def shape_of(model: LatentDiffusion) -> tuple[int, int, int]:

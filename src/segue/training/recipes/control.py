@@ -33,14 +33,13 @@ from segue.training.posed import Posed
 from segue.training.precision import float_norms
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
-from segue.training.recipes.t2i import trained_levels
-from segue.training.sampling import decoded, sample
+from segue.training.sampling import decoded, noisy_levels, sample
 from segue.training.sitting import Sitting, settled
 from segue.types import Call, Conditioning, Point
 from segue.zoo import load
 
 HINT, KIND = "hint", "kind"
-VALIDATED = 24
+VALIDATED = 48
 SHARES = {
     "softedge": 3.0,
     "lineart": 1.0,
@@ -69,6 +68,7 @@ class Config:
     figures: Natural = 800  # people who show poses; a figure takes 0.2 s to draw, once
     scenes: Share = 0.35  # of pictures that are put together of several things
     drop_captions: Share = 0.25
+    cluttered: Share = 0.35  # of edges of single things, that there are other edges which the picture does not have
     roughened: Share = 0.4  # of control pictures that are not as clean as they could be
     noise_power: Rate = 0.45  # levels are drawn as u ** power; below 1, there are more noisy ones
     steps: Count = 12000
@@ -127,7 +127,7 @@ def main(config: Config) -> Path:
         for step in sitting.steps:
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
             lesson = training.draw(step_rng(config.seed, step), config.batch)
-            at, eps = levels(config, model, step_generator(config.seed, step))
+            at, eps = noisy_levels(model, config.batch, config.noise_power, step_generator(config.seed, step))
             with precision:
                 loss = step_loss(steered, lesson, at, eps, share)
             loss.backward()
@@ -174,8 +174,10 @@ def conditions(config: Config, model: LatentDiffusion) -> tuple[Conditions, Cond
         figures = Posed.prepared(config.out / "figures.safetensors", config.figures, (width, height), config.seed)
         figures, unseen = figures.split(config.validation_every)
     return (
-        Conditions(learned, config.kinds, config.scenes, config.drop_captions, config.roughened, figures),
-        Conditions(kept, config.kinds, 0.0, 0.0, 0.0, unseen),
+        Conditions(
+            learned, config.kinds, config.scenes, config.drop_captions, config.cluttered, config.roughened, figures
+        ),
+        Conditions(kept, config.kinds, 0.0, 0.0, 0.0, 0.0, unseen),
     )
 
 
@@ -196,18 +198,6 @@ def build(config: Config, model: LatentDiffusion) -> ControlAdapter:
 def with_adapter(model: LatentDiffusion, adapter: ControlAdapter) -> LatentDiffusion:
     """The model, which now asks the adapter, too; its conditionings need hints."""
     return replace(model, denoiser=replace(model.denoiser, network=Steered(model.parts["unet"], adapter)))
-
-
-def levels(
-    config: Config, model: LatentDiffusion, generator: torch.Generator
-) -> tuple[Point, Float[Tensor, "b c h w"]]:
-    """The level of noise, and the noise, of each row of a step; levels are spread evenly, then moved to the noise."""
-    width, height = model.defaults.size
-    spread = (torch.arange(config.batch) + torch.rand(config.batch, generator=generator)) / config.batch
-    mixed = spread[torch.randperm(config.batch, generator=generator)]
-    known = trained_levels(cast(TrainedPrediction, model.denoiser.prediction))
-    shape = config.batch, model.codec.channels, height // model.codec.scale, width // model.codec.scale
-    return known.at((mixed**config.noise_power * len(known)).long()), torch.randn(shape, generator=generator)
 
 
 def step_loss(
@@ -231,7 +221,7 @@ def validate(run: Run, model: LatentDiffusion, kept: Conditions, config: Config,
     adapter, silent = averaged(run, model, config), build(config, model)
     with_, without = with_adapter(model, adapter), with_adapter(model, silent)
     rng, found = np.random.default_rng(config.seed), dict[str, float]()
-    at, eps = levels(replace(config, batch=VALIDATED), model, step_generator(config.seed, 0))
+    at, eps = noisy_levels(model, VALIDATED, config.noise_power, step_generator(config.seed, 0))
     for kind in config.kinds:
         lesson = stacked([kept.row(kind, rng) for _ in range(VALIDATED)])
         losses = [float(step_loss(one, lesson, at, eps, slice(None))) for one in (with_, without)]
