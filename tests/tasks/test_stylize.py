@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import wave
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,15 @@ from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import start_noise
 from segue.diffusion.starts import from_latents
-from segue.errors import InterruptedRunError
-from segue.media import Clip, read
+from segue.errors import InterruptedRunError, TaskError
+from segue.media import Audio, Clip, TensorFrames, read
 from segue.media.clip import levels_of, to_uint8
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_draw import moments
-from segue.tasks.stylize_plan import parts_of
-from segue.tasks.stylize_settings import Agreement, Beginning, Shape
+from segue.tasks.stylize_plan import StylizePlan, parts_of
+from segue.tasks.stylize_settings import Agreement, Beginning, References, Shape
 from segue.types import RowId
 from shown import record
 from toy import toy_model
@@ -150,3 +151,112 @@ def test_what_is_drawn_is_gone_on_with(film: str, tmp_path: Path, at: int) -> No
     (hidden,) = tmp_path.glob(".segue-*")
     finished.frames.discard()  # pyright: ignore
     assert not hidden.exists()
+
+
+# Of every field, a value that changes the film; those that need a network with attention are in test_stylize_looks.
+CHANGES: dict[str, Any] = {
+    "prompt": "four",
+    "negative": "five",
+    "seed": 7,
+    "beginning.strength": 0.3,
+    "beginning.start": "inverted",
+    "beginning.noise": "independent",
+    "agreement.deflicker": 0,
+    "agreement.around": 1,
+    "agreement.blend": 0.5,
+    "agreement.grain": 0.0,
+    "shape.model_size": True,
+    "shape.fit": "crop",
+    "shape.window": 4,
+    "shape.overlap": 0,
+    "shape.cuts": "4",
+    "sampling.steps": 9,
+    "sampling.guidance_scale": (3.0,),
+    "sampling.guidance_start": 0.8,
+    "sampling.solver": "dpmpp_2m",
+    "sampling.size": (40, 32),
+}
+ELSEWHERE = {"preset", "method", "control", "references.reference", "references.ip_adapter", "references.image_scale"}
+ELSEWHERE |= {"beginning.source_prompt", "agreement.attention", "agreement.bank"}
+
+
+def test_every_field_is_tried() -> None:
+    parts = {"references": References, "beginning": Beginning, "agreement": Agreement, "shape": Shape}
+    parts |= {"sampling": Sampling}
+    names = {item.name for item in fields(Stylize)} - {"input", *parts}
+    names |= {f"{name}.{item.name}" for name, kind in parts.items() for item in fields(kind)}
+    assert names == {*CHANGES, *ELSEWHERE}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_field_changes_the_film(film: str, name: str) -> None:
+    start = small(film, shape=Shape(cuts="none", window=5, overlap=2))
+    if name in ("shape.fit", "shape.model_size"):
+        start = replace(start, sampling=Sampling(size=(32, 32)))
+    head, _, tail = name.partition(".")
+    part = getattr(start, head)
+    after = replace(start, **{head: replace(part, **{tail: CHANGES[name]}) if tail else CHANGES[name]})
+    one, other = start.run(toy_model()), after.run(toy_model())
+    assert one.size != other.size or not torch.equal(pixels(one), pixels(other))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "result"),
+    [
+        (Shape("stretch", cuts="none"), (32, 32), (48, 32)),
+        (Shape("stretch", model_size=True, cuts="none"), (32, 32), (32, 32)),
+        (Shape("crop", cuts="none"), (32, 32), (32, 32)),
+        (Shape("crop", cuts="none"), (64, 64), (32, 32)),
+        (Shape("pad", cuts="none"), (32, 32), (48, 32)),
+        (Shape("pad", model_size=True, cuts="none"), (32, 32), (32, 21)),
+    ],
+)
+def test_sizes_are_fitted_and_it_is_said(
+    film: str, shape: Shape, size: tuple[int, int], result: tuple[int, int]
+) -> None:
+    clip = small(film, shape=shape, sampling=Sampling(size=size)).run(toy_model())
+    assert clip.size == result
+    said = "frames of 48x32 pixels are drawn at {}x{}".format(*size)
+    assert any(note.startswith(said) for note in record(clip)["notes"])
+
+
+def test_a_size_is_found_on_the_grid_in_the_proportions_of_the_film(tmp_path: Path) -> None:
+    wide = saved(tmp_path / "wide.apng", textured(2, (160, 60)))
+    clip = Stylize(wide, "one", agreement=ALONE, shape=Shape(cuts="none")).run(toy_model())
+    assert record(clip)["fields"]["sampling"]["size"] == (26, 10)
+    assert clip.size == (160, 60)
+
+
+def test_a_film_of_one_frame_is_a_picture(tmp_path: Path) -> None:
+    one = saved(tmp_path / "one.png", textured(1, SIZE))
+    clip = small(one, agreement=Agreement("self")).run(toy_model())
+    assert len(clip) == 1
+    assert any("has one frame" in note for note in record(clip)["notes"])
+
+
+def test_sound_and_rate_are_kept(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "tone.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(16000))
+    source = Clip(TensorFrames(textured(5, SIZE)), 29.97, Audio(tmp_path / "tone.wav")).save(tmp_path / "film.mp4")
+    clip = small(str(source), agreement=ALONE).run(toy_model())
+    assert clip.fps == read(source).fps
+    written = read(clip.save(tmp_path / "x.mp4"))
+    assert len(written) == 5 and written.audio is not None
+
+
+def test_a_changed_file_is_told(film: str, tmp_path: Path) -> None:
+    small(film).run(toy_model()).save(tmp_path / "a.apng")
+    again = Rerun.read(tmp_path / "a.json")
+    saved(Path(film), textured(9, SIZE, seed=5))
+    with pytest.raises(TaskError, match="its contents have changed"):
+        again.run(toy_model())
+
+
+def test_a_plan_of_another_film_is_told(film: str) -> None:
+    task = small(film)
+    plan = StylizePlan(task.contents("cpu").sha256, shots=[0], parts=[(0, 5)])
+    with pytest.raises(TaskError, match="does not belong to this film of 9 frames"):
+        task.run(toy_model(), plan=plan)

@@ -98,8 +98,9 @@ class Agreeing:
             return number < len(self.drawn)
         end = min((first for first in (*self.drawing.plan.shots, total) if first > number), default=total)
         # Keys, whose detail is carried to others, are further apart than said where a shot has no whole number of them.
-        ahead = max(self.blending.window + 1, 2 * self.blending.every)
-        return len(self.drawn) >= min(end, number + ahead + 1)
+        key = min(end, number + 2 * self.blending.every + 1)
+        # Beyond a cut frames are read, too, though nothing of them is believed.
+        return len(self.drawn) >= min(total, max(key, number + self.blending.window + 2))
 
     def _picture(self, number: int) -> Float[Tensor, "3 h w"]:
         own = self.drawn[number : number + 1][0]
