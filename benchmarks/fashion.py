@@ -30,7 +30,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from stylize import METHODS, Film, drawn, frames_digest
+from stylize import METHODS, Film, control_digests, drawn, frames_digest
 from stylize_table import ALONE, OURS, shown_mean
 
 import segue
@@ -216,12 +216,14 @@ def main(words: Sequence[str] | None = None) -> None:
     given = parser.parse_args(words)
     try:
         model, finder = segue.load(given.model), finder_of(given.pose)
+        controls = control_digests(["pose"], model)
         films: dict[str, list[Film]] = {ALONE: [], OURS: []}
         with torch.no_grad():
             for case in cases(given, model.defaults.size):
                 for method, made in films.items():
                     task = case.task(method, given.steps, given.seed)
                     asked = [case.name, method, frames_digest(case.frames), model.fingerprint, given.steps, given.seed]
+                    asked += controls
                     name = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
                     film = Film(case, method, given.out / "films" / name)
                     if film.frames is None:

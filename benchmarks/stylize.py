@@ -7,7 +7,8 @@
 Of each clip `--frames` frames are cut, as many as 4 s have and at most 150 if that is left out, from the second on that
 the TOML says, and of a part of its picture where it says one; and made `--area` pixels large. Each method draws each
 clip after each prompt, with the same model, controls, strength, steps and seed. Films are kept, and made anew when
-anything of these differs; `segue.Stylize` does it all. The rows below ours are the rivals, as `--method` has them.
+anything of these differs; after a change of the code, remove them. `segue.Stylize` does it all. The rows below ours are
+the rivals, as `--method` has them.
 
 * Pixel-MSE: mean squared change between neighbours along the flow of the clip, of a full range of 1, times 1000.
 * warp, at 8: mean absolute change of neighbours and of frames 8 apart, along the same flow, in levels of 255.
@@ -57,11 +58,14 @@ from segue.media.resize import fit_pictures, on_grid
 from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import Tally
 from segue.models.perceptual import ClipNetwork
+from segue.tasks.contents import sha256_of
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_controls import wanted
 from segue.tasks.stylize_settings import Agreement, Beginning, Shape
 from segue.training.journal import save_sheet
 from segue.types import Frames, Perceptual
+from segue.zoo.load import load_control
 
 SECONDS, MOST_FRAMES = 4.0, 150
 MEASURED = 1
@@ -182,11 +186,12 @@ class Bench:
     out: Path
     scorer: PromptScorer | None
     distance: Perceptual
+    controls: Sequence[str] = ()
 
     def film(self, edit: Edit, method: str) -> Film:
         """Its place, by all that it depends on."""
         asked = [edit.digest, edit.source, edit.prompt, self.model.fingerprint, asdict(self.common), METHODS[method]]
-        text = json.dumps(asked, default=asdict)
+        text = json.dumps([*asked, *self.controls], default=asdict)
         return Film(edit, method, self.out / "films" / hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
 
     def draw(self, film: Film) -> None:
@@ -228,6 +233,12 @@ def drawn(model: LatentDiffusion, task: Stylize, count: int) -> tuple[TensorFram
     seconds = (time.process_time() - began) / count
     notes = [] if clip.provenance is None else list(clip.provenance.record.get("notes") or [])
     return frames, {"seconds": seconds, "rows": tally.rows / count, "notes": notes}
+
+
+def control_digests(controls: Sequence[str], model: LatentDiffusion) -> list[str]:
+    """What the networks of controls are made of: films that were drawn with others are no longer the same."""
+    networks = [load_control(one.kind, model) for one in wanted(tuple(controls))]
+    return [sha256_of(path) for network in networks for path in network.weights]
 
 
 def frames_digest(frames: TensorFrames) -> str:
@@ -363,7 +374,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         model, by = segue.load(given.model), scorer(given)
         common = Common(given.strength, tuple(given.control), given.steps, given.guidance, given.seed)
-        bench = Bench(model, common, given.out, by, best_distance())
+        bench = Bench(model, common, given.out, by, best_distance(), control_digests(given.control, model))
         with torch.no_grad():
             cases = edits(given.clips, given.edits, model, given)
             if by is not None:

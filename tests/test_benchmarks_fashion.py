@@ -30,6 +30,11 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         return model
 
     monkeypatch.setattr(module.segue, "load", load)
+
+    def no_networks(controls: Any, model: Any) -> list[str]:
+        return []
+
+    monkeypatch.setattr(module, "control_digests", no_networks)
     monkeypatch.setattr(module, "best_distance", PixelDistance)
     monkeypatch.setattr(module, "usual_features", Coarse)
     yield module
