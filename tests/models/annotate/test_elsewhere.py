@@ -78,6 +78,12 @@ def test_mediapipe_answers_through_pipes_in_our_order(interpreter: Path) -> None
         find(torch.ones(1, 3, 40, 100))
 
 
+def test_an_interpreter_that_is_named_is_taken(interpreter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(interpreter))
+    drawn = find_annotator("pose")(torch.full((1, 3, 64, 64), 0.6))
+    assert float(drawn.max()) > 0.5, "somebody is drawn"
+
+
 def test_the_tables_of_the_worker_are_whole() -> None:
     face = [*worker.JAW, *worker.BROWS, *worker.NOSE, *worker.EYES, *worker.LIPS]
     assert len(face) == 68 and max(face) < 468

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ def find_annotator(
         kind: one of KINDS.
         source: of its network: for depth and pose a folder or hub repository of transformers, for pose also
             "mediapipe" or "mediapipe:" and an interpreter that has it; "controlnet_aux" where that is installed. The
-            usual one, if left out. Kinds without a network have none.
+            usual one, if left out: for pose MediaPipe, where SEGUE_MEDIAPIPE names its interpreter and no detector is
+            given, else ViTPose. Kinds without a network have none.
         device: where the network works; None takes the fastest.
         detector: for pose: a folder or hub repository of a network that detects persons; without one, each picture is
             taken to show one person.
@@ -90,12 +92,13 @@ def _pose(
     detector: str | None,
     steady: Callable[[KeyPoints], KeyPoints] | None,
 ) -> Annotator:
+    from segue.models.annotate.mediapipe import VARIABLE, MediaPipe
     from segue.models.annotate.pose import Pose
 
+    if source is None and detector is None and os.environ.get(VARIABLE):
+        source = _MEDIAPIPE
     name, _, python = (source or "").partition(":")
     if name == _MEDIAPIPE:
-        from segue.models.annotate.mediapipe import MediaPipe
-
         if detector is not None:
             raise TaskError("MediaPipe detects a person by itself; leave out the detector")
         return Pose(MediaPipe(python or None), steady)
