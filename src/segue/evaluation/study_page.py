@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segue.errors import TaskError
-from segue.evaluation.study import QUESTIONS, Film, Key, identity, plan, read_alike
+from segue.evaluation.study import QUESTIONS, Film, Key, Trial, identity, plan, read_alike
 from segue.media.clip import Clip
 from segue.media.disk import written_whole
 from segue.types import Progress, silent
@@ -47,23 +47,7 @@ def write_page(
     if path.suffix.lower() not in (".html", ".htm"):
         raise TaskError(f"a study is a page: expected a name such as study.html, got {path}")
     methods, trials = plan(films, seed, most)
-    wanted = {(trial.film, place) for trial in trials for place in (trial.left, trial.right)}
-    encoded: dict[tuple[int, int | None], bytes] = {}
-    seconds = 0.0
-    for i, film in enumerate(films):
-        clips, source = read_alike(film)
-        parts: list[tuple[int | None, Clip]] = [(methods.index(name), clip) for name, clip in clips.items()]
-        parts += [] if source is None else [(None, source)]
-        for place, clip in parts:
-            if place is None or (i, place) in wanted:
-                encoded[i, place] = as_mp4(clip)
-                seconds = max(seconds, len(clip) / float(clip.fps))
-        progress("encoding films", i + 1, len(films))
-    if (size := sum(map(len, encoded.values()))) > MOST_BYTES:
-        raise TaskError(
-            f"the films take {size / 2**20:.0f} MB, and a page holds {MOST_BYTES // 2**20}: make them smaller or "
-            "shorter, or make several studies"
-        )
+    encoded, seconds = _encoded(films, methods, trials, progress)
     asked = tuple(tuple(q for q in QUESTIONS if q != "text" or film.prompt) for film in films)
     # Names in the page are places in an order that is drawn: that of the files would tell who made what.
     order = sorted(encoded, key=lambda part: (part[0], -1 if part[1] is None else part[1]))
@@ -86,6 +70,35 @@ def write_page(
         part.write_text(_filled(about, [encoded[each] for each in order]), encoding="utf-8")
     key.save(key_path)
     return key_path, key
+
+
+def _encoded(
+    films: Sequence[Film], methods: Sequence[str], trials: Sequence[Trial], progress: Progress
+) -> tuple[dict[tuple[int, int | None], bytes], float]:
+    """What is shown, by the numbers of film and method, None for what they were made from; and the longest's seconds.
+
+    Raises:
+        TaskError: the films of one name differ in more than who made them, or all are too large for a page.
+        MediaError: one cannot be read.
+    """
+    wanted = {(trial.film, place) for trial in trials for place in (trial.left, trial.right)}
+    found: dict[tuple[int, int | None], bytes] = {}
+    seconds = 0.0
+    for i, film in enumerate(films):
+        clips, source = read_alike(film)
+        parts: list[tuple[int | None, Clip]] = [(methods.index(name), clip) for name, clip in clips.items()]
+        parts += [] if source is None else [(None, source)]
+        for place, clip in parts:
+            if place is None or (i, place) in wanted:
+                found[i, place] = as_mp4(clip)
+                seconds = max(seconds, len(clip) / float(clip.fps))
+        progress("encoding films", i + 1, len(films))
+    if (size := sum(map(len, found.values()))) > MOST_BYTES:
+        raise TaskError(
+            f"the films take {size / 2**20:.0f} MB, and a page holds {MOST_BYTES // 2**20}: make them smaller or "
+            "shorter, or make several studies"
+        )
+    return found, seconds
 
 
 def as_mp4(clip: Clip) -> bytes:
