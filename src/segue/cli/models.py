@@ -15,6 +15,7 @@ from segue.errors import TaskError
 from segue.models import perceptual
 from segue.models.perceptual.archives import archive_of
 from segue.zoo.catalogue import Entry, catalogue
+from segue.zoo.controls import ControlCard, controls
 from segue.zoo.load import default
 
 MOST_COLUMNS = 100
@@ -24,6 +25,7 @@ ORIGINS = {
     "folder": "SEGUE_MODEL names this one:",
     "hub": "These are in the cache of the hub:",
 }
+CONTROLS = "Control adapters, which their models take by themselves; segue stylize --control KIND:"
 NETWORKS = "Perceptual networks, which judge pictures and train codecs; segue models --fetch NAME downloads one:"
 
 
@@ -130,6 +132,8 @@ def overview(entries: tuple[Entry, ...]) -> str:
             parts += [title, *(_brief(entry) for entry in those)]
     if not any(entry.origin == "embedded" for entry in entries):
         parts.append("no model comes with this installation")
+    if adapters := controls():
+        parts.append("\n".join([_wrapped(CONTROLS), *map(_adapter, adapters)]))
     parts.append("\n".join([_wrapped(NETWORKS), *map(_network, perceptual.names())]))
     hint = "segue models NAME says more of one. --model also takes a folder, a .safetensors file, or any hub id."
     return "\n\n".join([*parts, _wrapped(hint)])
@@ -169,6 +173,11 @@ def _network(name: str) -> str:
     said = weights_as_dict(name)
     state = f"here, {_bytes(said['bytes'])}" if said["here"] else f"not here, {said['megabytes']} MB to download"
     return f"  {name:20}{state}, {said['licence']}"
+
+
+def _adapter(card: ControlCard) -> str:
+    said = f"for {card.base}, {_bytes(card.weights.stat().st_size)}, {card.licence}: {', '.join(card.kinds)}"
+    return f"  {card.name}\n" + _wrapped(f"    {said}", "    ")
 
 
 def _title(entry: Entry) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segue.errors import CheckpointError, ModelError
-from segue.zoo.cards import WEIGHTS
+from segue.zoo import cards
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
@@ -49,7 +49,7 @@ class ControlCard:
 
     def is_for(self, model: LatentDiffusion) -> bool:
         """Whether a model has the UNet of its base, with LoRAs merged or not."""
-        unet = (WEIGHTS / self.base / "unet").resolve()
+        unet = (cards.WEIGHTS / self.base / "unet").resolve()
         return any(file.resolve().parent == unet for file, _ in model.weights)
 
 
@@ -59,7 +59,7 @@ def controls() -> tuple[ControlCard, ...]:
     Raises:
         CheckpointError: a card is no TOML, or a field is missing, unknown or of the wrong type.
     """
-    return tuple(_read(path) for path in sorted(WEIGHTS.glob(f"*/{CARD}")))
+    return tuple(_read(path) for path in sorted(cards.WEIGHTS.glob(f"*/{CARD}")))
 
 
 def embedded_control(kind: str, model: LatentDiffusion) -> ControlNetwork | None:
