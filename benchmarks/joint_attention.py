@@ -11,7 +11,7 @@ Every film begins with one noise for all frames, and has nothing else done to it
 difference of colours, in levels of 256, between a frame and one that is 1 or 4 later, brought there along the exact
 flow; detail the energy of gradients that is left of that of the film without attention; joint the distance from the
 film of DiffSynth's attention, in levels. Rows are those of the network, terms of guidance counted, for one frame;
-seconds are those of the processor for one frame, all that the network does included.
+seconds are those of the processor for one frame, decoding included.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ import segue
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import start_noise
+from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import from_latents
 from segue.evaluation.sharpness import sharpness
@@ -46,7 +47,7 @@ from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import NetworkDenoiser, Tally
 from segue.temporal.frame_attention import frame_attention
 from segue.training.journal import save_sheet
-from segue.types import Call, Condition, Denoiser, Point, RowId
+from segue.types import Call, Condition, Denoiser, Point, RowId, State
 
 JOINT = "joint"
 WAYS = {
@@ -97,23 +98,57 @@ def attending(model: LatentDiffusion, way: str, rows: list[RowId]) -> Generator[
             yield denoiser
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A clip in its starting noise, one for all frames, and what the run is told."""
+
+    start: State
+    schedule: Schedule
+    cond: Condition
+
+    @staticmethod
+    def of(model: LatentDiffusion, source: TensorFrames, prompt: str, *, seed: int = 0, strength: float) -> Begun:
+        """The clip, to be restyled."""
+        defaults, count = model.defaults, len(source)
+        schedule, texts = model.schedule(defaults.steps, source.size, solver=defaults.solver), model.text([prompt, ""])
+        one, empty = (texts[[term] * count] for term in (0, 1))
+        latents = torch.cat([model.codec.encode(source[i : i + 4]) for i in range(0, count, 4)])
+        rows = [RowId("clip", i) for i in range(count)]
+        noise = start_noise(seed, latents.shape[1:]).expand_as(latents)
+        return Begun(
+            from_latents(latents, noise, schedule, strength, rows),
+            schedule,
+            classifier_free(one, empty, defaults.guidance_scale, start=defaults.guidance_start),
+        )
+
+    def done(self, model: LatentDiffusion, denoiser: Denoiser) -> Tensor:
+        """The pictures at the end of the run."""
+        solver = find_solver(model.defaults.solver).solver
+        states = denoise(denoiser, self.start, self.schedule, self.cond, solver=solver)
+        return model.codec.decode(collect(states, self.schedule))
+
+
 def film(model: LatentDiffusion, source: TensorFrames, prompt: str, way: str) -> tuple[Tensor, dict[str, float]]:
     """The clip, restyled, and what that took."""
-    defaults, count, tally = model.defaults, len(source), Tally(timed=False)
-    solver, texts = find_solver(defaults.solver), model.text([prompt, ""])
-    schedule = model.schedule(defaults.steps, source.size, solver=defaults.solver)
-    one, empty = (texts[[term] * count] for term in (0, 1))
-    cond = classifier_free(one, empty, defaults.guidance_scale, start=defaults.guidance_start)
-    latents = torch.cat([model.codec.encode(source[i : i + 4]) for i in range(0, count, 4)])
-    rows = [RowId("clip", i) for i in range(count)]
-    noise = start_noise(0, latents.shape[1:]).expand_as(latents)
+    tally, begun = Tally(timed=False), Begun.of(model, source, prompt, strength=STRENGTH)
     counted = replace(model, denoiser=tally.watching(model.denoiser))
     began = time.process_time()
-    with attending(counted, way, rows) as denoiser:
-        start = from_latents(latents, noise, schedule, STRENGTH, rows)
-        final = collect(denoise(denoiser, start, schedule, cond, solver=solver.solver), schedule)
+    with attending(counted, way, list(begun.start.ids)) as denoiser:
+        frames = begun.done(model, denoiser)
     took = time.process_time() - began
-    return model.codec.decode(final), {"rows": tally.rows / count, "seconds": took / count}
+    return frames, {"rows": tally.rows / len(source), "seconds": took / len(source)}
+
+
+def keep(path: Path, frames: Tensor, took: dict[str, float]) -> None:
+    """Write a film, which is whole or not there, with what it took."""
+    part = path.with_suffix(".part")
+    save_file({"frames": (frames * 255).round().byte().contiguous()}, part, {"took": json.dumps(took)})
+    part.replace(path)
+
+
+def kept_at(path: Path) -> Tensor | None:
+    """A film that was made."""
+    return load_file(path)["frames"].float() / 255 if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -127,17 +162,14 @@ class Case:
 
     def frames(self, way: str) -> Tensor | None:
         """A film that was made."""
-        path = self._path(way)
-        return load_file(path)["frames"].float() / 255 if path.is_file() else None
+        return kept_at(self._path(way))
 
     def make(self, way: str) -> None:
         """Make a film, and keep it with what it took."""
         said, wanted = CASES[self.number]
         source = TensorFrames.rounded(clip(self.model, said, 1, self.count).frames[:])
         frames, took = film(self.model, source, wanted, way)
-        part = self._path(way).with_suffix(".part")
-        save_file({"frames": (frames * 255).round().byte().contiguous()}, part, {"took": json.dumps(took)})
-        part.replace(self._path(way))
+        keep(self._path(way), frames, took)
 
     def row(self, way: str) -> dict[str, float]:
         """The numbers of a film."""
