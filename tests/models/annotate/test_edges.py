@@ -18,7 +18,8 @@ WITHOUT_WEIGHTS = (*LINES, "tile", "shuffle", "palette", "none")
 
 def disc(size: int, *, contrast: float = 0.8, radius: float = 0.3) -> Tensor:
     """A light disc on dark ground, by areas of pixels, and a square of another colour in it."""
-    fine = (torch.arange(4 * size) + 0.5) / (4 * size) - 0.5
+    times = 4 if size < 512 else 1
+    fine = (torch.arange(times * size) + 0.5) / (times * size) - 0.5
     y, x = torch.meshgrid(fine, fine, indexing="ij")
     picture = 0.1 + contrast * ((x * x + y * y).sqrt() < radius).float().repeat(3, 1, 1)
     inner = (x.abs() < 0.1) & (y.abs() < 0.1)
