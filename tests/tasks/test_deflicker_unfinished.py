@@ -65,7 +65,7 @@ def test_nothing_is_left_without_a_folder_for_it(film: str, monkeypatch: pytest.
 def test_other_settings_do_not_go_on_where_these_were(film: str, tmp_path: Path) -> None:
     for settings in ({}, {"grain": 0.5}):
         with pytest.raises(InterruptedRunError):
-            task(film, **settings).run(progress=stopping(5), work=tmp_path)
+            task(film, **settings).run(progress=stopping(14), work=tmp_path)
     assert len(list(tmp_path.glob(".segue-deflicker-*"))) == 2
 
 
