@@ -20,7 +20,7 @@ from segue.errors import TaskError
 from segue.models.attended import model_sites
 from segue.models.bundle import LatentDiffusion
 from segue.models.loading import load_model
-from segue.temporal.bank import Bank, Recording, Watch, bank_bytes
+from segue.temporal.bank import Bank, Recording, Watch, bank_bytes, tuned
 from segue.temporal.bank_parts import conditioning_of, joined, parted
 from segue.temporal.frame_attention import Pattern, frame_attention
 from segue.temporal.passengers import Noised, Passenger, parts_of
@@ -57,8 +57,10 @@ def run(model: LatentDiffusion, pattern: str, rows: tuple[RowId, ...], strength:
     own = torch.stack([shared + 0.3 * noise(0, "frame", 0, row, (4, 8, 8)) for row in rows])
     cond = how.pop("cond", None) or replace(told(model, rows), start=0.5)
     levels = schedule(model)
+    operators = how.pop("operators", ())
     with frame_attention(model.denoiser, model_sites(model), pattern, rows, **how) as denoiser:
-        return collect(denoise(denoiser, from_latents(x0, own, levels, strength, rows), levels, cond), levels)
+        start = from_latents(x0, own, levels, strength, rows)
+        return collect(denoise(denoiser, start, levels, cond, operators=operators), levels)
 
 
 def recorded(model: LatentDiffusion, pattern: str, rows: tuple[RowId, ...] = ONE, **how: Any) -> Bank:
@@ -156,6 +158,21 @@ def test_a_bank_fits_its_own_noise_levels(model: LatentDiffusion) -> None:
         bank.check(other, 2)
     with pytest.raises(TaskError, match="recorded from step 2 to 3, and this run is at step 0"):
         run(model, "bank, self", TWO, bank=bank)
+
+
+def test_a_clip_takes_the_colours_of_a_bank(model: LatentDiffusion) -> None:
+    """More than attention alone gives it; at power 0 it is as without."""
+    bank = recorded(model, "first, self")
+    first = bank.anchors[0].latents[-1].mean((1, 2))
+
+    def away(power: float) -> float:
+        stepped = run(model, "bank, self", TWO, bank=bank, operators=[tuned(bank, TWO, power)])
+        return float((stepped.mean((2, 3)) - first).abs().mean())
+
+    assert run(model, "bank, self", TWO, bank=bank, operators=[tuned(bank, TWO, 0.0)]).equal(
+        run(model, "bank, self", TWO, bank=bank)
+    )
+    assert away(1.0) < away(0.5) < away(0.0)
 
 
 def test_conditionings_are_taken_apart_and_put_together(model: LatentDiffusion) -> None:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from segue.diffusion.envelope import Envelope
 from segue.errors import TaskError
 from segue.temporal.attention import Look
 from segue.temporal.passengers import Passenger, parts_of
+from segue.temporal.statistics import Statistics, Tuning
 from segue.types import Condition, Guided, Point, RowId
 
 if TYPE_CHECKING:
@@ -152,6 +154,23 @@ class Bank:
         own, other = (self.alphas, self.sigmas), (at.alpha[self.first :], at.sigma[self.first :])
         if not all(torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(own, other, strict=True)):
             raise TaskError("it was recorded at other levels of noise: take the solver that it was recorded with")
+
+
+def tuned(bank: Bank, rows: Sequence[RowId], power: float) -> Statistics:
+    """An operator that pulls the colours and the contrast of rows towards those of a bank, step by step.
+
+    Attention takes over what a network attends to; where it attends to small pictures alone, that is not how they are
+    coloured. The mean and deviation of each channel of the latents say it (Huang & Belongie 2017, arXiv:1703.06868),
+    and are known of the anchors at every step but behind the last, which is left to the model.
+
+    Args:
+        bank: whose anchors count alike.
+        rows: of the clip.
+        power: in [0, 1]; 0 changes nothing.
+    """
+    guides = tuple((Replayed(one.latents, bank.first), 1 / len(bank.anchors)) for one in bank.anchors)
+    tuning = Tuning(guides[0][0], 0.0, guides)
+    return Statistics(dict.fromkeys(rows, tuning), Envelope(power, stop=(bank.count - 1) / bank.count))
 
 
 def bank_bytes(anchors: int, steps: int, shape: Sequence[int], cond: Condition) -> int:
