@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,11 +19,12 @@ from segue.errors import ModelError, TrainingError
 from segue.models.control_adapter import KINDS, read_adapter
 from segue.training.conditions import Conditions, cutout, moved, puffed, torn
 from segue.training.data import Corpus
-from segue.training.journal import Journal
 from segue.training.ranks import Ranks
 from segue.training.recipes import control
 from segue.training.recipes.control import Config
 from segue.training.run import read_config
+
+from .cutting import cut_at, said
 
 SIDE, STEPS = 64, 4
 ONE = Ranks(0, 1, torch.device("cpu"))
@@ -91,11 +91,6 @@ def adapter(config: Config) -> Path:
     return control.main(config)
 
 
-def said(folder: Path) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in found]
-
-
 def test_a_run_writes_an_adapter_a_sheet_and_what_each_kind_has_gained(config: Config, adapter: Path) -> None:
     net = read_adapter(adapter)
     assert net.layout.skips == ((32, 0), (32, 0), (32, 1), (64, 1)) and net.layout.widths == (16, 16)
@@ -105,25 +100,10 @@ def test_a_run_writes_an_adapter_a_sheet_and_what_each_kind_has_gained(config: C
     assert (config.out / f"sheet-{STEPS:06d}.png").exists()
 
 
-class CutError(Exception):
-    """Stands for the kill that comes at the worst moment."""
-
-
-def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(
-    config: Config, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = Journal.step
-
-    def until(self: Journal, now: int, **values: Any) -> None:
-        plain(self, now, **values)
-        if now == STEPS - 1:
-            raise CutError
-
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(config: Config, adapter: Path, tmp_path: Path) -> None:
     again = dataclasses.replace(config, out=tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "step", until)
-        with pytest.raises(CutError):
-            control.main(again)
+    with cut_at(STEPS - 1):
+        control.main(again)
     assert control.main(again).read_bytes() == adapter.read_bytes()
     assert said(tmp_path) == said(config.out)
     one, other = (load_file(each.out / "checkpoint.safetensors") for each in (config, again))
@@ -159,7 +139,7 @@ def test_learning_makes_the_model_less_wrong(config: Config, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("field", "why"),
     [
         ("kinds={hed = 1}", 'no kind "hed"'),
         ("kinds={}", "at least 1"),
@@ -169,16 +149,18 @@ def test_learning_makes_the_model_less_wrong(config: Config, tmp_path: Path) -> 
         ("validation_every=13", "at most 12"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(config: Config, tmp_path: Path, said: str, why: str) -> None:
+def test_what_cannot_be_trained_is_refused(config: Config, tmp_path: Path, field: str, why: str) -> None:
     fields = [f"model={config.model}", f"corpus={config.corpus}", f"out={tmp_path}", "widths=[16, 16]", "blocks=[1, 1]"]
     with pytest.raises((TrainingError, ModelError), match=why):
-        control.main(read_config("control", None, [*fields, "validation_every=4", "figures=8", said]))
+        control.main(read_config("control", None, [*fields, "validation_every=4", "figures=8", field]))
 
 
 def test_models_with_another_prediction_or_size_are_refused(config: Config, corpus: Path, tmp_path: Path) -> None:
     other = write_model(tmp_path / "epsilon", length=24, vae="tiny")
     with pytest.raises(TrainingError, match="predicts epsilon"):
         control.main(dataclasses.replace(config, model=str(other), out=tmp_path / "run"))
+    with pytest.raises(TrainingError, match="nothing that this recipe can teach"):
+        control.main(dataclasses.replace(config, model="emoji-x4", out=tmp_path / "run"))
     large = write_model(tmp_path / "large", prediction="v_prediction", length=24, vae="tiny", sample_size=16)
     with pytest.raises(TrainingError, match=r"pictures of 64x64, and .* draws 128x128"):
         control.main(dataclasses.replace(config, model=str(large), out=tmp_path / "run"))

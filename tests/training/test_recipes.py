@@ -270,7 +270,7 @@ def test_a_wrong_override_is_named(override: str, said: str) -> None:
 
 
 def test_an_unknown_recipe_is_named() -> None:
-    with pytest.raises(TrainingError, match=r"codec, corpus, .*t2i"):
+    with pytest.raises(TrainingError, match=r"codec, control, corpus, .*t2i"):
         run.run("nothing")
 
 

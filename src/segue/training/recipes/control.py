@@ -22,11 +22,13 @@ from torch import Tensor
 from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
 from segue.models.control_adapter import ControlAdapter, Layout, save_adapter
+from segue.models.families.sd import UNetNetwork
 from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
 from segue.training.checkpoint import Run
 from segue.training.conditions import Conditions, Lesson, stacked
 from segue.training.data import Corpus, step_generator, step_rng
 from segue.training.ema import Ema
+from segue.training.frozen import read_frozen
 from segue.training.journal import save_sheet
 from segue.training.losses import TrainedPrediction, prediction_error
 from segue.training.posed import Posed
@@ -36,7 +38,6 @@ from segue.training.rates import set_rate, trapezoid
 from segue.training.sampling import decoded, noisy_levels, sample
 from segue.training.sitting import Sitting, settled
 from segue.types import Call, Conditioning, Point
-from segue.zoo import load
 
 HINT, KIND = "hint", "kind"
 VALIDATED = 48
@@ -142,16 +143,11 @@ def read_model(config: Config, ranks: Ranks) -> LatentDiffusion:
     """The frozen model, ready for the precision of the run.
 
     Raises:
-        TrainingError: it predicts what this recipe has no loss for.
+        TrainingError: it is of another family, or predicts what this recipe has no loss for.
     """
-    model = load(config.model, ranks.device, "float32")
+    model = read_frozen(config.model, ranks.device, bool(config.bf16), (UNetNetwork,))
     if model.denoiser.prediction not in ("v_prediction", "flow_prediction"):
         raise TrainingError(f"model={config.model} predicts {model.denoiser.prediction}; expected v or the flow")
-    unet: Any = model.parts["unet"]
-    unet.requires_grad_(False)
-    unet.to(memory_format=torch.channels_last)
-    if config.bf16 and ranks.device.type == "cpu":
-        float_norms(unet)
     return model.batched(2 * config.batch)
 
 
@@ -207,7 +203,9 @@ def step_loss(
     rows = range(len(eps))[share]
     with torch.no_grad():
         x0 = model.codec.encode(lesson.pictures[share].to(model.device)).float()
-        text = model.text([lesson.captions[row] for row in rows])
+        # The encoder remembers what it read: in what precision must not depend on who asked first.
+        with torch.autocast(model.device.type, enabled=False):
+            text = model.text([lesson.captions[row] for row in rows])
     told = {HINT: lesson.hints[share].to(model.device), KIND: lesson.kinds[share].to(model.device)}
     at = at[rows]
     x = at.noised(x0, eps[share].to(model.device))

@@ -32,16 +32,15 @@ from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate,
 from segue.training.checkpoint import Run
 from segue.training.data import step_generator, step_rng
 from segue.training.ema import Ema
+from segue.training.frozen import read_frozen
 from segue.training.journal import save_sheet
 from segue.training.losses import TrainedPrediction, prediction_error
 from segue.training.lowrank import add_low_rank, save_lora
-from segue.training.precision import float_norms
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
 from segue.training.sampling import decoded, noisy_levels, sample
 from segue.training.sitting import Sitting, settled
 from segue.types import Conditioning
-from segue.zoo import load
 
 FILE = "subject.safetensors"
 
@@ -133,15 +132,9 @@ def read_model(config: Config, ranks: Ranks) -> LatentDiffusion:
     Raises:
         TrainingError: it has no UNet of Stable Diffusion, or predicts what there is no loss for.
     """
-    model = load(config.model, ranks.device, "float32")
-    if not isinstance(model.denoiser.network, UNetNetwork | XlNetwork) or model.upscaling or model.inpaints:
-        raise TrainingError(f"model={config.model} cannot learn a subject: expected Stable Diffusion 1.x, 2.x or XL")
+    model = read_frozen(config.model, ranks.device, bool(config.bf16), (UNetNetwork, XlNetwork))
     if model.denoiser.prediction == "sample":
         raise TrainingError(f"model={config.model} predicts pictures, for which this recipe has no loss")
-    unet: Any = model.parts["unet"]
-    unet.to(memory_format=torch.channels_last)
-    if config.bf16 and ranks.device.type == "cpu":
-        float_norms(unet)
     return model
 
 
