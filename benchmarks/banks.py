@@ -4,9 +4,13 @@
     python benchmarks/banks.py -o runs/banks --seconds 200    # again and again: what is there is kept
 
 Two clips of different things are restyled with one prompt that leaves the style open, the second with other noise than
-the first, and twice: by itself ("first, previous, self"), and with the first one's anchor from a bank in the place of
-its own first frame. Distance is that of deep features, named below, from each frame of the second film to the nearest
-of the first, in the mean; colour is the distance of mean colours, in levels of 256. Intervals are over all films.
+the first, and several times: by itself ("first, previous, self"), with the first one's anchor from a bank in the place
+of its own first frame ("bank"), looking at nothing else ("bank only"), and both with the anchor's statistics on top
+("tuned").
+
+Distance is that of deep features, named below, from each frame of the second film to the nearest of the first, in the
+mean; colour is the distance of mean colours, in levels of 256. Nearer is by how much both are less than those of the
+clip by itself, with intervals over all films of a way.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from inloop import clip
@@ -29,12 +35,21 @@ from segue.media.clip import TensorFrames
 from segue.models.attended import model_sites
 from segue.models.bundle import LatentDiffusion
 from segue.models.perceptual import EfficientNetFeatures
-from segue.temporal.bank import Bank, Recording
+from segue.temporal.bank import Bank, Recording, tuned
 from segue.temporal.frame_attention import Pattern, frame_attention
 from segue.training.journal import save_sheet
+from segue.types import Operator
 
 STRENGTH = 0.8
 PATTERN = Pattern.parse("first, previous, self")
+WAYS: dict[str, tuple[Pattern, float]] = {
+    "alone": (PATTERN, 0.0),
+    "bank": (PATTERN.continued(), 0.0),
+    "bank tuned": (PATTERN.continued(), 0.5),
+    "bank only": (Pattern.parse("bank"), 0.0),
+    "bank only tuned": (Pattern.parse("bank"), 0.5),
+}
+"""Whom the second clip looks at, and how strongly it is tuned to the bank."""
 PAIRS = (
     ("a red apple", "a tomato", "a pumpkin"),
     ("a cat face", "a dog face", "a fox face"),
@@ -53,19 +68,22 @@ class Pair:
 
     def path(self, name: str) -> Path:
         """Where a film is kept."""
-        return self.out / f"{self.number}-{name}-{self.count}.safetensors"
+        return self.out / f"{self.number}-{name.replace(' ', '-')}-{self.count}.safetensors"
 
     def make(self, seed: int) -> None:
-        """The first film, and the second one of a seed with and without the bank, as far as they are missing."""
-        names = "first", f"alone-{seed}", f"bank-{seed}"
-        if all(self.path(name).is_file() for name in names):
+        """The first film, and the second one of a seed in each way, as far as they are missing."""
+        missing = [way for way in WAYS if not self.path(f"{way}-{seed}").is_file()]
+        if not missing and self.path("first").is_file():
             return
-        first, recording = self._begun(0, 0), Recording()
-        frames = self._run(first, PATTERN, recording=recording)
-        keep(self.path("first"), frames, {})
+        recording = Recording()
+        keep(self.path("first"), self._run(self._begun(0, 0), PATTERN, recording=recording), {})
         second, bank = self._begun(1, seed), recording.bank()
-        keep(self.path(f"alone-{seed}"), self._run(second, PATTERN), {})
-        keep(self.path(f"bank-{seed}"), self._run(second, PATTERN.continued(), bank=bank), {})
+        for way in missing:
+            pattern, power = WAYS[way]
+            operators = [tuned(bank, second.start.ids, power)] if power else []
+            given = bank if pattern.bank is None else None
+            frames = self._run(second, pattern, operators, bank=given)
+            keep(self.path(f"{way}-{seed}"), frames, {})
 
     def _begun(self, which: int, seed: int) -> Begun:
         *things, prompt = PAIRS[self.number]
@@ -73,13 +91,19 @@ class Pair:
         return Begun.of(self.model, source, prompt, seed=seed, strength=STRENGTH)
 
     def _run(
-        self, begun: Begun, pattern: Pattern, *, recording: Recording | None = None, bank: Bank | None = None
+        self,
+        begun: Begun,
+        pattern: Pattern,
+        operators: Sequence[Operator] = (),
+        *,
+        recording: Recording | None = None,
+        bank: Bank | None = None,
     ) -> Tensor:
         model, rows = self.model, begun.start.ids
         with frame_attention(
             model.denoiser, model_sites(model), pattern, rows, recording=recording, bank=bank
         ) as denoiser:
-            return begun.done(model, denoiser)
+            return begun.done(model, denoiser, operators)
 
 
 def apart(first: Tensor, second: Tensor, features: Features) -> tuple[float, float]:
@@ -107,25 +131,33 @@ def main() -> None:
                 if time.monotonic() - began <= given.seconds:
                     pair.make(seed)
         features = EfficientNetFeatures.load()
-        gains: list[tuple[float, float]] = []
-        print(f"{features.name:34}{'alone':>9}{'bank':>9}{'colour':>9}{'bank':>9}")
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         for pair in pairs:
-            shown = [first] if (first := kept_at(pair.path("first"))) is not None else []
-            for seed in given.seeds:
-                alone, bank = (kept_at(pair.path(f"{name}-{seed}")) for name in ("alone", "bank"))
-                if shown and alone is not None and bank is not None:
-                    (far, pale), (near, like) = (apart(shown[0], film, features) for film in (alone, bank))
-                    gains.append((far - near, pale - like))
-                    print(f"{PAIRS[pair.number][2] + f', noise {seed}':34}{far:9.3f}{near:9.3f}{pale:9.2f}{like:9.2f}")
-                    shown += [alone, bank]
-            if shown:
+            films = [] if (first := kept_at(pair.path("first"))) is None else [first]
+            for seed in given.seeds if films else ():
+                made = {way: kept_at(pair.path(f"{way}-{seed}")) for way in WAYS}
+                whole = {way: film for way, film in made.items() if film is not None}
+                if len(whole) == len(WAYS):
+                    films += whole.values()
+                    for way, film in whole.items():
+                        found[way].append(apart(films[0], film, features))
+            if films:
                 picks = range(0, given.frames, max(1, given.frames // 4))
-                sheet = torch.stack([film[i] for film in shown for i in picks])
-                save_sheet(given.out / f"{pair.number}.png", sheet, len(picks))
-        if len(gains) > 1:
-            for name, values in zip(("nearer", "nearer in colour"), zip(*gains, strict=True), strict=True):
-                found = mean_interval(values)
-                print(f"{name}: {found.value:.3f} +- {found.half:.3f} (95 %, {len(values)} films)")
+                save_sheet(
+                    given.out / f"{pair.number}.png", torch.stack([f[i] for f in films for i in picks]), len(picks)
+                )
+        print(
+            f"{features.name}: {len(found['alone'])} films\n"
+            f"{'':18}{'distance':>10}{'nearer':>16}{'colour':>10}{'nearer':>16}"
+        )
+        for way, values in found.items() if found["alone"] else ():
+            print(f"{way:18}" + "".join(told(values, found["alone"], place) for place in (0, 1)))
+
+
+def told(values: Sequence[tuple[float, float]], alone: Sequence[tuple[float, float]], place: int) -> str:
+    """The mean of a number, and by how much it is smaller than that of the clip by itself."""
+    gain = mean_interval([other[place] - own[place] for own, other in zip(values, alone, strict=True)])
+    return f"{fmean(own[place] for own in values):10.2f}{gain.value:8.2f} +-{gain.half:5.2f}"
 
 
 if __name__ == "__main__":

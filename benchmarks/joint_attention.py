@@ -20,7 +20,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +47,7 @@ from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import NetworkDenoiser, Tally
 from segue.temporal.frame_attention import frame_attention
 from segue.training.journal import save_sheet
-from segue.types import Call, Condition, Denoiser, Point, RowId, State
+from segue.types import Call, Condition, Denoiser, Operator, Point, RowId, State
 
 JOINT = "joint"
 WAYS = {
@@ -121,10 +121,10 @@ class Begun:
             classifier_free(one, empty, defaults.guidance_scale, start=defaults.guidance_start),
         )
 
-    def done(self, model: LatentDiffusion, denoiser: Denoiser) -> Tensor:
+    def done(self, model: LatentDiffusion, denoiser: Denoiser, operators: Sequence[Operator] = ()) -> Tensor:
         """The pictures at the end of the run."""
         solver = find_solver(model.defaults.solver).solver
-        states = denoise(denoiser, self.start, self.schedule, self.cond, solver=solver)
+        states = denoise(denoiser, self.start, self.schedule, self.cond, solver=solver, operators=operators)
         return model.codec.decode(collect(states, self.schedule))
 
 
