@@ -24,7 +24,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,6 +42,7 @@ from segue.evaluation.pose_mse import pose_mse
 from segue.evaluation.wanted import usual_features
 from segue.evaluation.warp_error import warp_error
 from segue.media.clip import Clip, TensorFrames
+from segue.media.reader import read
 from segue.models.annotate import draw_skeleton, find_annotator
 from segue.motion.keypoints import smoothed
 from segue.tasks.sampling import Sampling
@@ -91,6 +92,11 @@ class Case:
     @property
     def frames(self) -> TensorFrames:
         return TensorFrames.rounded(self.target.frames[0 : len(self.target)])
+
+    def digests(self) -> list[str]:
+        """Names for what the model is given: film, sticks and reference."""
+        films = (read(self.folder / name).frames for name in ("film", "sticks", "reference.png"))
+        return [frames_digest(TensorFrames.rounded(film[0 : len(film)])) for film in films]
 
     def task(self, method: str, steps: int | None, seed: int) -> Stylize:
         """What a method does with it."""
@@ -222,8 +228,7 @@ def main(words: Sequence[str] | None = None) -> None:
             for case in cases(given, model.defaults.size):
                 for method, made in films.items():
                     task = case.task(method, given.steps, given.seed)
-                    asked = [case.name, method, frames_digest(case.frames), model.fingerprint, given.steps, given.seed]
-                    asked += controls
+                    asked = [asdict(task.filled_in()), *case.digests(), model.fingerprint, *controls]
                     name = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
                     film = Film(case, method, given.out / "films" / name)
                     if film.frames is None:
@@ -238,13 +243,18 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"\n{model.name}; changed: {best_distance().name}\n\n| method | {' | '.join(MEASURES)} |")
     print("|---" * (len(MEASURES) + 1) + "|")
     for method, made in films.items():
-        cells = [shown_mean([film.record[name] for film in made], digits) for name, digits in MEASURES.items()]
+        cells = [
+            shown_mean({film.edit.name: film.record[name] for film in made}, digits)
+            for name, digits in MEASURES.items()
+        ]
         print(f"| {method} | {' | '.join(cells)} |")
-    own = [
-        posed(TensorFrames.rounded(case.truth.frames[0 : given.frames]), case.truth, case.target.key_points, finder)
+    own = {
+        case.name: posed(
+            TensorFrames.rounded(case.truth.frames[0 : given.frames]), case.truth, case.target.key_points, finder
+        )
         for case in (film.edit for film in films[ALONE])
-    ]
-    told = [shown_mean(values, digits) for values, digits in zip(zip(*own, strict=True), (4, 2), strict=True)]
+    }
+    told = [shown_mean({case: pair[i] for case, pair in own.items()}, digits) for i, digits in enumerate((4, 2))]
     print(f"| what should come out | {' | '.join([*told, *([''] * (len(MEASURES) - 2))])} |")
     print("\nFréchet distances:")
     for method, made in films.items():

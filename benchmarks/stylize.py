@@ -20,7 +20,7 @@ the rivals, as `--method` has them.
 * s/frame: seconds of the processor. rows: of the network for a frame, guidance and what rides along counted; other
   networks, such as those of controls, are not. cost: seconds over those of frame by frame.
 
-Behind each number stands the 95 % bootstrap interval over clips and prompts, drawn together. Below the table, ours is
+Behind each number stands its 95 % interval (bootstrap; clips are drawn, and prompts of each). Below the table, ours is
 held against frame by frame, case by case.
 """
 
@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from stylize_table import ALONE, OURS, Rows, table, verdict
+from stylize_table import ALONE, OURS, Rows, scaled, table, verdict
 
 import segue
 from segue.errors import SegueError
@@ -85,7 +85,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "side-by-side": {"method": "side-by-side"},
 }
 """What each method says of the task; everything else is the same for all."""
-SHOWN = 8
+SHOWN, STUDIED = 8, 12
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,11 @@ class Bench:
         kept = sharpness(frames, alone).kept
         clip = edit.frames[:]
         values: dict[str, float | None] = {
-            "Pixel-MSE": _scaled(warped.at(1).squared, 1000),
-            "warp": _scaled(warped.at(1).absolute, 255),
-            "at 8": _scaled(warped.spans[-1].absolute, 255),
-            "sharpness": _scaled(((kept and kept.gradients) or math.nan) ** 0.5, 100),
-            "shared": _scaled(kept and kept.shared, 100),
+            "Pixel-MSE": scaled(warped.at(1).squared, 1000),
+            "warp": scaled(warped.at(1).absolute, 255),
+            "at 8": scaled(warped.spans[-1].absolute, 255),
+            "sharpness": scaled(((kept and kept.gradients) or math.nan) ** 0.5, 100),
+            "shared": scaled(kept and kept.shared, 100),
             "changed": fmean(self.distance(frames[i : i + 1], clip[i : i + 1]).item() for i in range(len(clip))),
             "PSNR": float(psnr(frames[:], clip).clamp(max=99).mean()),
             "s/frame": record["seconds"],
@@ -244,10 +244,6 @@ def control_digests(controls: Sequence[str], model: LatentDiffusion) -> list[str
 def frames_digest(frames: TensorFrames) -> str:
     """A name for what frames show."""
     return hashlib.blake2b(frames.pixels.numpy().tobytes(), digest_size=8).hexdigest()
-
-
-def _scaled(value: float | None, by: float) -> float:
-    return math.nan if value is None else by * value
 
 
 def edits(folder: Path, table: Path, model: LatentDiffusion, given: argparse.Namespace) -> list[Edit]:
@@ -324,15 +320,16 @@ def sheets(films: Sequence[Film], out: Path) -> None:
 
 
 def blind(films: Sequence[Film], out: Path) -> None:
-    """The films as `segue study` takes them."""
+    """The films as `segue study` takes them, in a folder of their own."""
+    if out.is_dir() and any(out.iterdir()):
+        raise SystemExit(f"{out} is not empty: name a new folder, that no film of another table is shown")
     for film in films:
         place = out / film.edit.name.replace(": ", "-").replace(" ", "_")
         place.mkdir(parents=True, exist_ok=True)
         (place / "prompt.txt").write_text(film.edit.prompt, "utf-8")
-        fps = read(film.edit.folder, fps=12).fps
         for name, frames in (("source", film.edit.frames), (film.method, film.frames)):
-            if frames is not None and not (path := place / f"{name}.mp4").exists():
-                Clip(frames, fps).save(path, crf=10)
+            if frames is not None:
+                Clip(frames, STUDIED).save(place / f"{name}.mp4", crf=10)
 
 
 def scorer(given: argparse.Namespace) -> PromptScorer | None:

@@ -131,5 +131,6 @@ def test_the_verdict_compares_case_by_case(bench: Any, tmp_path: Path) -> None:
         made.append(film)
     said = bench.verdict(bench.by_method(made))
     assert said[0] == "warp: ours less frame by frame: -6.000 (-6.000 to -6.000)"
-    assert said[-1] == "lowest warp error of those that keep 95 % of the sharpness: ours (9.00)"
+    assert said[1].endswith("no lower: held") and said[-1] == "cost of ours 1.00, at most 1.25: held"
+    assert said[-2] == "lowest warp error of those that keep 95 % of the sharpness: ours (9.00)"
     assert "| ours | 1.00 (1.00 to 1.00) | 9.00 (4.00 to 14.00) |" in bench.table(bench.by_method(made))[3]

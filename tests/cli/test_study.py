@@ -75,6 +75,7 @@ def test_machines_get_where_things_are(run: Run, films: Path) -> None:
         (["films", "--keep-all"], "--keep-all is about raters"),
         (["--answers", "a.json"], "expected the key of the page"),
         (["k.json", "--answers", "a.json"], "k.json cannot be read"),
+        (["k.json", "--answers", "a.json", "--seed", "5"], "--seed is for making a page"),
         (["k.json", "--answers", "a.json", "-o", "x.html"], "--output is for making a page"),
     ],
 )

@@ -61,3 +61,15 @@ def test_bootstrapped_bounds_are_those_of_the_mean() -> None:
     assert skewed.low == 0 and skewed.high > 2
     with pytest.raises(ValueError, match="one case or more"):
         bootstrapped([])
+
+
+def test_cases_of_one_group_are_drawn_together() -> None:
+    """Four clips that differ, and prompts that do not: there are four cases, not twelve."""
+    values, clips = [float(i // 3) for i in range(12)], [f"clip {i // 3}" for i in range(12)]
+    apart, together = bootstrapped(values), bootstrapped(values, clips)
+    assert together.value == apart.value == 1.5
+    assert together.high - together.low > 1.5 * (apart.high - apart.low)
+    same = bootstrapped([1.0, 2.0, 3.0], ["a", "b", "c"])
+    assert same == bootstrapped([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="zip"):
+        bootstrapped([1.0, 2.0], ["a"])

@@ -25,7 +25,8 @@ class Studying:
         sources: a folder of films, FILM/METHOD.mp4, of which a page is made; with --answers, the keys that were written
             beside the pages, study.key.json.
         output: the page to write; study.html, if left out. Who made what is written beside it.
-        seed: of the order of the pairs, and of who stands on the left; another seed makes another page.
+        seed: of the order of the pairs, and of who stands on the left, for the same page again; left out, one is drawn,
+            as raters who know it could find out who is who.
         pairs: how many are shown, besides those that are shown twice; all, if left out.
         answers: files that raters saved; counted instead of making a page.
         keep_all: count those raters, too, who seem not to have looked.
@@ -36,7 +37,7 @@ class Studying:
 
     sources: tuple[Path, ...]
     output: Path | None = None
-    seed: int = 0
+    seed: int | None = None
     pairs: int | None = None
     answers: tuple[Path, ...] = ()
     keep_all: bool = False
@@ -81,7 +82,7 @@ def _counted(studying: Studying) -> int:
     from segue.evaluation.study import read_key
     from segue.evaluation.study_answers import as_dict, read_answers, result
 
-    given = (("--output", studying.output), ("--pairs", studying.pairs))
+    given = (("--output", studying.output), ("--pairs", studying.pairs), ("--seed", studying.seed))
     if wrong := [name for name, value in given if value is not None]:
         raise TaskError(f"{wrong[0]} is for making a page, and --answers counts what raters of one said")
     if not studying.sources:

@@ -57,18 +57,22 @@ class Bounds:
     high: float
 
 
-def bootstrapped(values: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> Bounds:
-    """The mean of independent cases, with the percentiles of the means of cases that are drawn anew (Efron 1979).
+def bootstrapped(
+    values: Sequence[float], groups: Sequence[str] | None = None, *, resamples: int = 10_000, seed: int = 0
+) -> Bounds:
+    """The mean of cases, with the percentiles of the means of cases that are drawn anew (Efron 1979).
 
     For a comparison, give the differences case by case. Of few cases the bounds are somewhat narrow.
 
     Args:
         values: of the cases.
-        resamples: how often so many cases are drawn with replacement.
+        groups: to which each belongs, such as its clip: groups are then drawn, and cases within each that was drawn,
+            as those of one group are no independent ones. Left out, each case is independent.
+        resamples: how often as many are drawn with replacement.
         seed: of the draws.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or not as many groups.
     """
     import numpy as np
 
@@ -76,8 +80,19 @@ def bootstrapped(values: Sequence[float], *, resamples: int = 10_000, seed: int 
         raise ValueError("expected the values of one case or more, got none")
     if len(values) == 1:
         return Bounds(values[0], math.nan, math.nan)
-    drawn = np.random.default_rng(seed).choice(np.asarray(values, np.float64), (resamples, len(values))).mean(1)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    rng, owners = np.random.default_rng(seed), groups or [str(i) for i in range(len(values))]
+    members = [
+        np.array([value for value, owner in zip(values, owners, strict=True) if owner == group], np.float64)
+        for group in dict.fromkeys(owners)
+    ]
+    total, count = np.zeros(resamples), np.zeros(resamples)
+    for _ in members:
+        chosen = rng.integers(0, len(members), resamples)
+        for number, cases in enumerate(members):
+            here = chosen == number
+            total[here] += rng.choice(cases, (int(here.sum()), len(cases))).sum(1)
+            count[here] += len(cases)
+    low, high = np.quantile(total / count, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Bounds(fmean(values), float(low), float(high))
 
 

@@ -103,7 +103,7 @@ def read_key(path: Path) -> Key:
     """
     try:
         said: Any = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecordError(f"{path} cannot be read: {reason}; expected the .key.json beside a page") from None
     try:
@@ -111,6 +111,8 @@ def read_key(path: Path) -> Key:
             raise ValueError("another version")
         trials = tuple(Trial(**trial) for trial in said.pop("trials"))
         films, methods = tuple(said.pop("films")), tuple(said.pop("methods"))
+        if not (isinstance(said["id"], str) and len(said["asked"]) == len(films)):
+            raise ValueError("no name, or not what was asked of each film")
         key = Key(films=films, methods=methods, asked=tuple(map(tuple, said.pop("asked"))), trials=trials, **said)
         for trial in trials:
             fits = trial.film in range(len(films)) and {trial.left, trial.right} <= {*range(len(methods))}

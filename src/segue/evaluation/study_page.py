@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import random
+import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ CRF = 12
 
 
 def write_page(
-    films: Sequence[Film], path: Path, *, seed: int = 0, most: int | None = None, progress: Progress = silent
+    films: Sequence[Film], path: Path, *, seed: int | None = None, most: int | None = None, progress: Progress = silent
 ) -> tuple[Path, Key]:
     """Write the page of a study, and its key beside it; both whole or not at all.
 
@@ -32,7 +33,7 @@ def write_page(
     Args:
         films: to be compared.
         path: of the page, such as study.html.
-        seed: of order and sides.
+        seed: of order and sides; drawn, if left out: from one that is known it can be found out who is who.
         most: pairs that are shown, besides those that are shown twice; all, if left out.
         progress: told of every film.
 
@@ -46,6 +47,7 @@ def write_page(
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise TaskError(f"a study is a page: expected a name such as study.html, got {path}")
+    seed = secrets.randbits(63) if seed is None else seed
     methods, trials = plan(films, seed, most)
     encoded, seconds = _encoded(films, methods, trials, progress)
     asked = tuple(tuple(q for q in QUESTIONS if q != "text" or film.prompt) for film in films)
@@ -62,7 +64,7 @@ def write_page(
         }
         for trial in trials
     ]
-    page = identity([json.dumps([seed, shown]).encode(), *(encoded[part] for part in order)])
+    page = identity([json.dumps(shown).encode(), *(encoded[part] for part in order)])
     key = Key(page, seed, tuple(film.name for film in films), asked, methods, trials, seconds)
     key_path = path.with_suffix(".key.json")
     about = {"id": page, "questions": QUESTIONS, "trials": shown}
