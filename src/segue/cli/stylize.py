@@ -47,6 +47,7 @@ def stylize(task: Stylize, model: ModelChoice, execution: Execution, output: Out
     task.check_result(path)
     bank = banking.save_bank.expanduser() if banking.save_bank else None
     if bank is not None:
+        task.check_result(bank)
         check_drawing(bank)
 
     def make(meter: Meter):

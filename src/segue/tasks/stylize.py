@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
     from segue.tasks.stylize_prepare import Prepared
 
+SMALL = 100_000_000
+"""Numbers of a network below which decoding, blending and encoding a frame takes as long as several of its steps."""
 OURS = "segue"
 """The method that all settings are about."""
 
@@ -130,13 +132,13 @@ class Stylize(OnFile):
         Raises:
             TaskError: there are no words, and no preset that does without.
         """
-        task = self if self.preset is None else filled(replace(self, preset=None), _read(self.preset, self.input))
+        task = self if self.preset is None else filled(replace(self, preset=None), self._fitting(self.preset))
         if task.prompt is None:
             raise TaskError("PROMPT is missing: say what the film is to show, or take a preset that does without")
         controlled = any(one.kind not in OF_LOOKS for one in task.controls)
         shape = filled(task.shape, USUAL_SHAPE)
         if task.shape.overlap is None:
-            shape = replace(shape, overlap=min(shape.overlap or 0, (shape.window or 1) // 2))
+            shape = replace(shape, overlap=min(shape.overlap or 0, (shape.window or 1) // 3))
         agreement = self._agreement(task) if self.method == OURS else Agreement()
         return replace(
             task,
@@ -146,6 +148,25 @@ class Stylize(OnFile):
             agreement=agreement,
             shape=shape,
         )
+
+    def _fitting(self, preset: Preset) -> Stylize:
+        """A preset, without what does not go with the things that were asked for.
+
+        Raises:
+            TaskError: it goes by a picture, and there is none.
+        """
+        found, pictures, asked = _read(preset, self.input), self.references.reference, self.agreement
+        if preset == "image" and not pictures:
+            raise TaskError("the preset image is about the looks of a picture: name one (--reference PICTURE)")
+        agreement, beginning = found.agreement, found.beginning
+        if agreement.attention is not None:
+            words = [word for word in agreement.attention.split(", ") if word != "reference" or pictures]
+            agreement = replace(agreement, attention=", ".join([*["bank"] * bool(asked.bank), *words]))
+        if self.method != OURS:
+            agreement, beginning = Agreement(), replace(beginning, start=None)
+        if self.beginning.start == "noise":
+            beginning = replace(beginning, strength=None)
+        return replace(found, agreement=agreement, beginning=beginning)
 
     def _agreement(self, task: Stylize) -> Agreement:
         """How frames of a task are made to agree, where it says nothing else.
@@ -164,6 +185,9 @@ class Stylize(OnFile):
                 f"there are reference pictures that nothing goes by: add reference to attention {attention!r}, a "
                 f"control of the kind {' or '.join(OF_LOOKS)}, or an IP-Adapter"
             )
+        if bool(asked.bank) != ("bank" in attention):
+            missing = "add bank to it" if asked.bank else "name a bank (--bank FILE)"
+            raise TaskError(f"frames look at a bank by attention {attention!r} only if both are there: {missing}")
         if "reference" in attention and not pictures:
             raise TaskError(
                 f"attention {attention!r} goes by reference pictures, and there are none: --reference PICTURE"
@@ -188,9 +212,18 @@ class Stylize(OnFile):
             input=str(self.path.absolute()),
             control=tuple(_absolute(one).spelled for one in task.controls) or (OFF,),
             references=replace(task.references, reference=tuple(map(absolute, task.references.reference))),
-            agreement=replace(task.agreement, bank=task.agreement.bank and absolute(task.agreement.bank)),
+            agreement=self._settled(task, model),
             sampling=settings,
         )
+
+    def _settled(self, task: Stylize, model: LatentDiffusion) -> Agreement:
+        """How frames are made to agree, for a model: blending them inside the loop must be worth its time."""
+        agreement = replace(task.agreement, bank=task.agreement.bank and absolute(task.agreement.bank))
+        preset = None if self.preset is None else _read(self.preset, self.input).agreement.deflicker
+        if self.method != OURS or self.agreement.deflicker is not None or preset is not None:
+            return agreement
+        numbers = sum(part.numel() for part in model.backbone.parameters()) if model.backbone else 0
+        return replace(agreement, deflicker=0) if numbers < SMALL else agreement
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -215,7 +248,7 @@ class Stylize(OnFile):
     def notes(self, model: LatentDiffusion) -> tuple[str, ...]:
         """What is good to know about its words before it is run, a line each."""
         task = self.filled_in()
-        said = [] if self.preset is None else [f"the preset {self.preset} fills in what was left out"]
+        said = list[str]()
         if task.negative and task.sampling.guidance_scale == (1.0,):
             said.append(f"with a guidance of 1 the negative prompt {task.negative!r} has no effect: raise --guidance")
         return (*(notes_on([task.prompt], model) if task.prompt else ()), *said)

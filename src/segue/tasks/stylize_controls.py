@@ -12,7 +12,7 @@ OFF = "off"
 """In place of a control, where a preset has some and none is wanted."""
 OF_LOOKS = ("shuffle", "palette")
 """Kinds that say what a film looks like, and are taken of the first reference, if there is one."""
-_NUMBER = r"\d*\.?\d+"
+_NUMBER = r"\d*\.?\d+(?:e-?\d+)?"
 _SPELLING = re.compile(
     r"(?P<kind>[a-z]+)(?P<optional>\?)?(?:(?P<ready>::)(?P<map>.+?)|:(?P<video>.+?))?"
     rf"(?:=(?P<scale>{_NUMBER}))?(?:@(?P<start>{_NUMBER})-(?P<stop>{_NUMBER}))?",
@@ -68,8 +68,8 @@ class Wanted:
     def spelled(self) -> str:
         """As it would be typed."""
         source = "" if self.source is None else f"{'::' if self.ready else ':'}{self.source}"
-        scale = "" if self.scale == 1 else f"={self.scale:g}"
-        span = "" if (self.start, self.stop) == (0, 1) else f"@{self.start:g}-{self.stop:g}"
+        scale = "" if self.scale == 1 else f"={self.scale!r}"
+        span = "" if (self.start, self.stop) == (0, 1) else f"@{self.start!r}-{self.stop!r}"
         return f"{self.kind}{'?' * self.optional}{source}{scale}{span}"
 
 

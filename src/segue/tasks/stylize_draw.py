@@ -44,8 +44,11 @@ CLIP = "clip"
 """The trajectory of the film's own frames."""
 LEVELS = 3
 """Sizes at which frames are blended in the run: whole, a half, a quarter."""
-UNTIL = 0.9
-"""Share of the run after which nothing is blended in it: the model draws sharply what was made to agree."""
+UNTIL = 0.35
+"""Share of a run after which frames are not blended in it, unless it is asked for so often: the model draws sharply
+what was made to agree. Later, a pass takes more of the detail than of the differences (docs/stylize.md)."""
+AT_MOST = 0.9
+"""The same, however often it is asked for."""
 FEW = 8
 """Steps of a run below which its model was made for few."""
 ENCODED = 4
@@ -198,8 +201,12 @@ class Drawing:
 
 
 def moments(count: int, first: int, steps: int) -> tuple[int, ...]:
-    """`count` steps of a run that begins at `first` of `steps`, evenly spread, the last near the end but never it."""
-    last = min(round(UNTIL * steps), steps - 1)
-    free = range(first, last)
-    count = min(count, len(free))
-    return tuple(free[-(-(number + 1) * len(free) // count) - 1] for number in range(count))
+    """`count` steps of a run that begins at `first` of `steps`, evenly spread over its first part.
+
+    Where these are too few they are spread over as much of it as so many take, but for its end.
+    """
+    run = steps - first
+    most = min(round(AT_MOST * run), run - 1)
+    span = max(min(most, max(1, round(UNTIL * run))), min(count, most))
+    count = min(count, span)
+    return tuple(first - (-(number + 1) * span // count) - 1 for number in range(count))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
+
 from segue.models.attended import attended_bytes
 from segue.models.bundle import LatentDiffusion
 from segue.models.capacity import memory_of
 from segue.tasks.deflicker import BYTES, BYTES_BESIDE
 from segue.tasks.sampling import Execution
 from segue.tasks.stylize import OURS, Stylize
-from segue.tasks.stylize_look import Looking
+from segue.tasks.stylize_look import Looking, has_anchors
 from segue.tasks.stylize_plan import parts_of
 from segue.tasks.stylize_settings import PLAIN
 from segue.temporal.frame_attention import Pattern
 from segue.types import RowId
 
-ANCHORS = 4
+ANCHORS = 2
 """Frames that are chosen for all to look at, at most."""
 
 
@@ -31,13 +34,18 @@ def outlook(task: Stylize, model: LatentDiffusion, frames: int, controls: int, e
     assert task.sampling.size is not None and task.sampling.steps is not None
     window = task.shape.window or 1
     parts = parts_of([0], frames, window, task.shape.overlap or 0)
-    rows = rows_of(task, model)
+    rows, looks = rows_of(task, model), Pattern.parse(task.agreement.attention or PLAIN)
+    riding = len(task.references.reference) * len(parts) if looks.references != () else 0
+    riding += (ANCHORS * looks.anchors + looks.first) * (len(parts) - 1)
     counted = f"{frames} frame{'s' * (frames > 1)} in {len(parts)} part{'s' * (len(parts) > 1)}"
     more = ", more where shots begin" if task.shape.cuts == "auto" and frames > 1 else ""
-    total = rows * sum(stop - first for first, stop in parts)
-    cost = f": {rows} evaluations a frame, {total} in all" if task.method == OURS else ""
+    total = rows * (sum(stop - first for first, stop in parts) + riding)
+    cost = f": {rows} evaluations a frame, about {total} in all" if task.method == OURS else ""
     said = [f"{counted} of up to {window}{more}{cost}"]
     held = held_bytes(task, model, min(frames, window), execution) if frames > 1 else 0
+    if has_anchors(looks):
+        numbers = prod(task.sampling.size) // model.codec.scale**2 * model.codec.channels * 4 * steps_of(task)
+        said.append(f"a bank of what frames look at takes about {_size(ANCHORS * numbers)} (--save-bank)")
     if held:
         said.append(f"what frames look at takes {_size(held)} of memory in every step")
     width, height = task.sampling.size
@@ -55,18 +63,25 @@ def outlook(task: Stylize, model: LatentDiffusion, frames: int, controls: int, e
 
 def rows_of(task: Stylize, model: LatentDiffusion) -> int:
     """Evaluations of the network that a frame takes: of each guidance term, at each step that is run."""
-    steps, begun = task.sampling.steps or 1, task.beginning
-    count = steps if begun.start == "noise" else max(1, int(steps * (begun.strength or 1.0)))
+    steps, count = task.sampling.steps or 1, steps_of(task)
     guided = task.sampling.guidance_scale != (1.0,) and not model.denoiser.embeds_guidance
     start = task.sampling.guidance_start or 0.0
     both = sum(step / steps >= start for step in range(steps - count, steps)) if guided else 0
     return count + both
 
 
+def steps_of(task: Stylize) -> int:
+    """How many steps are run."""
+    steps, begun = task.sampling.steps or 1, task.beginning
+    return steps if begun.start == "noise" else max(1, int(steps * (begun.strength or 1.0)))
+
+
 def held_bytes(task: Stylize, model: LatentDiffusion, frames: int, execution: Execution) -> int:
     """Bytes that wait in memory in a step, at most, for others to look at them."""
     pattern = Pattern.parse(task.agreement.attention or PLAIN)
-    if pattern == Pattern(own=True) or pattern.bank != ():
+    # Those of a bank ride along, and wait in memory as all others do: how many they are, its file says.
+    pattern = replace(pattern, bank=())
+    if pattern == Pattern(own=True):
         return 0
     assert task.sampling.size is not None
     anchors = tuple(range(min(frames, ANCHORS))) if pattern.anchors else ()

@@ -71,14 +71,13 @@ class StylizePlan:
 def parts_of(shots: Sequence[int], frames: int, window: int, overlap: int) -> list[tuple[int, int]]:
     """The first frame, and that after the last, of what is drawn at once: no part reaches beyond its shot.
 
-    A shot of more than `window` frames is cut into as few parts of that length as overlap by `overlap` frames or more;
-    they are spread evenly.
+    A shot of more than `window` frames is cut into as few parts as can be, about equally long, which overlap by
+    `overlap` frames. With a window of three overlaps or more, no frame is in more than two.
     """
     found: list[tuple[int, int]] = []
     for first, stop in pairwise([*shots, frames]):
         length = stop - first
         count = 1 if length <= window else math.ceil((length - overlap) / (window - overlap))
-        for number in range(count):
-            begin = first + round(number * (length - window) / max(1, count - 1)) if count > 1 else first
-            found.append((begin, min(stop, begin + window)))
+        begins = [first + round(number * (length - overlap) / count) for number in range(count)]
+        found += [(begin, end + overlap) for begin, end in pairwise([*begins, stop - overlap])]
     return found

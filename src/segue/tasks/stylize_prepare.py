@@ -93,6 +93,7 @@ class Prepared:
         controls: what it is drawn after.
         left_out: what is good to know about those that are not there, a line each.
         adapter: shows the network the references; None if it does not look at them so.
+        preset: that filled in what was left open.
     """
 
     task: Stylize
@@ -103,6 +104,7 @@ class Prepared:
     controls: tuple[Steering, ...]
     left_out: tuple[str, ...] = ()
     adapter: IpAdapter | None = None
+    preset: str | None = None
 
     @staticmethod
     def of(task: Stylize, model: LatentDiffusion) -> Prepared:
@@ -129,22 +131,30 @@ class Prepared:
             adapter = load_ip_adapter(pictures.ip_adapter, model)
             steered = shown(steered, adapter, pictures.image_scale or 1.0)
         inputs = Inputs.of(settled, clip)
-        prepared = Prepared(settled, model, steered, clip, inputs, tuple(there), tuple(left_out), adapter)
+        prepared = Prepared(settled, model, steered, clip, inputs, tuple(there), tuple(left_out), adapter, task.preset)
         for one in there:
             prepared.source_of(one)
         _ = prepared.references
         return prepared
 
     def outlook(self, execution: Execution) -> tuple[str, ...]:
-        """What it takes to draw the film, a line each."""
-        return outlook(self.task, self.steered, len(self.clip), len(self.controls), execution)
+        """What was decided of what was left open, and what it takes to draw the film, a line each.
+
+        A record has none of it: there, nothing is open.
+        """
+        found = outlook(self.task, self.steered, len(self.clip), len(self.controls), execution)
+        return (
+            *([f"the preset {self.preset} fills in what was left out"] if self.preset else ()),
+            *self.left_out,
+            *found,
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is good to know before the run, a line each."""
         controls = [note for one in self.controls if (note := self._fitted_note(one))]
         pictures = [note for name in self.task.references.reference if (note := self._picture_note(name))]
-        return (*self.inputs.notes, *self.left_out, *controls, *pictures, *self.task.notes(self.model))
+        return (*self.inputs.notes, *controls, *pictures, *self.task.notes(self.model))
 
     @property
     def networks(self) -> str:

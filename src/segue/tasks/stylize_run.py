@@ -88,8 +88,11 @@ def stylized(
 
 def _key(task: Stylize, plan: StylizePlan, model: LatentDiffusion, execution: Execution, planned: bool) -> str:
     """A hash of everything that the frames depend on; where the files lie is not among it."""
+    fields = json.dumps(asdict(replace(task, input="input")), sort_keys=True)
+    for name, sha256 in plan.others.items():
+        fields = fields.replace(json.dumps(name)[1:-1], sha256)
     told = [
-        json.dumps(asdict(replace(task, input="input")), sort_keys=True),
+        fields,
         asdict(plan) if planned else [plan.sha256, sorted(plan.others.values()), plan.device],
         asdict(ModelRecord.of(model)) | {"name": ""},
         asdict(execution),
@@ -120,6 +123,7 @@ class StylizeRun:
     unfinished: Unfinished
     save_bank: Path | None = None
     drawing: Drawing = field(init=False)
+    _begun: bool = field(default=False, init=False)
 
     def clip(self) -> Clip:
         """The finished film.
@@ -136,7 +140,7 @@ class StylizeRun:
                 read_into(source, shown, self.progress, READING)
                 pictures = {one.name: opened.enter_context(self._annotated(one)) for one in self.prepared.controls}
                 self._plan(source)
-                self.drawing = self._drawing(source, Telling(self.prepared, self.ready, pictures))
+                self.drawing, self._begun = self._drawing(source, Telling(self.prepared, self.ready, pictures)), True
                 self._make(frames)
                 if self.save_bank is not None:
                     self._save_bank(self.save_bank)
@@ -179,8 +183,7 @@ class StylizeRun:
     def _drawing(self, source: Spool, telling: Telling) -> Drawing:
         agreement = self.task.agreement
         pattern = Pattern.parse(agreement.attention or PLAIN)
-        several = len(self.plan.parts) > 1 or self.save_bank is not None
-        looking = Looking(self.ready, pattern, self.plan.anchors, keeps=several and has_anchors(pattern))
+        looking = Looking(self.ready, pattern, self.plan.anchors, keeps=has_anchors(pattern))
         drawing = Drawing(self.task, self.ready, source, telling, looking, self.plan, self.folder, self.progress)
         looking.references = self._riding(drawing)
         if agreement.bank is not None:
@@ -312,7 +315,7 @@ class StylizeRun:
         count, total = len(frames), len(self.inputs.film)
         ended = InterruptedRunError if exhausted is None else ExhaustedRunError
         why = "interrupted" if exhausted is None else str(exhausted)
-        partial = self._clip(frames, complete=False) if count and self.plan.parts else None
+        partial = self._clip(frames, complete=False) if count and self._begun else None
         begun = count or any(self.folder.glob("part-*"))
         kept = f"; the same command goes on from there ({self.folder})" if begun and self.unfinished.lasting else ""
         return ended(f"{why}; {count} of {total} frames are finished{kept}", partial)

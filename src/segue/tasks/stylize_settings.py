@@ -105,11 +105,11 @@ class Agreement:
 
     Args:
         attention: what frames attend to, such as "first, previous, self": also next, every K, anchors, reference K,
-            bank; "self" alone is the model as it is. Left out, "anchors, previous, self".
+            bank; "self" alone is the model as it is. Left out, "anchors, self".
         bank: a file of frames of another film, written by --save-bank, that this one is to look like: frames attend to
             these, too.
         deflicker: at how many steps of the run they are blended along the movement of the film, evenly spread and none
-            near its end; 0 at none. Left out, 3.
+            near its end; 0 at none. Left out, 1; and 0 with a model so small that it costs more than drawing anew.
         around: frames on each side that a frame is blended with, in the run and after it. Left out, 7.
         blend: how far the drawn frames are blended once more after the run, from 0, not at all, to 1. Left out, 1.
         grain: how much there is of the detail that blended frames do not share, from 0 to 1. Left out, 1.
@@ -164,10 +164,10 @@ class Shape:
             raise TaskError(f"window must be a number of frames from 1, got {self.window}")
         if self.overlap is not None and self.overlap < 0:
             raise TaskError(f"overlap must be a number of frames from 0, got {self.overlap}")
-        if self.window is not None and self.overlap is not None and 2 * self.overlap > self.window:
+        if self.window is not None and self.overlap is not None and 3 * self.overlap > self.window:
             raise TaskError(
-                f"overlap must be at most half of window, {self.window} frames; got {self.overlap}: a frame is drawn "
-                "twice at most"
+                f"overlap must be at most a third of window, {self.window} frames; got {self.overlap}: a frame is "
+                "drawn twice at most"
             )
         if self.cuts is not None:
             object.__setattr__(self, "cuts", spelled_cuts(self.cuts))
@@ -199,5 +199,5 @@ def _check_kind(name: str, value: str | None, kinds: tuple[str, ...]) -> None:
         raise TaskError(f"{name} must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {value!r}")
 
 
-USUAL_AGREEMENT = Agreement("anchors, previous, self", deflicker=3, around=7, blend=1.0, grain=1.0)
+USUAL_AGREEMENT = Agreement("anchors, self", deflicker=1, around=7, blend=1.0, grain=1.0)
 USUAL_SHAPE = Shape("stretch", False, 64, 8, "auto")
