@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,8 +160,14 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path, adapter: ControlAdapter) 
     save_adapter(path, adapter)
     tensors = load_file(path)
     del tensors["latents.weight"]
-    save_file(tensors, path, {"segue_control_adapter": "{}"})
-    with pytest.raises(CheckpointError, match="no control adapter"):
+    for said in ("{}", "[]", '{"skips": [[1, 99]]}'):
+        save_file(tensors, path, {"segue_control_adapter": said})
+        with pytest.raises(CheckpointError, match="no control adapter"):
+            read_adapter(path)
+    torn = deepcopy(adapter)
+    next(iter(torn.parameters())).data.fill_(float("nan"))
+    save_adapter(path, torn)
+    with pytest.raises(CheckpointError, match="not finite"):
         read_adapter(path)
 
 

@@ -287,7 +287,17 @@ def read_adapter(path: Path) -> ControlAdapter:
             if not name.endswith(SCALE)
         }
         adapter.load_state_dict(state)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if not all(bool(value.isfinite().all()) for value in state.values()):
+            raise ValueError("it has values that are not finite")
+    except (
+        SafetensorError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path} is no control adapter of Segue ({reason})") from error
     return adapter.eval().requires_grad_(False)

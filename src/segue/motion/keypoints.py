@@ -182,17 +182,24 @@ class _Person:
 def _despike(track: np.ndarray, least: float, longest: int) -> None:
     """Replace the spikes of a track (t, 2), in place."""
     there = np.isfinite(track[:, 0])
-    for _ in range(int(there.sum())):
-        usual = _off(track, there, 1)
+    off = {run: _off(track, there, run) for run in range(1, longest + 1)}
+    for _ in range(int(there.sum()) if longest else 0):
+        usual = off[1]
         limit = max(least, _SURE * float(np.nanmedian(usual))) if np.isfinite(usual).any() else np.inf
         worst, at, length = limit, -1, 0
-        for run in range(1, longest + 1):
-            off = usual if run == 1 else _off(track, there, run)
-            if np.isfinite(off).any() and np.nanmax(off) > worst:
-                worst, at, length = float(np.nanmax(off)), int(np.nanargmax(off)), run
+        for run, far in off.items():
+            if np.isfinite(far).any() and np.nanmax(far) > worst:
+                worst, at, length = float(np.nanmax(far)), int(np.nanargmax(far)), run
         if at < 0:
             return
         track[at : at + length] = _between(track, there, at, at + length)  # On the curve: no spike from now on.
+        # Only what is judged by these frames is judged anew; from beyond, three neighbours more are all that counts.
+        reach = longest + 3
+        first, stop = max(0, at - reach), at + length + reach
+        begin = max(0, first - reach)
+        part = slice(begin, stop + reach)
+        for run in off:
+            off[run][first:stop] = _off(track[part], there[part], run)[first - begin : stop - begin]
 
 
 def _off(track: np.ndarray, there: np.ndarray, run: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from transformers import (
 from segue.errors import CheckpointError, ModelAccessError, ModelNotFoundError, TaskError, UnsafeFileError
 from segue.models.annotate import find_annotator
 from segue.models.annotate.depth import Depth, find_depth
+from segue.models.annotate.networks import Pretrained
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +167,25 @@ def test_what_is_not_there_is_said(checkpoint: Path, tmp_path: Path, monkeypatch
         find_annotator("canny", source="nobody/canny")
     with pytest.raises(TaskError, match='for "pose"'):
         find_annotator("depth", source=str(checkpoint), detector=str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"size": 28}, (28, 28)),
+        ({"size": {"longest_edge": 30}}, (20, 30)),
+        ({"size_divisor": 32}, (32, 32)),
+        ({"size": 28, "do_resize": False}, (40, 60)),
+    ],
+)
+def test_sizes_of_older_files_and_of_other_networks_are_understood(
+    settings: dict[str, Any], size: tuple[int, int]
+) -> None:
+    network = Pretrained(torch.nn.Linear(1, 1), settings, "here")
+    network.module.device, network.module.dtype = torch.device("cpu"), torch.float32
+    assert network.shown(torch.rand(1, 3, 40, 60)).shape[2:] == size
+
+
+def test_a_size_that_is_not_understood_is_named() -> None:
+    with pytest.raises(CheckpointError, match="height and width"):
+        Pretrained(torch.nn.Linear(1, 1), {"size": {"side": 3}}, "here").shown(torch.rand(1, 3, 40, 60))

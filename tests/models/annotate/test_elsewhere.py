@@ -96,6 +96,13 @@ def test_mediapipe_that_is_not_there_is_missing(tmp_path: Path, monkeypatch: pyt
         find_annotator("pose", source="mediapipe")
     with pytest.raises(MissingExtraError, match="no interpreter"):
         find_annotator("pose", source=f"mediapipe:{tmp_path / 'none'}")
+    with pytest.raises(MissingExtraError, match="no interpreter"):
+        find_annotator("pose", source=f"mediapipe:{tmp_path}")
+    scrap = tmp_path / "scrap"
+    scrap.write_bytes(b"no program")
+    scrap.chmod(0o755)
+    with pytest.raises(MissingExtraError, match="no interpreter"):
+        find_annotator("pose", source=f"mediapipe:{scrap}")(torch.zeros(1, 3, 8, 8))
     monkeypatch.setenv(VARIABLE, sys.executable)
     annotate = find_annotator("pose", source="mediapipe")
     with pytest.raises(MissingExtraError, match="No module named 'mediapipe'"):

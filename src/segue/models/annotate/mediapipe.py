@@ -58,7 +58,7 @@ class MediaPipe:
         if not said:
             raise MissingExtraError(f"MediaPipe is not here: {_HOW}")
         self.python = Path(said).expanduser()
-        if not os.access(self.python, os.X_OK):
+        if not (self.python.is_file() and os.access(self.python, os.X_OK)):
             raise MissingExtraError(f"{self.python} is no interpreter that can be run. MediaPipe: {_HOW}")
         self.least = least
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,12 +97,16 @@ class MediaPipe:
         folder = tempfile.TemporaryDirectory(prefix="segue-mediapipe-")
         self._said = Path(folder.name) / "said"
         with self._said.open("wb") as said:
-            process = subprocess.Popen(
-                [self.python, "-I", mediapipe_worker.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-            )
+            try:
+                process = subprocess.Popen(
+                    [self.python, "-I", mediapipe_worker.__file__],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                )
+            except OSError as error:
+                folder.cleanup()
+                raise MissingExtraError(f"{self.python} is no interpreter that can be run ({error}): {_HOW}") from error
         weakref.finalize(self, _end, process, folder)
         if process.stdout is None or process.stdout.readline() != b"ready\n":
             process.wait()

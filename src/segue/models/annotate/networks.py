@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,15 +67,30 @@ class Pretrained:
         return pictures.to(self.module.device, self.module.dtype)
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
-        size = self.settings.get("size") or {}
-        if not self.settings.get("do_resize", True) or not size:
+        """(height, width) in which it sees pictures of this size.
+
+        Raises:
+            CheckpointError: its settings do not say, in a way that is known.
+        """
+        said, multiple = self.settings.get("size"), int(self.settings.get("ensure_multiple_of", 1))
+        if not self.settings.get("do_resize", True):
             return height, width
-        if "shortest_edge" in size:
-            factor = size["shortest_edge"] / min(height, width)
-            factor = min(factor, size.get("longest_edge", float("inf")) / max(height, width))
+        if "size_divisor" in self.settings:
+            multiple = int(self.settings["size_divisor"])
+            return max(multiple, height // multiple * multiple), max(multiple, width // multiple * multiple)
+        if not said:
+            return height, width
+        # Older files say one number for both sides.
+        size: dict[str, int] = {"height": said, "width": said} if isinstance(said, int) else said
+        if "shortest_edge" in size or "longest_edge" in size:
+            factor = size.get("shortest_edge", math.inf) / min(height, width)
+            factor = min(factor, size.get("longest_edge", math.inf) / max(height, width))
             return round(height * factor), round(width * factor)
+        if "height" not in size or "width" not in size:
+            raise CheckpointError(
+                f"expected a preprocessor_config.json whose size has height and width, or a shortest_edge; got {said}"
+            )
         wanted = size["height"], size["width"]
-        multiple = int(self.settings.get("ensure_multiple_of", 1))
         if not self.settings.get("keep_aspect_ratio", False):
             return wanted
         # As little as possible: the one side fits, the other is larger or smaller, whichever changes the picture less.
