@@ -160,6 +160,19 @@ def test_references_are_looked_at(film: str, model: LatentDiffusion, tmp_path: P
         task(film, agreement=Agreement(), references=References((film,))).run(model)
 
 
+def test_a_run_backwards_is_not_kept_for_later_parts(film: str, model: LatentDiffusion, tmp_path: Path) -> None:
+    beginning = Beginning(strength=0.7, start="inverted")
+    looks, bank_file = replace(LOOKS, attention="anchors, self"), tmp_path / "bank.safetensors"
+    cut = task(film, agreement=looks, beginning=beginning, shape=Shape(cuts="none", window=3, overlap=1))
+    clip = cut.run(model, save_bank=bank_file)
+    assert len(record(clip)["plan"]["parts"]) == 3
+    kept, _ = bank(bank_file)
+    # Of three steps two are run, and as many are in the bank.
+    assert {part.shape[1] for name, part in kept.items() if name.endswith("latents")} == {2}
+    whole = task(film, agreement=looks, beginning=beginning).run(model)
+    assert int((pixels(clip)[:2].int() - pixels(whole)[:2].int()).abs().max()) <= 40
+
+
 def test_an_inverted_film_comes_back(film: str, model: LatentDiffusion) -> None:
     """Run back and forth by the same words, without guidance, a film is about what it was."""
     unguided = Sampling(steps=8, guidance_scale=(1.0,), size=SIZE)

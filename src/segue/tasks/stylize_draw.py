@@ -88,8 +88,8 @@ class Drawing:
         if number and self.looking.keeps and not self.looking.recording.latents:
             self(0)
         kept, cond = resumed(path, rows, self.shape, self.model.device), self.telling.frames(part)
+        start, recorded = kept or (self._begun(part, number), {})
         with self.looking.during(rows, first=number == 0) as denoiser:
-            start, recorded = kept or (self._begun(part, denoiser), {})
             state, done = start, range(self.first, int(start.step[0]))
             if number == 0 and self.looking.keeps:
                 self.looking.restore(recorded, rows, cond, done, self.schedule)
@@ -161,13 +161,14 @@ class Drawing:
         self._done = max(self._done, sum(lengths[:number]) * self.steps + lengths[number] * step)
         self.progress(STAGE, self._done, sum(lengths) * self.steps)
 
-    def _begun(self, part: range, denoiser: Denoiser) -> State:
+    def _begun(self, part: range, number: int) -> State:
         """Where the frames of a part begin."""
         device, rows = self.model.device, [RowId(CLIP, frame) for frame in part]
         strength = self.task.beginning.strength or 1.0
         if self.task.beginning.start == "inverted":
             told, latents = self.telling.source(part), self.encoded(part)
-            back = inverted(denoiser, latents, self.schedule, told, rows, strength=strength, rounds=self._rounds)
+            with self.looking.during(rows, first=number == 0, records=False) as denoiser:
+                back = inverted(denoiser, latents, self.schedule, told, rows, strength=strength, rounds=self._rounds)
             return back.state
         noise = self.placed[part.start : part.stop].start(self.task.seed, self.shape[0], CLIP).to(device)
         if self.task.beginning.start == "noise":

@@ -58,12 +58,13 @@ class Looking:
         return len({*self.pattern.ahead(frames), *self.anchors})
 
     @contextmanager
-    def during(self, rows: Sequence[RowId], first: bool) -> Generator[Denoiser]:
+    def during(self, rows: Sequence[RowId], first: bool, records: bool = True) -> Generator[Denoiser]:
         """The denoiser, whose rows look at each other while it lasts.
 
         Args:
             rows: of a part.
             first: whether it is the first part.
+            records: whether what others will look at is kept; not of a run backwards.
         """
         if not self.acts:
             yield self.model.denoiser
@@ -75,7 +76,9 @@ class Looking:
         elif not first:
             anchors = ()
         references = self.references if pattern.references != () else ()
-        recording = self.recording if self.keeps and first else None
+        recording = None
+        if self.keeps and first:
+            recording = self.recording if records else Recording()
         with frame_attention(
             self.model.denoiser, model_sites(self.model), pattern, rows,
             anchors=anchors, references=references, bank=bank, recording=recording,
