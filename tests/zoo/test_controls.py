@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError
-from segue.models.annotate import find_annotator
+from segue.models.annotate import draw_skeleton, find_annotator
 from segue.models.bundle import LatentDiffusion
 from segue.models.control import Control, controlled
 from segue.models.control_adapter import AdapterControl
 from segue.tasks.image import Image
 from segue.tasks.sampling import Sampling
+from segue.training.figure import figure_clip
 from segue.training.sampling import decoded, sample
 from segue.zoo import load
 from segue.zoo.controls import controls, embedded_control
@@ -81,9 +82,53 @@ def test_colours_are_followed() -> None:
         assert off[0] < bound and off[0] < 0.6 * off[1], kind
 
 
+def test_depth_is_followed() -> None:
+    """A near ball before a far ground: what is drawn differs from the ground where the ball is."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 128), torch.linspace(-1, 1, 128), indexing="ij")
+    ball = (1 - (x + 0.3).square() / 0.16 - (y - 0.2).square() / 0.16).clamp(min=0).sqrt()
+    near = (ball * 0.6 + 0.4 * (ball > 0) + (ball == 0) * 0.2 * (y + 1) / 2).expand(1, 3, -1, -1)
+    assert _covered(near, ball > 0, "an orange", "depth") > _covered(near, ball > 0, "an orange", None) + 0.15
+
+
+def test_poses_are_followed() -> None:
+    clip, find = figure_clip(2, "stretch", size=(128, 128), frames=1, phase=0.25), find_annotator("softedge")
+    plain, sticks = model(), draw_skeleton(clip.key_points)
+    steered = controlled(plain, [Control("pose", load_control("pose", plain))])
+    told = {"pose": sticks.repeat(2, 1, 1, 1)}
+    prompts, seeds = [clip.subject.words] * 2, [11, 12]
+    with_pose = decoded(plain, sample(steered, prompts, seeds, steps=12, residual_inputs=told))
+    without = decoded(plain, sample(plain, prompts, seeds, steps=12))
+    edges = find(clip.frames[0:1])
+    assert agreement(edges, find(with_pose)) > agreement(edges, find(without)) + 0.15
+
+
+def _covered(hint: Tensor, inside: Tensor, prompt: str, kind: str | None) -> float:
+    """How well what differs from the ground of a drawing covers what it should: intersection over union, mean of 2."""
+    plain = model()
+    steered = plain if kind is None else controlled(plain, [Control(kind, load_control(kind, plain))])
+    told = {} if kind is None else {kind: hint.repeat(2, 1, 1, 1)}
+    pictures = decoded(plain, sample(steered, [prompt] * 2, [11, 12], steps=12, residual_inputs=told))
+    ground = pictures[:, :, :4, :4].mean((2, 3), keepdim=True)
+    thing = (pictures - ground).abs().amax(1) > 0.12
+    return float(((thing & inside).sum((1, 2)) / (thing | inside).sum((1, 2))).mean())
+
+
 def test_scale_0_draws_what_the_model_does() -> None:
     picture = source("a red apple")
     assert drawn("softedge", picture, "a green pear", scale=0.0).equal(drawn(None, picture, "a green pear"))
+
+
+def test_kinds_of_one_adapter_are_not_one_model() -> None:
+    kinds = [
+        controlled(model(), [Control("one", load_control("softedge", model())), Control("two", network)])
+        for network in (load_control("tile", model()), load_control("palette", model()))
+    ]
+    assert kinds[0].fingerprint != kinds[1].fingerprint
+
+
+def test_a_kind_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(ModelError, match=r'knows no "hed".*softedge.*pose'):
+        load_control("hed", model())
 
 
 def test_it_is_found_for_the_model_and_what_is_made_of_it() -> None:

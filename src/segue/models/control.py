@@ -262,7 +262,8 @@ def controlled(model: LatentDiffusion, controls: Sequence[Control]) -> LatentDif
             there.add(id(network.module))
             parts[PART + control.name] = network.module
             weights += [(file, 1.0) for file in network.weights]
-            settings.append(network.settings)
+        # Two controls may share a module, and tell it different things.
+        settings.append(network.settings)
     within = _around(model.denoiser.network, tuple(controls), model.codec.scale)
     return replace(
         model,

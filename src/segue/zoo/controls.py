@@ -64,7 +64,7 @@ def controls() -> tuple[ControlCard, ...]:
 
 def embedded_control(kind: str, model: LatentDiffusion) -> ControlNetwork | None:
     """The adapter that comes with a model, told of a kind of control pictures; None if the model comes with none, or
-    this is no kind of adapters at all.
+    if this is no kind but a file, a folder or a repository.
 
     Raises:
         ModelError: the model's adapter has not learned this kind.
@@ -73,9 +73,8 @@ def embedded_control(kind: str, model: LatentDiffusion) -> ControlNetwork | None
     card = next((card for card in controls() if card.is_for(model)), None)
     if card is None:
         return None
-    from segue.models.control_adapter import KINDS
-
-    if kind not in KINDS:
+    elsewhere = "/" in kind or bool(Path(kind).suffix) or Path(kind).exists()
+    if kind not in card.kinds and elsewhere:
         return None
     if kind not in card.kinds:
         raise ModelError(

@@ -210,7 +210,9 @@ def sheet(
     model: LatentDiffusion, lora: Path, pictures: UInt8[Tensor, "n 3 h w"], config: Config
 ) -> tuple[Float[Tensor, "n 3 h w"], int]:
     """A row of the subject's pictures, one of what the model draws of the prompts, one of what it does once taught."""
-    prompts = [prompt.format(config.phrase) for prompt in config.sheet_prompts for _ in range(config.sheet_seeds)]
+    prompts = [
+        prompt.replace("{}", config.phrase) for prompt in config.sheet_prompts for _ in range(config.sheet_seeds)
+    ]
     seeds = list(range(config.sheet_seeds)) * len(config.sheet_prompts)
     before = decoded(model, sample(model, prompts, seeds, batch=config.batch))
     with applied(model, {lora: 1.0}) as taught:
