@@ -102,8 +102,10 @@ class Case:
         """What a method does with it."""
         said = dict(METHODS[method])
         noise = said.pop("noise", None)
-        if (agreement := said.get("agreement")) is not None and agreement.attention == "self":
-            said["agreement"] = replace(agreement, attention="reference, self")
+        if method == OURS:
+            del said["agreement"]  # the preset's own, which has the reference in it
+        else:
+            said["agreement"] = replace(said["agreement"], attention="reference, self")
         return Stylize(
             str(self.folder / "film"),
             f"{self.truth.subject.words}",

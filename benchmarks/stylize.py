@@ -62,7 +62,7 @@ from segue.tasks.contents import sha256_of
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_controls import wanted
-from segue.tasks.stylize_settings import Agreement, Beginning, Shape
+from segue.tasks.stylize_settings import USUAL_AGREEMENT, Agreement, Beginning, Shape
 from segue.training.journal import save_sheet
 from segue.types import Frames, Perceptual
 from segue.zoo.load import load_control
@@ -74,9 +74,9 @@ APART = Agreement("self", deflicker=0, blend=0.0)
 METHODS: dict[str, dict[str, Any]] = {
     ALONE: {"agreement": APART, "noise": "independent"},
     "+ shared noise": {"agreement": APART, "noise": "shared"},
-    "+ attention": {"agreement": replace(APART, attention="first, previous, self"), "noise": "shared"},
-    OURS: {"agreement": Agreement(), "noise": "shared"},
-    "ours, moved noise": {"agreement": Agreement(), "noise": "moved"},
+    "+ attention": {"agreement": replace(APART, attention=USUAL_AGREEMENT.attention), "noise": "shared"},
+    OURS: {"agreement": USUAL_AGREEMENT, "noise": "shared"},
+    "ours, moved noise": {"agreement": USUAL_AGREEMENT, "noise": "moved"},
     "text2video-zero": {"method": "text2video-zero"},
     "pix2video": {"method": "pix2video"},
     "fatezero": {"method": "fatezero"},
