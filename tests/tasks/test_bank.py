@@ -99,3 +99,11 @@ def test_what_is_no_bank_is_told(tmp_path: Path) -> None:
     save_file(tensors, path, {**said, "run": "[]"})
     with pytest.raises(CheckpointError, match="does not say what run"):
         USE.load(path, schedule)
+
+
+def test_latents_of_another_size_than_is_said_are_damage(tmp_path: Path) -> None:
+    path, whole = tmp_path / "bank.safetensors", bank()
+    cut = tuple(replace(one, latents=one.latents[..., :4]) for one in whole.anchors)
+    USE.save(replace(whole, anchors=cut), path)
+    with pytest.raises(CheckpointError, match=r"expected latents of \(12, 8, 8\)"):
+        USE.load(path, USE.model.schedule(STEPS, (16, 16), solver="ddim"), terms=2)

@@ -87,6 +87,14 @@ class BankUse:
                 f"the bank {path} was recorded at {width}x{height}, and this run is {self.size[0]}x{self.size[1]}: "
                 "take its size, or record it anew"
             )
+        codec = self.model.codec
+        shape = (codec.channels, height // codec.scale, width // codec.scale)
+        for anchor in bank.anchors:
+            if tuple(anchor.latents.shape[1:]) != shape:
+                raise CheckpointError(
+                    f"{path} is damaged: expected latents of {shape} for {width}x{height} pixels, and there are such "
+                    f"of {tuple(anchor.latents.shape[1:])}; record it anew"
+                )
         if solver != self.solver:
             raise TaskError(f"the bank {path} was recorded with the solver {solver}, and this run takes {self.solver}")
         if bank.terms != terms:
