@@ -85,6 +85,22 @@ def test_control_pictures_come_from_where_they_are_said_to(film: str, model: Lat
     assert not torch.equal(*shown(task(film, control=("palette",)), model)[:2])
 
 
+def test_bars_beside_a_film_are_no_edges(model: LatentDiffusion, tmp_path: Path) -> None:
+    """A grey film has no edges, however it is made to fit."""
+    wide = saved(tmp_path / "wide.apng", torch.full((3, 3, 40, 64), 90, dtype=torch.uint8))
+    with pytest.raises(TaskError, match="nothing was found"):
+        task(wide, control=("softedge",), shape=Shape("pad", cuts="none")).run(model)
+
+
+def test_a_control_that_never_acts_is_told(film: str, model: LatentDiffusion) -> None:
+    late = Beginning(strength=0.25)
+    notes = task(film, control=("softedge@0-0.5",), beginning=late).prepared(model).notes
+    assert any("control softedge has no effect: of steps 0 to 3, 3 to 3 are run" in note for note in notes)
+    assert not any(
+        "no effect" in note for note in task(film, control=("softedge",), beginning=late).prepared(model).notes
+    )
+
+
 class Nobody:
     """An annotator that finds nothing."""
 

@@ -22,7 +22,7 @@ from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_controls import OF_LOOKS, Wanted
 from segue.tasks.stylize_geometry import Geometry
 from segue.tasks.stylize_inputs import Inputs
-from segue.tasks.stylize_outlook import outlook
+from segue.tasks.stylize_outlook import outlook, steps_of
 from segue.types import Frames, Progress
 from segue.zoo.load import load_control
 
@@ -77,7 +77,9 @@ class Steering:
             return geometry.shown(frames)
         if self.wanted.kind in OF_THE_WHOLE:
             return geometry.shown(self.annotator.over(frames, progress=progress))
-        return self.annotator.over(geometry.shown(frames), progress=progress)
+        # The edges of black bars are none of the film's.
+        inner = fit(frames, geometry.inner, "stretch") if geometry.how == "pad" else geometry.shown(frames)
+        return fit(self.annotator.over(inner, progress=progress), geometry.drawn, geometry.how)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is good to know before the run, a line each."""
-        controls = [note for one in self.controls if (note := self._fitted_note(one))]
+        said = [(self._fitted_note(one), self._idle_note(one)) for one in self.controls]
+        controls = [note for pair in said for note in pair if note]
         pictures = [note for name in self.task.references.reference if (note := self._picture_note(name))]
         return (*self.inputs.notes, *controls, *pictures, *self.task.notes(self.model))
 
@@ -193,6 +196,17 @@ class Prepared:
     def _source_name(self, wanted: Wanted) -> str | None:
         pictures = self.task.references.reference
         return pictures[0] if wanted.source is None and wanted.kind in OF_LOOKS and pictures else wanted.source
+
+    def _idle_note(self, steering: Steering) -> str:
+        """Of a control that acts in none of the steps that are run."""
+        steps, wanted = self.task.sampling.steps or 1, steering.wanted
+        run = range(steps - steps_of(self.task), steps)
+        if any(step / steps >= wanted.start and (step + 1) / steps <= wanted.stop for step in run):
+            return ""
+        return (
+            f"control {steering.name} has no effect: of steps 0 to {steps - 1}, {run.start} to {run.stop - 1} are run, "
+            f"and none of them lies in its part of the run, {wanted.start:g} to {wanted.stop:g}"
+        )
 
     def _fitted_note(self, steering: Steering) -> str:
         name, own = self._source_name(steering.wanted), self.source_of(steering)
