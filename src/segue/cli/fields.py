@@ -89,7 +89,6 @@ class Flag:
         return inspect.Parameter(self.name, KEYWORD, default=self.default, annotation=Annotated[self.hint, about])
 
 
-
 def flags(kind: type[Any], place: tuple[str, ...]) -> list[Flag]:
     """One flag per field of a dataclass, and of the dataclasses in it."""
     hints, helps, about = get_type_hints(kind), described(kind), summary(kind)
