@@ -35,6 +35,7 @@ from segue.motion.patchmatch import PatchMatcher
 from segue.tasks.deflicker import COARSE, Deflicker, DeflickerPlan, reduced
 from segue.tasks.deflicker_inputs import Inputs
 from segue.tasks.deflicker_known import Measured, Row, known_shots
+from segue.tasks.heap import give_back
 from segue.tasks.record import Record, versions
 from segue.tasks.sampling import Execution, with_threads
 from segue.tasks.unfinished import FRAMES, KeptFrames, Passed, Unfinished
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 STAGE = "making frames agree"
 PACKED = 14
 """Bytes a pixel of what is found of a pair of frames."""
+GIVEN_BACK = 4
+"""Frames after which memory that is free goes back to the system."""
 
 
 def deflickered(
@@ -268,6 +271,8 @@ class DeflickerRun:
             frames.spool.append(self._finished(picture.cpu(), number)[None])
             measured.add(self._measure(fields, frames, number))
             passed.forget(number)
+            if number % GIVEN_BACK == 0:
+                give_back()
             self._count(1)
 
     def _pictures(self, fields: Fields, left: range) -> Iterator[tuple[int, Float[Tensor, "3 h w"]]]:
