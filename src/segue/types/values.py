@@ -285,7 +285,6 @@ class Call:
         at: the noise levels of the call's rows.
         rows: who each network row is; a row appears once per guidance term.
         term: the guidance term of each network row; -1 marks a row that only fills a batch up, whose answer is dropped.
-        phase: "all" unless a step is run in several calls ("anchors" first, then "rest").
         text_tokens: of each row, where a network attends to text and picture as one sequence; the text goes first.
         terms: how many guidance terms there are in all; the last says what is wanted.
     """
@@ -293,6 +292,5 @@ class Call:
     at: Point
     rows: tuple[RowId, ...]
     term: tuple[int, ...]
-    phase: Literal["all", "anchors", "rest"] = "all"
     text_tokens: int = 0
     terms: int = 1

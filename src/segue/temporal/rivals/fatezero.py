@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from segue.errors import TaskError
 from segue.temporal.attention import SharedAttention
 from segue.temporal.bank import Watch
-from segue.temporal.inversion import Inversion
 from segue.temporal.passengers import WithPassengers
-from segue.temporal.rivals.inputs import CLIP, SOURCE, Outcome, Reader, RivalInputs, Site, one_step
-from segue.types import Call, Condition, Conditioning, Denoiser, Point, Progress, RowId, silent
+from segue.temporal.rivals.inputs import CLIP, SOURCE, Outcome, Reader, Replay, RivalInputs, Site, one_step
+from segue.types import Call, Condition, Denoiser, Point, Progress, RowId, silent
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -73,7 +72,7 @@ class FateZero:
             stack.enter_context(fusing.attached(inputs.sites))
             watched = WithPassengers(inputs.denoiser, sharing, looking, {})
             way = inputs.inversion(watched, self.rounds, progress)
-            denoiser = Fused(watched, fusing, way, inputs.source.cond)
+            denoiser = Fused(watched, fusing, Replay(way, inputs.source.cond))
             start = way.state.fork(range(len(inputs)), inputs.rows)
             return Outcome(inputs.run(denoiser, start, "denoising", progress))
 
@@ -180,14 +179,12 @@ class Fused:
     Args:
         denoiser: the model, whose frames look at the middle one.
         fusing: the adapter.
-        way: the source's latents at every step.
-        told: what the source shows.
+        source: whose frames ride along.
     """
 
     denoiser: Denoiser
     fusing: Fusing
-    way: Inversion
-    told: Conditioning
+    source: Replay
 
     @property
     def group(self) -> int:
@@ -199,7 +196,5 @@ class Fused:
         step = one_step(at, NAME)
         with self.fusing.step(step):
             if step < max(self.fusing.self_stop, self.fusing.cross_stop):
-                rows = tuple(RowId(SOURCE, row.frame) for row in at.rows)
-                latents = self.way.at(step)[[row.frame for row in rows]].to(x)
-                self.denoiser(latents, replace(at, rows=rows), self.told[[row.frame for row in rows]])
+                self.source.ride(self.denoiser, at, x)
             return self.denoiser(x, at, cond)

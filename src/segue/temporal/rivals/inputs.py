@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -274,3 +274,23 @@ def one_step(at: Point, what: str) -> int:
     if len(steps) != 1:
         raise ValueError(f"{what} expects all frames at one step, got {sorted(steps)}")
     return steps.pop()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The source's frames, shown to the network once more at the steps of those that are made of them.
+
+    Args:
+        way: their latents at every step.
+        told: what they show, a row a frame.
+    """
+
+    way: Inversion
+    told: Conditioning
+
+    def ride(self, denoiser: Denoiser, at: Point, like: Float[Tensor, "b c h w"]) -> None:
+        """Let it see the source of the frames that stand there, all at one step; its answers are dropped."""
+        frames = [row.frame for row in at.rows]
+        rows = tuple(RowId(SOURCE, frame) for frame in frames)
+        latents = self.way.at(one_step(at, "a replay"))[frames]
+        denoiser(latents.to(like), replace(at, rows=rows), self.told[frames])

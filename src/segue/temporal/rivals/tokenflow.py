@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +15,8 @@ from torch.nn.functional import normalize
 
 from segue.diffusion.noise import noise
 from segue.errors import TaskError
-from segue.temporal.inversion import Inversion
-from segue.temporal.rivals.inputs import CLIP, SOURCE, Outcome, RivalInputs, Site, one_step
-from segue.types import Call, Condition, Conditioning, Denoiser, Point, Progress, RowId, silent
+from segue.temporal.rivals.inputs import CLIP, SOURCE, Outcome, Replay, RivalInputs, Site, one_step
+from segue.types import Call, Condition, Denoiser, Point, Progress, RowId, silent
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,7 +53,7 @@ class TokenFlow:
         way = inputs.inversion(inputs.denoiser, self.rounds, progress)
         tokens = Propagation()
         with tokens.attached(inputs.sites):
-            denoiser = Propagating(inputs.denoiser, tokens, way, inputs.source.cond, self.span, inputs.seed)
+            denoiser = Propagating(inputs.denoiser, tokens, Replay(way, inputs.source.cond), self.span, inputs.seed)
             start = way.state.fork(range(len(inputs)), inputs.rows)
             return Outcome(inputs.run(denoiser, start, "denoising", progress))
 
@@ -200,16 +199,14 @@ class Propagating:
     Args:
         denoiser: the model.
         tokens: the adapter.
-        way: the source's latents at every step.
-        told: what the source shows.
+        source: whose frames ride along.
         span: frames of a chunk.
         seed: of the keys.
     """
 
     denoiser: Denoiser
     tokens: Propagation
-    way: Inversion
-    told: Conditioning
+    source: Replay
     span: int
     seed: int
 
@@ -229,9 +226,7 @@ class Propagating:
         with self.tokens.step(turn):
             # A clip whose frames are all keys has nobody to take anything over.
             for places in (keys, rest) if rest else ():
-                own = [frames[place] for place in places]
-                here = replace(at[places], rows=tuple(RowId(SOURCE, frame) for frame in own))
-                self.denoiser(self.way.at(step)[own].to(x), here, self.told[own])
+                self.source.ride(self.denoiser, at[places], x)
             for places in (keys, rest):
                 if places:
                     out[places] = self.denoiser(x[places], at[places], cond[places])
