@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segue.errors import MediaError, MissingExtraError, ModelError, TaskError
 from segue.media.clip import Clip
@@ -158,6 +158,11 @@ class Prepared:
         controls = [note for pair in said for note in pair if note]
         pictures = [note for name in self.task.references.reference if (note := self._picture_note(name))]
         return (*self.inputs.notes, *controls, *pictures, *self.task.notes(self.model))
+
+    @property
+    def asked(self) -> Any:
+        """What was asked for, as it is recorded: a task with nothing left open."""
+        return self.task
 
     @property
     def networks(self) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -61,24 +61,25 @@ def stylized(
     plan: StylizePlan | None,
     work: Path | None,
     save_bank: Path | None,
+    run: type[StylizeRun] | None = None,
 ) -> Clip:
-    """What `Stylize.run` says."""
-    task, model = prepared.task, prepared.steered
+    """What `Stylize.run` says; `run` is another kind of run for another task."""
+    task, asked, model = prepared.task, prepared.asked, prepared.steered
     if save_bank is not None and not has_anchors(Pattern.parse(task.agreement.attention or PLAIN)):
         raise TaskError(
             f"a bank is made of frames that others look at, and with attention {task.agreement.attention!r} there are "
             "none: add first, anchors or every K"
         )
-    made = replace(task.contents(model.device.type), networks=prepared.networks)
+    made = replace(asked.contents(model.device.type), networks=prepared.networks)
     if plan is not None:
         plan.check_unchanged(made, len(prepared.clip), task.shape.window or 1)
         made = replace(plan, device=made.device)
     how = execution.pinned()
-    key = _key(task, made, model, how, plan is not None)
-    unfinished = Unfinished.temporary() if work is None else Unfinished.of(work, task.name, key)
+    key = _key(asked, made, model, how, plan is not None)
+    unfinished = Unfinished.temporary() if work is None else Unfinished.of(work, asked.name, key)
     try:
         with how.applied(model) as ready:
-            return StylizeRun(prepared, ready, made, how, progress, unfinished, save_bank).clip()
+            return (run or StylizeRun)(prepared, ready, made, how, progress, unfinished, save_bank).clip()
     except BaseException:
         # What is drawn of a part is worth going on with, too.
         if not any(unfinished.folder.glob("part-*")):
@@ -86,7 +87,7 @@ def stylized(
         raise
 
 
-def _key(task: Stylize, plan: StylizePlan, model: LatentDiffusion, execution: Execution, planned: bool) -> str:
+def _key(task: Any, plan: StylizePlan, model: LatentDiffusion, execution: Execution, planned: bool) -> str:
     """A hash of everything that the frames depend on; where the files lie is not among it."""
     fields = json.dumps(asdict(replace(task, input="input")), sort_keys=True)
     for name, sha256 in plan.others.items():
@@ -140,7 +141,7 @@ class StylizeRun:
                 read_into(source, shown, self.progress, READING)
                 pictures = {one.name: opened.enter_context(self._annotated(one)) for one in self.prepared.controls}
                 self._plan(source)
-                self.drawing, self._begun = self._drawing(source, Telling(self.prepared, self.ready, pictures)), True
+                self.drawing, self._begun = self._drawing(source, pictures), True
                 self._make(frames)
                 if self.save_bank is not None:
                     self._save_bank(self.save_bank)
@@ -180,16 +181,20 @@ class StylizeRun:
             raise
         return spool
 
-    def _drawing(self, source: Spool, telling: Telling) -> Drawing:
+    def _drawing(self, source: Spool, pictures: Mapping[str, Spool]) -> Drawing:
         agreement = self.task.agreement
         pattern = Pattern.parse(agreement.attention or PLAIN)
         looking = Looking(self.ready, pattern, self.plan.anchors, keeps=has_anchors(pattern))
-        drawing = Drawing(self.task, self.ready, source, telling, looking, self.plan, self.folder, self.progress)
+        drawing = self._drawn_by(source, pictures, looking)
         looking.references = self._riding(drawing)
         if agreement.bank is not None:
             path, first = Path(agreement.bank), drawing.first
             looking.given = self._bank_use.load(path, drawing.schedule, start=first, terms=TERMS)
         return drawing
+
+    def _drawn_by(self, source: Spool, pictures: Mapping[str, Spool], looking: Looking) -> Drawing:
+        telling = Telling(self.prepared, self.ready, pictures)
+        return Drawing(self.task, self.ready, source, telling, looking, self.plan, self.folder, self.progress)
 
     @property
     def _bank_use(self) -> BankUse:
@@ -296,7 +301,7 @@ class StylizeRun:
             "deflickered_at": list(self.drawing.moments),
         }
         told = self.prepared.model, self.execution, scores, complete, self.prepared.notes
-        record = Record.of(self.task.name, self.task, self.plan, *told)
+        record = Record.of(self.prepared.asked.name, self.prepared.asked, self.plan, *told)
         shown = FinishedFrames(frames, self.inputs.geometry)
         return Clip(shown, film.fps, film.audio, Provenance(record.to_dict()))
 
