@@ -249,8 +249,24 @@ def test_starts_from_a_picture() -> None:
     assert from_latents(x0, eps, SCHEDULE, 1e-3, rows(2)).step.tolist() == [11, 11]
     again = renoise(replace(half, x=x0), SCHEDULE, 6, eps)
     assert torch.equal(again.x, half.x)
-    with pytest.raises(ValueError, match=r"\(0, 1\]"):
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
         from_latents(x0, eps, SCHEDULE, 1.5, rows(2))
+
+
+def test_a_strength_of_0_is_the_picture_itself() -> None:
+    x0 = begin(2).x
+    unchanged = from_latents(x0, torch.ones_like(x0), SCHEDULE, 0, rows(2))
+    assert unchanged.step.tolist() == [12, 12]
+    assert torch.equal(finish(unchanged, text_of(0.1, -0.4)), x0)
+
+
+def test_rows_are_noised_again_to_steps_of_their_own() -> None:
+    x0, eps = begin(2).x, torch.ones(2, *SHAPE)
+    ended = from_latents(x0, eps, SCHEDULE, 0, rows(2))
+    again = renoise(ended, SCHEDULE, torch.tensor([3, 7]), eps)
+    assert again.step.tolist() == [3, 7]
+    for place, step in enumerate((3, 7)):
+        assert torch.equal(again.x[place], renoise(ended, SCHEDULE, step, eps).x[place])
 
 
 def test_an_envelope_covers_whole_steps() -> None:

@@ -47,6 +47,13 @@ class NamedNoise:
         return over_rows(std, like) * torch.stack(drawn).to(like.device, like.dtype)
 
 
+def no_noise(
+    like: Float[Tensor, "b c h w"], now: Point, then: Point, std: Float[Tensor, " b"]
+) -> Float[Tensor, "b c h w"]:
+    """A kick that is none: what is left of a solver's step is its mean."""
+    return torch.zeros_like(like)
+
+
 @dataclass(frozen=True)
 class Ancestry:
     """Which noise a mixed row inherits: that of other rows, each with its share; the shares add up to 1."""

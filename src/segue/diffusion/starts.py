@@ -12,7 +12,7 @@ from segue.diffusion.schedule import Schedule
 from segue.types import Point, RowId, State, over_rows
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int64
     from torch import Tensor
 
 
@@ -44,20 +44,23 @@ def from_latents(
     Args:
         x0: clean latents.
         noise: standard noise, one per row.
-        strength: in (0, 1]: the share of the steps that will be run, rounded down, but at least one.
+        strength: in [0, 1]: the share of the steps that will be run, rounded down, but at least one; 0 runs none, and
+            the rows are `x0` itself at the data end.
         schedule: the whole schedule; the returned rows have its first steps behind them.
         ids: who the rows are.
     """
     step = torch.full((len(x0),), first_step(schedule, strength), dtype=torch.int64)
+    if not strength:
+        return State(x0, step, tuple(ids))
     now, _ = schedule.step(step, ids)
     return State(now.noised(x0, noise), step, tuple(ids))
 
 
 def first_step(schedule: Schedule, strength: float) -> int:
     """How many steps are behind a run that begins `strength` of the way into noise; see `from_latents`."""
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength must be in (0, 1], got {strength}")
-    return len(schedule) - max(1, int(len(schedule) * strength))
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must be in [0, 1], got {strength}")
+    return len(schedule) - max(1, int(len(schedule) * strength)) if strength else len(schedule)
 
 
 def noisier(
@@ -77,8 +80,8 @@ def noisier(
     return over_rows(ratio, x) * x + over_rows(fresh.clamp(min=0).sqrt(), x) * noise
 
 
-def renoise(state: State, schedule: Schedule, to: int, noise: Float[Tensor, "b c h w"]) -> State:
-    """Clean latents at the data end, put back to step `to` of the schedule with fresh noise."""
-    step = torch.full((len(state),), to, dtype=torch.int64)
+def renoise(state: State, schedule: Schedule, to: int | Int64[Tensor, " b"], noise: Float[Tensor, "b c h w"]) -> State:
+    """Clean latents at the data end, put back to step `to` of the schedule (one for all, or each) with fresh noise."""
+    step = torch.as_tensor(to, dtype=torch.int64).expand(len(state)).clone()
     now, _ = schedule.step(step, state.ids)
     return State(now.noised(state.x, noise), step, state.ids)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.diffusion.loop import denoise
+from segue.diffusion.noise import no_noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import ddim
 from segue.diffusion.starts import first_step
@@ -81,6 +82,8 @@ def inverted(
     """
     if rounds < 0:
         raise ValueError(f"rounds must be 0 or more, got {rounds}")
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength}")
     first, count = first_step(schedule, strength), len(schedule)
     back, inner = schedule.reversed(), Downwards(denoiser, schedule)
     asking = Landing(inner, back, rounds) if rounds else inner
@@ -146,7 +149,7 @@ class Landing:
         x0 = self.denoiser(x, at, cond)
         now, then = self.schedule.step(at.index, at.rows)
         for _ in range(self.rounds):
-            landed, _ = ddim(x, x0, now, then, (), _still)
+            landed, _ = ddim(x, x0, now, then, (), no_noise)
             x0 = self.denoiser(landed, then, cond)
         return x0
 
@@ -166,8 +169,3 @@ def _least(
     for _ in range(rounds):
         x = x + over_rows(now.alpha, x0) * (x0 - denoiser(x, now, cond))
     return x
-
-
-def _still(like: Tensor, now: Point, then: Point, std: Tensor) -> Tensor:
-    """No noise: the step is without any."""
-    return torch.zeros_like(like)
