@@ -168,8 +168,8 @@ def test_another_model_with_picture_and_mask_appended_is_told(model):
 
 
 def test_models_of_other_channels_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"takes 8 channels.*4 \(text to image\) or 9 \(inpainting\)"):
-        load_model(write_model(tmp_path / "instruct", in_channels=8))
+    with pytest.raises(CheckpointError, match=r"takes 7 channels.*4 \(text to image\), 9 \(inpainting\) or 8"):
+        load_model(write_model(tmp_path / "odd", in_channels=7))
 
 
 def wide_answer(model) -> torch.Tensor:

@@ -96,10 +96,12 @@ def test_versions_are_told_apart_by_shapes():
     assert find_config(path, header((320, 4, 3, 3), (320, 768)), None) == SD1
     assert find_config(path, header((320, 4, 3, 3), (320, 1024)), None) == SD2
     assert find_config(path, header((320, 9, 3, 3), (320, 768)), None) == SD1
+    assert find_config(path, header((320, 8, 3, 3), (320, 768)), None) == SD1
     assert find_config(path, xl, None) == XL
     assert find_config(path, {**xl, "conditioner.embedders.1.x": SCALAR}, None) == XL
     for entries, said in [
-        (header((320, 8, 3, 3), (320, 768)), "takes 8 channels: it is an instruction or upscaling model"),
+        (header((320, 5, 3, 3), (320, 1024)), r"takes 5 channels.*expected 4 .*, 9 .* or 8 \(instructions\)"),
+        ({**xl, "edm_vpred.sigma_max": SCALAR}, "of the kind of CosXL"),
         (header((320, 4, 3, 3), (320, 99)), "of no family that its shapes tell"),
         (
             header((320, 4, 3, 3), (640, 1280)),
@@ -246,9 +248,9 @@ def test_a_scheduler_that_says_what_cannot_be_is_named(copy):
 
 
 def test_parts_that_do_not_belong_together_are_refused(copy, short_folder, tmp_path):
-    instruct = write_model(tmp_path / "instruct", in_channels=8)
-    with pytest.raises(CheckpointError, match="the UNet takes 8 channels, the autoencoder gives 4"):
-        load_model(instruct)
+    odd = write_model(tmp_path / "odd", in_channels=7)
+    with pytest.raises(CheckpointError, match="the UNet takes 7 channels, the autoencoder gives 4"):
+        load_model(odd)
     narrow = write_model(tmp_path / "narrow", cross_attention_dim=16)
     with pytest.raises(CheckpointError, match="expects text of width 16, the text encoder gives 32"):
         load_model(narrow)

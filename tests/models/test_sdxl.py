@@ -247,7 +247,7 @@ def test_an_inpainting_model_takes_a_picture_and_a_mask(tmp_path):
         ({}, {"addition_embed_type": None}, "has no UNet of Stable Diffusion XL"),
         ({}, {"cross_attention_dim": 48}, "expects text of width 48, the text encoders give 80"),
         ({}, {"projection_class_embeddings_input_dim": 5 * 8 + 48}, "is told 5 numbers beside the text; expected 6"),
-        ({}, {"in_channels": 8}, "takes 8 channels"),
+        ({}, {"in_channels": 7}, "takes 7 channels"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(index, unet, said, tmp_path):

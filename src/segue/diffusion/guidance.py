@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,3 +33,36 @@ def classifier_free(
     """
     scales = torch.as_tensor(scale, dtype=torch.float64).expand(len(positive))
     return Guided((negative, positive), torch.stack([1 - scales, scales]), rescale, start)
+
+
+def instructed(
+    wanted: Conditioning,
+    unwanted: Conditioning,
+    picture: Float[Tensor, "b c h w"],
+    scale: float | Sequence[float] | Float[Tensor, " b"],
+    picture_scale: float | Sequence[float] | Float[Tensor, " b"],
+    rescale: float = 0.0,
+    start: float = 0.0,
+) -> Guided:
+    """Guidance towards a picture, and from there towards what shall become of it (Brooks, Holynski & Efros 2023,
+    arXiv:2211.09800, eq. 3).
+
+    e(0, 0) + s_I (e(picture, 0) - e(0, 0)) + s_T (e(picture, text) - e(picture, 0)), as three terms whose weights are
+    1 - s_I, s_I - s_T and s_T. One whose weight is 0 in all rows is not computed: with s_I = 1, the first.
+
+    Args:
+        wanted: the instruction, one row per row of the batch.
+        unwanted: the empty prompt, or a negative one, likewise.
+        picture: as `segue.models.instruction.shown` gives it, likewise.
+        scale: s_T, how strongly the instruction is followed: usually 5 to 10; one number, or one per row.
+        picture_scale: s_I, how much of the picture is kept: usually 1 to 1.5; likewise.
+        rescale: in [0, 1]; see `Guided`.
+        start: in [0, 1), a share of the run; see `Guided`.
+    """
+    text, shown = (torch.as_tensor(one, dtype=torch.float64).expand(len(wanted)) for one in (scale, picture_scale))
+    terms = (
+        replace(unwanted, concat=torch.zeros_like(picture)),
+        replace(unwanted, concat=picture),
+        replace(wanted, concat=picture),
+    )
+    return Guided(terms, torch.stack([1 - shown, shown - text, text]), rescale, start)

@@ -35,6 +35,7 @@ class Defaults:
         guidance_scale: 1 is unguided.
         guidance_start: share of the run, in [0, 1), before guidance sets in.
         solver: a name of `segue.diffusion.solvers`.
+        picture_scale: guidance towards the picture that a model is shown which follows instructions.
     """
 
     size: tuple[int, int]
@@ -42,6 +43,7 @@ class Defaults:
     guidance_scale: float = 7.5
     guidance_start: float = 0.0
     solver: str = "ddim"
+    picture_scale: float = 1.5
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class LatentDiffusion:
         prediction: what the network was said to predict when the model was loaded; None if its files decided.
         config: the folder that a single file was read with; None if it came with Segue.
         inpaints: whether it must be shown a picture and a mask; see `segue.models.inpainting`.
+        instructs: whether it must be shown the picture that it changes; see `segue.models.instruction`.
         upscaling: how it is shown what it enlarges; None for a model that makes pictures from words.
         placement: how its networks are kept and run.
         patch: latents per token along one side, where a transformer reads them as tokens; else 1.
@@ -133,6 +136,7 @@ class LatentDiffusion:
     prediction: Prediction | None = None
     config: Path | None = None
     inpaints: bool = False
+    instructs: bool = False
     upscaling: Upscaling | None = None
     placement: Placement = field(default_factory=Placement)
     patch: int = 1

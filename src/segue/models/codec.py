@@ -61,6 +61,10 @@ class AutoencoderCodec:
         """Latents to pictures in [0, 1], float32."""
         return self._sliced(self._decode, latents, self.tile, self.scale).clamp(0, 1)
 
+    def unscaled(self, latents: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h w"]:
+        """Latents of `encode` as the autoencoder itself gives them, before its config's shift and scaling."""
+        return latents / self._scaling + self._shift
+
     def _encode(self, frames: Tensor) -> Tensor:
         x = 2 * frames.to(self.vae.device, self.vae.dtype) - 1
         if isinstance(self.vae, AutoencoderKL):

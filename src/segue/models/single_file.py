@@ -17,6 +17,7 @@ from segue.models import kinds
 from segue.models.codec import codec_dtype
 from segue.models.families import find_family, sd, sdxl
 from segue.models.inpainting import concat_channels
+from segue.models.instruction import picture_channels
 from segue.models.text import ClipText
 from segue.models.weights import MISFITS, Entry, freeze, quiet, read_header, read_json
 
@@ -34,6 +35,7 @@ SD1, SD2, XL = CONFIGS / "sd15", CONFIGS / "sd21", CONFIGS / "sdxl"
 _SHIPPED = {kinds.SD1: SD1, kinds.SD2: SD2, kinds.XL: XL}
 TEXT_TO_IMAGE = 4
 INPAINTING = TEXT_TO_IMAGE + concat_channels(TEXT_TO_IMAGE)
+INSTRUCTION = TEXT_TO_IMAGE + picture_channels(TEXT_TO_IMAGE)
 """Channels that the first layer takes."""
 
 
@@ -69,11 +71,12 @@ def from_file(
     family = find_family(read_json(folder / "model_index.json"), str(folder)).module
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     precise = codec_dtype(read_json(folder / "vae" / "config.json"), dtype)
-    inpaints = config is None and header[_FIRST].shape[1] == INPAINTING
-    if inpaints and folder == SD2:
+    channels = header[_FIRST].shape[1] if config is None else TEXT_TO_IMAGE
+    if channels == INPAINTING and folder == SD2:
         prediction = prediction or "epsilon"
     given: dict[str, Any] = {} if config else {part: clip_tokenizer(folder / part) for part in _TOKENIZERS[family]}
-    given |= {"unet": _read_part(path, folder, "unet", dtype, in_channels=INPAINTING)} if inpaints else {}
+    if channels != TEXT_TO_IMAGE:
+        given |= {"unet": _read_part(path, folder, "unet", dtype, in_channels=channels)}
     given |= {"vae": _read_part(path, folder, "vae", precise)} if precise != dtype else {}
     if "v_pred" in header:
         prediction = prediction or "v_prediction"
@@ -119,10 +122,14 @@ def find_config(path: Path, header: Mapping[str, Entry], config: Path | None) ->
         _check_config(path, kind, config)
         return config
     channels = header[_FIRST].shape[1]
-    if channels not in (TEXT_TO_IMAGE, INPAINTING):
+    if channels not in (TEXT_TO_IMAGE, INPAINTING, INSTRUCTION):
         raise CheckpointError(
-            f"{path} takes {channels} channels: it is an instruction or upscaling model; expected a text-to-image "
-            f"model, which takes {TEXT_TO_IMAGE}, or one for inpainting, which takes {INPAINTING}"
+            f"{path} takes {channels} channels, as models that enlarge pictures or are shown depth do; expected "
+            f"{TEXT_TO_IMAGE} (text to image), {INPAINTING} (inpainting) or {INSTRUCTION} (instructions)"
+        )
+    if "edm_vpred.sigma_max" in header:
+        raise CheckpointError(
+            f"{path} is of the kind of CosXL, whose noise levels Segue does not know; it reads plain XL"
         )
     if kind.family == kinds.REFINER:
         raise CheckpointError(f"{path} is {kind}, which only finishes pictures that another began: load the base model")

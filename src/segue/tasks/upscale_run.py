@@ -48,6 +48,8 @@ def enlarged(
     settled = task.resolved(model, story)
     if model.inpaints:
         raise TaskError(f"{model.name} is an inpainting model, which has to be shown a mask; take another one")
+    if model.instructs:
+        raise TaskError(f"{model.name} changes pictures as it is told, and enlarges none; take another one")
     if model.lora_curves:
         raise TaskError("the scale of a LoRA follows a curve over a film, and upscale takes one scale; give a number")
     # Hashing large files takes seconds, in which an interrupt must not lose finished frames: so it comes first.

@@ -28,11 +28,11 @@ def read_frozen(
         networks: the kinds of networks that the recipe knows.
 
     Raises:
-        TrainingError: it is of another kind, an upscaler, or one for inpainting.
+        TrainingError: it is of another kind, an upscaler, or one that is shown pictures.
         ModelError: it cannot be loaded.
     """
     model = load(source, device, "float32")
-    if not isinstance(model.denoiser.network, networks) or model.upscaling or model.inpaints:
+    if not isinstance(model.denoiser.network, networks) or model.upscaling or model.inpaints or model.instructs:
         known = ", or ".join(FAMILIES[kind] for kind in networks)
         raise TrainingError(f"model={source} is nothing that this recipe can teach: expected {known}, from text alone")
     unet: Any = model.parts["unet"]

@@ -40,6 +40,7 @@ FAMILIES = (
             "StableDiffusionPipeline",
             "StableDiffusionImg2ImgPipeline",
             "StableDiffusionInpaintPipeline",
+            "StableDiffusionInstructPix2PixPipeline",
             "LatentConsistencyModelPipeline",
         ),
         ("unet", "text_encoder", "vae"),
@@ -48,7 +49,12 @@ FAMILIES = (
     Family(
         "Stable Diffusion XL",
         "sdxl",
-        ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"),
+        (
+            "StableDiffusionXLPipeline",
+            "StableDiffusionXLImg2ImgPipeline",
+            "StableDiffusionXLInpaintPipeline",
+            "StableDiffusionXLInstructPix2PixPipeline",
+        ),
         ("unet", "text_encoder", "text_encoder_2", "vae"),
         preview="madebyollin/taesdxl",
     ),

@@ -22,6 +22,7 @@ from segue.models.bundle import Defaults, LatentDiffusion
 from segue.models.codec import AutoencoderCodec, codec_dtype
 from segue.models.denoiser import NetworkDenoiser
 from segue.models.inpainting import concat_channels
+from segue.models.instruction import picture_channels
 from segue.models.profiles import find_profile
 from segue.models.text import ClipText
 from segue.models.weights import quiet, read_json, read_network
@@ -65,7 +66,7 @@ class UNetNetwork:
 
         Raises:
             ValueError: the conditioning has a part that this UNet has no place for.
-            TaskError: an inpainting model was given no picture and mask, or another model was.
+            TaskError: a model that must be shown something was shown nothing or something else, or another was.
         """
         ignored = [part for part in ("text_mask", "pooled") if getattr(cond, part) is not None]
         ignored += [f"residual_inputs {name}" for name in cond.residual_inputs]
@@ -74,7 +75,7 @@ class UNetNetwork:
             raise ValueError(f"this network takes text, concat and label; the conditioning also has {ignored[0]}")
         device, dtype = self.unet.device, self.unet.dtype
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
-        check_channels(self.unet, latents.shape[1], cond.concat is not None)
+        check_channels(self.unet, x.shape[1], latents.shape[1] - x.shape[1])
         with announced(call):
             return self.unet(
                 latents.to(device, dtype),
@@ -114,19 +115,29 @@ def guidance_embedding(unet: UNet2DConditionModel, cond: Conditioning) -> Float[
     return waves.to(unet.device, unet.dtype)
 
 
-def check_channels(unet: UNet2DConditionModel, channels: int, appended: bool) -> None:
-    """Raise TaskError if a UNet does not take so many channels, some of them `appended` to the latents."""
+def check_channels(unet: UNet2DConditionModel, channels: int, appended: int) -> None:
+    """Raise TaskError if a UNet does not take latents of so many channels with so many appended to them."""
     taken = unet.config["in_channels"]
-    if channels == taken:
+    if channels + appended == taken:
         return
+    if taken == channels + picture_channels(channels):
+        raise TaskError(
+            f"this is an instruction model: it takes {taken} channels, {channels} of them latents, and needs to be "
+            "shown the picture that it shall change, and nothing else; give one, or take a model that draws from words"
+        )
     if not appended:
         raise TaskError(
             f"this is an inpainting model: it takes {taken} channels, {channels} of them latents, and needs to be "
             "shown a picture and a mask; give both, or take the model that it was made from"
         )
+    if appended == picture_channels(channels):
+        raise TaskError(
+            f"this model takes {taken} channels, and the latents with a picture are {channels + appended}: it is no "
+            "instruction model"
+        )
     raise TaskError(
-        f"this model takes {taken} channels, and the latents with a picture and a mask are {channels}: it is no "
-        "inpainting model; masks work with it all the same, as long as these are not appended"
+        f"this model takes {taken} channels, and the latents with a picture and a mask are {channels + appended}: it "
+        "is no inpainting model; masks work with it all the same, as long as these are not appended"
     )
 
 
@@ -227,7 +238,7 @@ def assemble(
     width, expected = text.encoder.config.hidden_size, unet.config["cross_attention_dim"]
     if width != expected:
         raise CheckpointError(f"{name}: the UNet expects text of width {expected}, the text encoder gives {width}")
-    inpaints = is_inpainting(unet, codec, name)
+    shown = shown_beside(unet, codec, name)
     side, usual = int(unet.config["sample_size"]) * codec.scale, find_profile("sd")
     return LatentDiffusion(
         name=name,
@@ -242,7 +253,7 @@ def assemble(
         weights=tuple((file, 1.0) for file in weights),
         settings=settings,
         prediction=prediction,
-        inpaints=inpaints,
+        **shown,
         device=unet.device,
         dtype=unet.dtype,
     )
@@ -262,19 +273,20 @@ def predicting(scheduler: Mapping[str, Any], prediction: Prediction | None) -> M
     return {**scheduler, "prediction_type": prediction}
 
 
-def is_inpainting(unet: UNet2DConditionModel, codec: AutoencoderCodec, name: str) -> bool:
-    """Whether a UNet must be shown a picture and a mask beside the latents.
+def shown_beside(unet: UNet2DConditionModel, codec: AutoencoderCodec, name: str) -> dict[str, bool]:
+    """What a UNet must be shown beside the latents, as fields of `LatentDiffusion`: `inpaints`, `instructs`.
 
     Raises:
         CheckpointError: it takes neither as many channels as that, nor those of the latents alone.
     """
-    channels, inpainted = unet.config["in_channels"], codec.channels + concat_channels(codec.channels)
-    if channels not in (codec.channels, inpainted):
+    channels, own = unet.config["in_channels"], codec.channels
+    inpainted, instructed = own + concat_channels(own), own + picture_channels(own)
+    if channels not in (own, inpainted, instructed):
         raise CheckpointError(
-            f"{name}: the UNet takes {channels} channels, the autoencoder gives {codec.channels}: expected "
-            f"{codec.channels} (text to image) or {inpainted} (inpainting); Segue does not read instruction models"
+            f"{name}: the UNet takes {channels} channels, the autoencoder gives {own}: expected {own} (text to image), "
+            f"{inpainted} (inpainting) or {instructed} (instructions)"
         )
-    return channels == inpainted
+    return {"inpaints": channels == inpainted, "instructs": channels == instructed}
 
 
 def prediction_of(scheduler: Mapping[str, Any], name: str) -> Prediction:

@@ -73,7 +73,7 @@ class XlNetwork:
 
         Raises:
             ValueError: the conditioning lacks its pooled vector, or has a part that this UNet has no place for.
-            TaskError: an inpainting model was given no picture and mask, or another model was.
+            TaskError: a model that must be shown something was shown nothing or something else, or another was.
         """
         ignored = [part for part in ("text_mask", "label") if getattr(cond, part) is not None]
         ignored += [f"residual_inputs {name}" for name in cond.residual_inputs]
@@ -85,7 +85,7 @@ class XlNetwork:
             )
         device, dtype = self.unet.device, self.unet.dtype
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
-        sd.check_channels(self.unet, latents.shape[1], cond.concat is not None)
+        sd.check_channels(self.unet, x.shape[1], latents.shape[1] - x.shape[1])
         with announced(call):
             return self.unet(
                 latents.to(device, dtype),
@@ -136,6 +136,7 @@ def from_folder(
     """
     index = read_json(folder / "model_index.json")
     refuse_refiner(index, str(folder))
+    refuse_cosxl(index, str(folder))
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     unet, unet_files = read_network(UNet2DConditionModel, folder / "unet", "diffusion_pytorch_model", device, dtype)
     first, first_files = read_network(CLIPTextModel, folder / "text_encoder", "model", device, dtype)
@@ -160,6 +161,15 @@ def refuse_refiner(index: Mapping[str, Any], name: str) -> None:
         raise CheckpointError(
             f"{name} is the refiner of Stable Diffusion XL, which only finishes pictures that the base model began; "
             "load the base model"
+        )
+
+
+def refuse_cosxl(index: Mapping[str, Any], name: str) -> None:
+    """Raise CheckpointError if the index of a folder belongs to CosXL Edit, which sees pictures at another scale."""
+    if index.get("is_cosxl_edit"):
+        raise CheckpointError(
+            f"{name} is CosXL Edit, whose noise levels and scale of the picture are its own and are not read; load an "
+            "instruction model of the usual kind, such as diffusers/sdxl-instructpix2pix-768"
         )
 
 
@@ -214,7 +224,7 @@ def assemble(
         # What an empty prompt means is a setting as well, though none of a network.
         settings=(*settings, {"force_zeros_for_empty_prompt": text.empty_is_zero}),
         prediction=prediction,
-        inpaints=sd.is_inpainting(unet, codec, name),
+        **sd.shown_beside(unet, codec, name),
         device=unet.device,
         dtype=unet.dtype,
     )
