@@ -39,6 +39,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "beginning.source_prompt": ("--start inverted --source-prompt cat", "cat"),
     "agreement.attention": ("--attention first,self", "first, self"),
     "agreement.bank": ("--bank look.safetensors", "look.safetensors"),
+    "agreement.bank_power": ("--bank look.safetensors --bank-power 0.5", 0.5),
     "agreement.deflicker": ("--deflicker 2", 2),
     "agreement.around": ("--around 3", 3),
     "agreement.blend": ("--blend 0.5", 0.5),

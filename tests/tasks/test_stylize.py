@@ -183,7 +183,7 @@ CHANGES: dict[str, Any] = {
 }
 ELSEWHERE = {
     *("preset", "method", "control", "references.reference", "references.ip_adapter", "references.image_scale"),
-    *("beginning.source_prompt", "agreement.attention", "agreement.bank"),
+    *("beginning.source_prompt", "agreement.attention", "agreement.bank", "agreement.bank_power"),
 }
 
 

@@ -138,6 +138,31 @@ def test_a_second_film_looks_at_the_bank_of_the_first(film: str, model: LatentDi
         task(other, agreement=Agreement(bank=str(bank)), sampling=Sampling(4, size=SIZE)).run(model)
 
 
+def test_colours_go_towards_those_of_the_bank_as_far_as_is_said(
+    film: str, model: LatentDiffusion, tmp_path: Path
+) -> None:
+    bank = tmp_path / "bank.safetensors"
+    task(film).run(model, save_bank=bank)
+    other = saved(tmp_path / "other.apng", textured(4, SIZE, seed=9))
+    looks = replace(LOOKS, attention="bank, first, previous, self", bank=str(bank))
+
+    def made(power: float | None, **shape: Any) -> Clip:
+        shape = {"cuts": "none", **shape}
+        return task(other, agreement=replace(looks, bank_power=power), shape=Shape(**shape)).run(model)
+
+    none, half, whole = (pixels(made(power)) for power in (0.0, 0.5, 1.0))
+    assert 0 < apart(half, none) < apart(whole, none)
+    usual = made(None)
+    assert torch.equal(pixels(usual), whole) and record(usual)["fields"]["agreement"]["bank_power"] == 1
+    # Later parts go towards it, too.
+    parts = (pixels(made(power, window=3, overlap=1)) for power in (0.0, 1.0))
+    assert all(apart(one, other) > 0.1 for one, other in zip(*parts, strict=True))
+    with pytest.raises(TaskError, match="name one"):
+        Agreement(bank_power=0.5)
+    with pytest.raises(TaskError, match=r"bank_power must be in \[0, 1\]"):
+        Agreement(bank=str(bank), bank_power=2)
+
+
 def test_a_bank_needs_frames_that_others_look_at(film: str, model: LatentDiffusion, tmp_path: Path) -> None:
     alone = task(film, agreement=replace(LOOKS, attention="previous, self"))
     with pytest.raises(TaskError, match="add first, anchors or every K"):

@@ -192,7 +192,7 @@ class Stylize(OnFile):
             raise TaskError(
                 f"attention {attention!r} goes by reference pictures, and there are none: --reference PICTURE"
             )
-        return filled(replace(asked, attention=attention), USUAL_AGREEMENT)
+        return asked.settled(attention)
 
     def resolved(self, model: LatentDiffusion, size: tuple[int, int]) -> Stylize:
         """The same task with nothing left open, for a model and a film of this (width, height).

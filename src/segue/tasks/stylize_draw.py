@@ -27,6 +27,7 @@ from segue.tasks.stylize_look import Looking
 from segue.tasks.stylize_plan import StylizePlan
 from segue.tasks.stylize_told import Telling
 from segue.temporal.along import Along, Smaller
+from segue.temporal.bank import tuned
 from segue.temporal.deflicker import Deflickering, Moments
 from segue.temporal.inversion import inverted
 from segue.temporal.moved_noise import Placed, PlacedKick, independent, moved, shared
@@ -188,9 +189,11 @@ class Drawing:
         return int(len(self.schedule) >= FEW)
 
     def _operators(self, part: range) -> list[Operator]:
+        guide, agreement, bank = Excerpt(self.source, part), self.task.agreement, self.looking.given
+        rows = [RowId(CLIP, frame) for frame in part]
+        found: list[Operator] = [tuned(bank, rows, agreement.bank_power)] if bank and agreement.bank_power else []
         if len(part) < 2 or not self.moments:
-            return []
-        guide, agreement = Excerpt(self.source, part), self.task.agreement
+            return found
         smaller = [Smaller(guide, level) for level in range(1, LEVELS)]
         guides = [guide, *(one for one in smaller if min(one.size) >= SMALLEST)]
         blending = Blending(min(agreement.around or 1, len(part) - 1), grain=agreement.grain or 0.0)
@@ -198,7 +201,7 @@ class Drawing:
         spool = partial(Spool.temporary, near=self.folder)
         small, together = small_decoder(self.model), ENCODED if self.model.device.type != "cpu" else 1
         codec = self.model.codec if small is None else QuickCodec(self.model.codec, small)
-        return [Deflickering(codec, along, Moments(steps=self.moments), CLIP, batch=together, spool=spool)]
+        return [Deflickering(codec, along, Moments(steps=self.moments), CLIP, batch=together, spool=spool), *found]
 
 
 def moments(count: int, first: int, steps: int) -> tuple[int, ...]:

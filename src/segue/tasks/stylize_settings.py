@@ -19,6 +19,8 @@ PRESETS = get_args(Preset)
 FOLDER = Path(__file__).parent / "presets"
 MOST_AROUND = 1000
 STRENGTH = 0.6
+BANK_POWER = 1.0
+"""What a bank does usually: attention alone brings no colours where a network attends to small pictures alone."""
 PLAIN = "self"
 """The attention of the model as it is."""
 
@@ -108,6 +110,8 @@ class Agreement:
             bank; "self" alone is the model as it is. Left out, "anchors, self".
         bank: a file of frames of another film, written by --save-bank, that this one is to look like: frames attend to
             these, too.
+        bank_power: how far colours and contrast go towards those of the bank at every step, from 0, not at all, to 1.
+            Left out, 1 where there is a bank.
         deflicker: at how many steps of the run they are blended along the movement of the film, evenly spread and none
             near its end; 0 at none. Left out, 1; and 0 with a model so small that it costs more than drawing anew.
         around: frames on each side that a frame is blended with, in the run and after it. Left out, 7.
@@ -119,6 +123,7 @@ class Agreement:
 
     attention: str | None = None
     bank: str | None = None
+    bank_power: float | None = None
     deflicker: int | None = None
     around: int | None = None
     blend: float | None = None
@@ -129,10 +134,17 @@ class Agreement:
             raise TaskError(f"deflicker must be a number of steps from 0, got {self.deflicker}")
         if self.around is not None and not 1 <= self.around <= MOST_AROUND:
             raise TaskError(f"around must be a number of frames from 1 to {MOST_AROUND}, got {self.around}")
-        for name in ("blend", "grain"):
+        for name in ("bank_power", "blend", "grain"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise TaskError(f"{name} must be in [0, 1], got {value}")
+        if self.bank_power is not None and self.bank is None:
+            raise TaskError("bank_power says how strongly a bank acts: name one (--bank FILE), or leave it out")
+
+    def settled(self, attention: str) -> Agreement:
+        """With nothing left open: frames attend as is said here, and a bank acts as usual, if there is one."""
+        usual = replace(USUAL_AGREEMENT, bank=self.bank, bank_power=None if self.bank is None else BANK_POWER)
+        return filled(replace(self, attention=attention), usual)
 
 
 @dataclass(frozen=True)
