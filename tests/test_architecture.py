@@ -70,6 +70,11 @@ HEAVY = {"torch", "diffusers", "transformers", "scipy", "av", "cv2", "accelerate
 NO_FACE_IMPORTS = {
     "tasks/deflicker_run.py",
     "tasks/depths.py",
+    "tasks/edit_draw.py",
+    "tasks/edit_masks.py",
+    "tasks/edit_prepare.py",
+    "tasks/edit_run.py",
+    "tasks/edit_told.py",
     "tasks/stylize_agree.py",
     "tasks/stylize_draw.py",
     "tasks/stylize_geometry.py",

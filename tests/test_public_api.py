@@ -18,7 +18,7 @@ import segue
 from segue import errors
 
 ROOT = Path(__file__).parents[1]
-TASKS = [segue.Deflicker, segue.Image, segue.Live, segue.Stylize, segue.Transition, segue.Upscale]
+TASKS = [segue.Deflicker, segue.Edit, segue.Image, segue.Live, segue.Stylize, segue.Transition, segue.Upscale]
 PARTS = [segue.Sampling, segue.Branching, segue.Execution]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from segue.models.placement import Placement
     from segue.tasks.branching import Branching
     from segue.tasks.deflicker import Deflicker
+    from segue.tasks.edit import Edit
     from segue.tasks.image import Image
     from segue.tasks.live import Live
     from segue.tasks.rerun import Rerun
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from segue.zoo import ModelCard, load
 
 __version__ = "0.1.0"
-_TASKS = ("Branching", "Deflicker", "Image", "Live", "Rerun", "Sampling", "Stylize", "Transition", "Upscale")
+_TASKS = ("Branching", "Deflicker", "Edit", "Image", "Live", "Rerun", "Sampling", "Stylize", "Transition", "Upscale")
 _HOME = {name: f"segue.tasks.{name.lower()}" for name in _TASKS}
 _HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
 _HOME.update(ModelCard="segue.zoo", load="segue.zoo", Placement="segue.models.placement")
 
-__all__ = ["Branching", "Clip", "Deflicker", "Execution", "Image", "Live", "ModelCard", "Placement", "Rerun"]
+__all__ = ["Branching", "Clip", "Deflicker", "Edit", "Execution", "Image", "Live", "ModelCard", "Placement", "Rerun"]
 __all__ += ["Sampling", "Stylize", "Transition", "Upscale", "__version__", "errors", "load", "read"]
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "upscale": "Make a picture or a film larger.",
     "deflicker": "Make the frames of a film agree, so that nothing flickers.",
     "stylize": "Draw a film anew after words and pictures, without flicker.",
+    "edit": "Change a picture or a film, and keep the rest of it.",
     "live": "Show a film without an end that turns to the prompts that are typed.",
     "evaluate": "Say how smooth a film is, in numbers that are explained.",
     "study": "Make a blind page of films for people to judge, or count what they said.",

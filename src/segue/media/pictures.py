@@ -90,6 +90,23 @@ def to_rgb(image: Image.Image, background: str) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(image.convert("RGB"))
 
 
+def simplified(path: Path) -> tuple[str, ...]:
+    """What of a still picture is not as its file has it, a line each: it is read with 8 bits a colour and opaque.
+
+    Raises:
+        MediaError: it is damaged.
+    """
+    if not path.is_file() or picture_kind(path) != "still":
+        return ()
+    with _reading(path), Image.open(path, formats=KINDS) as image:
+        said = list[str]()
+        if image.mode.startswith("I") or ";16" in str(image.tile[0][3] if image.tile else ""):
+            said.append(f"{path} has 16 bits a colour, of which 8 are read")
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+            said.append(f"{path} is transparent in part, which is laid on white: the result is opaque")
+        return tuple(said)
+
+
 class AnimatedFrames:
     """The frames of an animated GIF, WebP or PNG at a constant rate; the last ones decoded are kept (128 MiB).
 

@@ -54,14 +54,9 @@ class GreyPicture:
         clip = read(self.path)
         if len(clip) != 1:
             raise TaskError(f"{self.role} must be one picture; {self.path} has {len(clip)}")
-        picture = fit(clip.frames, size, "crop")[0:1][0]
-        if float((picture.amax(0) - picture.amin(0)).max()) > COLOURED:
-            raise TaskError(
-                f"{self.role} must be a picture in black, white and grey, {_MEANING[self.role]}; {self.path} has "
-                "colours: is it the right file?"
-            )
+        picture = fit(clip.frames, size, "crop")[0:1]
         # Scaling leaves white a last digit short of 1; 256 levels are what the file had.
-        return (picture.mean(0) * 255).round() / 255
+        return (grey(picture, str(self.path), self.role)[0] * 255).round() / 255
 
     def notes(self, size: tuple[int, int]) -> tuple[str, ...]:
         """What is said about it before the work: that it is scaled and cut, or that it does not say much."""
@@ -85,6 +80,25 @@ class GreyPicture:
 
         with disk_errors(self.path, "read"), self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def grey(pictures: Float[Tensor, "t 3 h w"], name: str, role: str) -> Float[Tensor, "t h w"]:
+    """The grey values of pictures in [0, 1].
+
+    Args:
+        pictures: that were read.
+        name: of their file, for messages.
+        role: "mask" or "timing".
+
+    Raises:
+        TaskError: they have colours.
+    """
+    if float((pictures.amax(1) - pictures.amin(1)).max()) > COLOURED:
+        raise TaskError(
+            f"{role} must be a picture in black, white and grey, {_MEANING[role]}; {name} has colours: is it the right "
+            "file?"
+        )
+    return pictures.mean(1)
 
 
 _MEANING = {

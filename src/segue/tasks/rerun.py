@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segue.errors import RecordError
 from segue.tasks.deflicker import Deflicker
+from segue.tasks.edit import Edit
 from segue.tasks.image import Image
 from segue.tasks.live import Live
 from segue.tasks.record import Record, differences, first_fault, read_record
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from segue.media.clip import Clip
     from segue.models.bundle import LatentDiffusion
 
-Task = Deflicker | Image | Live | Stylize | Transition | Upscale
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Deflicker, Image, Live, Stylize, Transition, Upscale)}
+Task = Deflicker | Edit | Image | Live | Stylize | Transition | Upscale
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Deflicker, Edit, Image, Live, Stylize, Transition, Upscale)
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Rerun:
         if isinstance(self.task, Deflicker):
             return self.task.run(self.record.execution, progress, self.plan, device=device, work=work)
         assert model is not None
-        if isinstance(self.task, Stylize):
+        if isinstance(self.task, Edit | Stylize):
             return self.task.run(model, self.record.execution, progress, self.plan, work=work)
         return self._as_measured(self.task.run(model, self.record.execution, progress, self.plan))
 

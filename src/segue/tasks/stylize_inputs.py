@@ -51,7 +51,7 @@ class Inputs:
                 f"frames of {geometry.drawn[0]}x{geometry.drawn[1]} pixels are too small for their movement to be "
                 f"found: take a larger --size, with sides of {SMALLEST} pixels or more"
             )
-        said = [_sampled(task.path, clip), geometry.note(), _alone(task, len(clip))]
+        said = [_sampled(task.path, clip), geometry.note(), alone(task, len(clip))]
         return Inputs(clip, geometry, tuple(note for note in said if note))
 
 
@@ -85,7 +85,8 @@ def check_seen(pictures: Frames, kind: str, source: str) -> None:
     )
 
 
-def _alone(task: Stylize, frames: int) -> str:
+def alone(task: Stylize, frames: int) -> str:
+    """What is said of a film of one frame; "" of others."""
     if frames > 1:
         return ""
     return f"{task.path} has one frame, which nothing has to agree with: it is drawn as a picture"

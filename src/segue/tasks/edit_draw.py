@@ -1,0 +1,173 @@
+"""A part of a film edited, in one loop: as films are drawn anew, but for where a method begins and what pushes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.diffusion.loop import denoise
+from segue.diffusion.solvers import find_solver
+from segue.diffusion.starts import renoise
+from segue.models.paused import resumed
+from segue.tasks.edit_prepare import PreparedEdit
+from segue.tasks.edit_told import EditTelling
+from segue.tasks.stylize_draw import CLIP, Drawing
+from segue.temporal.cycle import Encoding, encoded, eta_solver
+from segue.temporal.inversion import Inversion, inverted
+from segue.temporal.kept_area import KeptArea, NoisedWay, Way
+from segue.temporal.moved_noise import PlacedKick
+from segue.types import Denoiser, Guided, Kick, Operator, RowId, Solver, State
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.models.bundle import LatentDiffusion
+
+INTO_NOISE = "going into noise"
+
+
+@dataclass
+class EditDrawing(Drawing):
+    """Edits parts of a film.
+
+    Args:
+        prepared: the edit, and all that it takes.
+        told: `telling`, known to be that of an edit.
+        source_model: that ddib goes into noise by, ready to run; None for the model itself.
+    """
+
+    prepared: PreparedEdit = field(kw_only=True)
+    told: EditTelling = field(kw_only=True)
+    source_model: LatentDiffusion | None = field(default=None, kw_only=True)
+    _ways: dict[int, Encoding | Inversion] = field(default_factory=dict[int, "Encoding | Inversion"], init=False)
+    _passed: Tensor | None = field(default=None, init=False)
+    _pass: int = field(default=0, init=False)
+
+    def __call__(self, number: int) -> Float[Tensor, "t c h w"]:
+        """The latents of a part, edited, or as they were kept."""
+        part = range(*self.plan.parts[number])
+        if not self._is_whole(number) and self.prepared.edit.method in ("cycle", "ddib"):
+            if number and self.looking.keeps and not self.looking.recording.latents:
+                self(0)
+            self._ways[part.start] = self._way(part, number)
+        for one in range(self._done_passes(number), self.passes):
+            self._pass = one
+            self._passed = super().__call__(number)
+        self._ways.pop(part.start, None)
+        for one in range(self.passes - 1):
+            self._path(number, one).unlink(missing_ok=True)
+        assert self._passed is not None
+        return self._passed
+
+    @property
+    def passes(self) -> int:
+        """How often all of it is run."""
+        return self.prepared.edit.change.passes or 1
+
+    @cached_property
+    def first(self) -> int:
+        """The first step that is run."""
+        return len(self.schedule) if self.prepared.edit.change.strength == 0 else super().first
+
+    def path(self, number: int) -> Path:
+        """Where the state of a part is kept."""
+        return self._path(number, self._pass)
+
+    def tell(self, number: int, step: int) -> None:
+        """So many steps of a part are done."""
+        if self.steps:
+            super().tell(number, step)
+
+    def _path(self, number: int, one: int) -> Path:
+        """Of a pass; the last one has the part's own name."""
+        more = "" if one + 1 == self.passes else f"-pass-{one}"
+        return self.folder / f"part-{number:04d}{more}.safetensors"
+
+    def _done_passes(self, number: int) -> int:
+        """How many passes need not be begun again: a later one is there, or one is whole."""
+        begun = [one for one in range(self.passes) if self._path(number, one).exists()]
+        return max(begun, default=0)
+
+    def _is_whole(self, number: int) -> bool:
+        rows = [RowId(CLIP, frame) for frame in range(*self.plan.parts[number])]
+        kept = resumed(self._path(number, self.passes - 1), rows, self.shape, self.model.device)
+        return kept is not None and int(kept[0].step[0]) == len(self.schedule)
+
+    def _begun(self, part: range, number: int) -> State:
+        rows = tuple(RowId(CLIP, frame) for frame in part)
+        if self._pass:
+            assert self._passed is not None
+            whole = torch.full((len(rows),), len(self.schedule))
+            fresh = self.placed[part.start : part.stop].start(self.task.seed + self._pass, self.shape[0], CLIP)
+            return renoise(State(self._passed, whole, rows), self.schedule, self.first, fresh.to(self.model.device))
+        if part.start in self._ways:
+            return self._ways[part.start].state
+        if self.first == len(self.schedule):
+            return State(self.encoded(part), torch.full((len(rows),), self.first), rows)
+        return super()._begun(part, number)
+
+    def _states(self, denoiser: Denoiser, state: State, cond: Guided, part: range) -> Iterator[State]:
+        solver, kick, way = self._solver, self._kick, self._ways.get(part.start)
+        if isinstance(way, Encoding):
+            solver, kick = way.solver, way.kick
+        elif self._pass:
+            kick = PlacedKick(self.placed, self.task.seed, CLIP, f"kick of pass {self._pass}")
+        operators = [*self._operators(part), *self._kept(part)]
+        return denoise(denoiser, state, self.schedule, cond, solver=solver, operators=operators, kick=kick)
+
+    @property
+    def _solver(self) -> Solver:
+        eta, name = self.prepared.edit.change.eta, self.task.sampling.solver or "ddim"
+        return eta_solver(eta) if eta and name == "ddim" else find_solver(name).solver
+
+    def _noise(self, part: range) -> Float[Tensor, "t c h w"]:
+        """Of the start."""
+        started = self.placed[part.start : part.stop].start(self.task.seed, self.shape[0], CLIP)
+        return started.to(self.model.device)
+
+    def _way(self, part: range, number: int) -> Encoding | Inversion:
+        """The way into noise, from which a run comes back."""
+        rows, change = [RowId(CLIP, frame) for frame in part], self.prepared.edit.change
+        strength = change.strength or 1.0
+        if (other := self.source_model) is not None:
+            schedule = other.schedule(len(self.schedule), self.source.size, solver=self.task.sampling.solver)
+            told = self.told.told_of_source(part, other)
+            latents = torch.cat([other.codec.encode(self.source[one : one + 1]).float() for one in part])
+            return inverted(
+                other.denoiser, latents.to(other.device), schedule, told, rows,
+                strength=strength, rounds=change.rounds or 0, progress=self._tell_way,
+            )  # fmt: skip
+        told, latents = self.told.told_of_source(part), self.encoded(part)
+        with self.looking.during(rows, first=number == 0, records=False) as denoiser:
+            if self.prepared.edit.method == "ddib":
+                rounds = change.rounds or 0
+                return inverted(
+                    denoiser, latents, self.schedule, told, rows,
+                    strength=strength, rounds=rounds, progress=self._tell_way,
+                )  # fmt: skip
+            posterior: Kick = PlacedKick(self.placed, self.task.seed, CLIP, "posterior")
+            return encoded(
+                denoiser, latents, self.schedule, told, rows,
+                noise=self._noise(part), strength=strength, solver=self._solver, kick=posterior,
+                operators=self._operators(part), progress=self._tell_way,
+            )  # fmt: skip
+
+    def _tell_way(self, what: str, done: float, total: float) -> None:
+        self.progress(INTO_NOISE, done, total)
+
+    def _kept(self, part: range) -> list[Operator]:
+        """What keeps the area outside a mask as it is. Models that are shown a mask keep it by themselves."""
+        masks = self.prepared.masks
+        if masks is None or self.model.inpaints or not self.steps:
+            return []
+        rows = tuple(RowId(CLIP, frame) for frame in part)
+        way: Way | None = self._ways.get(part.start)
+        if way is None or self.source_model is not None:
+            way = NoisedWay(self.encoded(part), self._noise(part), self.schedule, rows)
+        return [KeptArea(masks.latents(part, self.model.codec.scale), way, self.first)]

@@ -1,0 +1,74 @@
+"""Making an edit: part after part, as films are drawn anew, and what is kept put back in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segue.media.clip import Clip
+from segue.media.spool import Spool
+from segue.tasks.edit import EditPlan
+from segue.tasks.edit_draw import EditDrawing
+from segue.tasks.edit_masks import KeptPixels
+from segue.tasks.edit_prepare import PreparedEdit
+from segue.tasks.edit_told import EditTelling
+from segue.tasks.sampling import Execution
+from segue.tasks.stylize_draw import Drawing
+from segue.tasks.stylize_look import Looking
+from segue.tasks.stylize_run import StylizeRun, stylized
+from segue.tasks.unfinished import KeptFrames
+from segue.types import Progress
+
+if TYPE_CHECKING:
+    from segue.models.bundle import LatentDiffusion
+
+
+def edited(
+    prepared: PreparedEdit, execution: Execution, progress: Progress, plan: EditPlan | None, work: Path | None
+) -> Clip:
+    """What `Edit.run` says."""
+    return stylized(prepared, execution, progress, plan, work, None, EditRun)
+
+
+@dataclass
+class EditRun(StylizeRun):
+    """One run of an edit; see `StylizeRun`."""
+
+    @property
+    def edit(self) -> PreparedEdit:
+        """The edit, and all that it takes."""
+        assert isinstance(self.prepared, PreparedEdit)
+        return self.prepared
+
+    def _drawn_by(self, source: Spool, pictures: Mapping[str, Spool], looking: Looking) -> Drawing:
+        telling = EditTelling(self.edit, self.ready, pictures, made=self.edit, film=source)
+        drawing = EditDrawing(
+            self.task, self.ready, source, telling, looking, self.plan, self.folder, self.progress,
+            prepared=self.edit, told=telling, source_model=self._source_model,
+        )  # fmt: skip
+        if self.edit.masks is not None:
+            shots = self.plan.shots[1:]
+            self.edit.masks.carry(lambda: drawing.fields(source, shots), self.folder / "masks")
+        return drawing
+
+    @property
+    def _source_model(self) -> LatentDiffusion | None:
+        model, how = self.edit.source_model, self.execution
+        return model and model.batched(how.max_batch, deterministic=how.deterministic_batch)
+
+    def _clip(self, frames: KeptFrames, complete: bool = True) -> Clip:
+        clip, masks = super()._clip(frames, complete), self.edit.masks
+        if masks is None and self.edit.edit.change.strength != 0:
+            return clip
+        kept = KeptPixels(clip.frames, self.inputs.film.frames, masks, self.inputs.geometry)
+        return replace(clip, frames=kept)
+
+    def _evaluations(self) -> int | None:
+        drawn = super()._evaluations() or 0
+        frames = sum(stop - first for first, stop in self.plan.parts)
+        passes = self.edit.edit.change.passes or 1
+        if self.edit.edit.change.strength == 0:
+            return 0
+        return drawn * passes + self.edit.more_evaluations * frames
