@@ -75,8 +75,9 @@ def from_file(
     if channels == INPAINTING and folder == SD2:
         prediction = prediction or "epsilon"
     given: dict[str, Any] = {} if config else {part: clip_tokenizer(folder / part) for part in _TOKENIZERS[family]}
-    if channels != TEXT_TO_IMAGE:
-        given |= {"unet": _read_part(path, folder, "unet", dtype, in_channels=channels)}
+    given |= (
+        {"unet": _read_part(path, folder, "unet", dtype, in_channels=channels)} if channels != TEXT_TO_IMAGE else {}
+    )
     given |= {"vae": _read_part(path, folder, "vae", precise)} if precise != dtype else {}
     if "v_pred" in header:
         prediction = prediction or "v_prediction"
