@@ -88,12 +88,9 @@ def from_file(
     told: dict[str, Any] = {"name": name, "weights": (path,), "prediction": prediction}
     told["settings"] = sd.settings_of(folder, _PARTS[family])
     if family == "sdxl":
-        text = sdxl.text_of(
-            parts["text_encoder"],
-            parts["text_encoder_2"],
-            (parts["tokenizer"], parts["tokenizer_2"]),
-            read_json(folder / "model_index.json"),
-        )
+        pair = parts["tokenizer"], parts["tokenizer_2"]
+        index = read_json(folder / "model_index.json")
+        text = sdxl.text_of(parts["text_encoder"], parts["text_encoder_2"], pair, index)
         model = sdxl.assemble(parts["unet"], text, parts["vae"], scheduler, **told)
     else:
         text = ClipText(parts["text_encoder"], parts["tokenizer"])
