@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch.nn.functional import interpolate
@@ -90,3 +92,17 @@ def test_real_cuts_are_found_under_noise_and_flicker(name: str, found: tuple[int
         assert {near[cut] for cut in cuts(spoiled)} >= set(found)
         # Where stretches meet there are cuts that the film does not have.
         assert all(near[cut] in found or near[cut] - near[cut - 1] > 1 for cut in cuts(spoiled))
+
+
+def test_of_a_long_film_a_few_small_pictures_are_held() -> None:
+    film, most = panned(40), 0
+
+    class Watched(Held):
+        def __getitem__(self, window: slice, /) -> torch.Tensor:
+            nonlocal most
+            grey = [each for each in gc.get_objects() if type(each) is torch.Tensor and each.shape[:2] == (1, 1)]
+            most = max(most, sum(each.untyped_storage().nbytes() > 0 for each in grey))
+            return super().__getitem__(window)
+
+    cuts(Watched(film.pictures))
+    assert 5 <= most <= 15

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from segue.errors import MediaError
 from segue.media.clip import as_floats
 from segue.media.disk import disk_errors
+from segue.media.recent import held
 from segue.media.sinks import RATE
 from segue.media.timing import DEFAULT_RATE, Timing, gathered, timing
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 # By content, not by name; Pillow's other readers are for rarities, or start programs.
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
-CACHE_BYTES = 128 << 20
 _TICKS = {"GIF": Fraction(1, 100), "PNG": Fraction(1, 1_000_000)}
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 _RATE = re.compile(r"[1-9]\d*(/[1-9]\d*)?", re.ASCII)
@@ -108,7 +108,7 @@ def simplified(path: Path) -> tuple[str, ...]:
 
 
 class AnimatedFrames:
-    """The frames of an animated GIF, WebP or PNG at a constant rate; the last ones decoded are kept (128 MiB).
+    """The frames of an animated GIF, WebP or PNG at a constant rate; the last ones decoded are kept (see `held`).
 
     Args:
         path: the file.
@@ -136,7 +136,7 @@ class AnimatedFrames:
         tick = _TICKS.get(self._image.format or "", Fraction(1, 1000))
         ticks = [round(start / tick) for start in starts]
         self.timing: Timing = timing(ticks[:-1], ticks[-1], tick, fps=fps)
-        self._room = max(8, CACHE_BYTES // (3 * self.size[0] * self.size[1]))
+        self._room = held(3 * self.size[0] * self.size[1])
 
     @property
     def size(self) -> tuple[int, int]:

@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
+HELD_BYTES, HELD_FRAMES, MOST_BYTES = 32 << 20, 32, 128 << 20
+
+
+def held(size: int) -> int:
+    """How many of the frames that were decoded last are held, against seeking: 32 MiB, but 32 frames up to 128 MiB.
+
+    As many are held of a short film as of a long one, once it is longer than a window.
+
+    Args:
+        size: bytes of a frame.
+    """
+    return max(8, HELD_BYTES // size, min(HELD_FRAMES, MOST_BYTES // size))
+
 
 class RecentFrames:
     """Frames of which those that were read last are held, a byte per value.

@@ -21,6 +21,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from segue.errors import MediaError
 from segue.media.clip import as_floats
 from segue.media.disk import disk_errors
+from segue.media.recent import held
 from segue.media.sinks import SWSCALE, TRUE_SIZE
 from segue.media.timing import DEFAULT_RATE, Timing, gathered, timing
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
-CACHE_BYTES = 128 << 20
 # Containers that list each frame with its time. Others are decoded once from end to end to count.
 _INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _MATRIX = {
@@ -48,7 +48,8 @@ class VideoFrames:
     """The frames of a video file at a constant rate.
 
     Windows are found by seeking to the key frame before them; frames that follow what was decoded last, or that are
-    among the last 128 MiB, cost no seek, so that streaming through a file with overlapping windows decodes it once.
+    among the last ones decoded (see `held`), cost no seek, so that streaming through a file with overlapping windows
+    decodes it once.
     Pictures come as a player shows them: turned as the file says, with square pixels (the shorter side of a pixel is
     stretched), colours by the file's own matrix; where it names none, BT.709 from 720 lines or 1280 columns on, else
     BT.601.
@@ -77,7 +78,7 @@ class VideoFrames:
             self._rewind()
         self._place: dict[int | None, int] = {tick: number for number, tick in enumerate(self._ticks)}
         self._size = picture.shape[1], picture.shape[0]
-        self._room = max(8, CACHE_BYTES // picture.nbytes)
+        self._room = held(picture.nbytes)
         declared = [rate for rate in (self._stream.average_rate, self._stream.guessed_rate) if rate]
         self.timing: Timing = timing(self._ticks, end, self._tick, declared=declared, fps=fps)
 
@@ -135,11 +136,7 @@ class VideoFrames:
     def _index(self) -> tuple[list[int], int]:
         """When each frame is shown, and when the last one ends, in ticks."""
         if self._container.format.name in _INDEXED:
-            packets = [packet for packet in self._container.demux(self._stream) if packet.size]
-            if any(packet.is_corrupt for packet in packets) or len(packets) < self._stream.frames:
-                count = f"{len(packets)} of {self._stream.frames} frames are there"
-                raise MediaError(f"cannot read {self.path}: it is cut short, {count}; try another copy")
-            stamps = [(packet.pts, packet.duration, packet.is_keyframe) for packet in packets if not packet.is_discard]
+            stamps = self._listed()
         else:
             stamps = [(frame.pts, frame.duration, frame.key_frame) for frame in self._decoder]
         if not stamps:
@@ -158,6 +155,21 @@ class VideoFrames:
             # Frames that are stored out of order have the durations of their neighbours.
             duration = round(median(after - before for before, after in pairwise(ticks))) if len(ticks) > 1 else step
         return ticks, ticks[-1] + duration
+
+    def _listed(self) -> list[tuple[int | None, int | None, bool]]:
+        """The time, the duration and whether it is a key frame, of each frame that the container lists."""
+        stamps: list[tuple[int | None, int | None, bool]] = []
+        count, whole = 0, True
+        # One packet after the other: all of them together are the file.
+        for packet in self._container.demux(self._stream):
+            if packet.size:
+                count, whole = count + 1, whole and not packet.is_corrupt
+                if not packet.is_discard:
+                    stamps.append((packet.pts, packet.duration, packet.is_keyframe))
+        if not whole or count < self._stream.frames:
+            there = f"{count} of {self._stream.frames} frames are there"
+            raise MediaError(f"cannot read {self.path}: it is cut short, {there}; try another copy")
+        return stamps
 
     def _frame(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         if number in self._cache:

@@ -62,7 +62,7 @@ def cuts(frames: Frames, *, progress: Progress = silent) -> tuple[int, ...]:
             found.append(judged)
         old = number - 2 * _AROUND
         if 0 <= old < len(shapes):
-            shapes[old] = shapes[old][:0]
+            shapes[old] = shapes[old].new_empty(0)  # A part of it would hold it all.
     return tuple(found)
 
 
