@@ -142,15 +142,18 @@ class Carrier:
         """Detail of one key with its energies, weight, and trust."""
         way = self.paths.way(number, key)
         brought = way.remap(with_energies(self.detail(key)))
-        trust = way.confidence[:, None] * self._alike(number, key, way)
+        trust = way.confidence[:, None] * alike(self.fields.picture(number), way.remap(self.fields.picture(key)))
         return brought, trust * cos(pi / 2 * abs(number - key) / length), trust
 
-    def _alike(self, number: int, key: int, way: Match) -> Float[Tensor, "1 1 h w"]:
-        """How far the guide shows the same at both ends; links that are each believed may lead astray together."""
-        here, there = self.fields.picture(number), way.remap(self.fields.picture(key))
-        apart = low((here - there).square().mean(1, keepdim=True), _AROUND).clamp(min=0)
-        usual = apart.median()
-        return (-(apart - usual).clamp(min=0) / (_ASTRAY + usual)).exp()
+
+def alike(here: Float[Tensor, "1 3 h w"], brought: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 1 h w"]:
+    """How far a picture shows what another does that was brought to it, 0 to 1, against what is usual over both.
+
+    Links of a way that are each believed may lead astray together.
+    """
+    apart = low((here - brought).square().mean(1, keepdim=True), _AROUND).clamp(min=0)
+    usual = apart.median()
+    return (-(apart - usual).clamp(min=0) / (_ASTRAY + usual)).exp()
 
 
 def with_energies(bands: Float[Tensor, "1 6 h w"]) -> Float[Tensor, "1 8 h w"]:

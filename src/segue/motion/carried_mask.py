@@ -1,0 +1,149 @@
+"""Masks that go along with what a clip shows: given at a frame or several, and carried to all others.
+
+A mask that is handed on from frame to frame is resampled each time, and slips off what it lay on. Here each frame asks
+the given masks themselves, along composed and along searched ways, so that a mask is resampled once however far it
+comes, what was hidden for a while is found again behind it, and every given mask is a new beginning. What no way leads
+from, because it was hidden or not in the picture, is filled in from its surroundings by their colours.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from itertools import pairwise
+from math import cos, pi
+from typing import TYPE_CHECKING
+
+import torch
+
+from segue.errors import TaskError
+from segue.motion.carried import Paths, alike
+from segue.motion.filled import filled_by_colour
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.motion.fields import Fields
+
+_DOUBTED, _BELIEVED = 0.1, 0.5
+"""How far a way is believed up to which it has no say in a pixel, and from which on nothing else has."""
+_LEAST = 1e-3
+_LEVELS = 255
+
+
+class CarriedMask:
+    """The mask of every frame of a clip, found out when it is asked for; in any order, the same bits.
+
+        masks = CarriedMask(Fields(FlowMatcher(), frames, cuts=cuts(frames)), {0: drawn, 40: corrected})
+        masks.mask(17)
+
+    Args:
+        fields: the ways between frames.
+        given: masks in [0, 1] by the numbers of their frames, of the size of the fields; soft edges stay as soft.
+
+    Raises:
+        TaskError: there is no mask, or one is of another size, has other values or is of no frame; or a shot has none.
+    """
+
+    def __init__(self, fields: Fields, given: Mapping[int, Float[Tensor, "h w"]]) -> None:
+        self.fields = fields
+        self.given = {number: _checked(given[number], number, fields) for number in sorted(given)}
+        self._places = tuple(self.given)
+        self._paths = Paths(fields, len(fields))
+        for first, stop in pairwise([*sorted({0, *fields.cuts}), len(fields)]):
+            if not any(first <= place < stop for place in self._places):
+                raise TaskError(
+                    f"the shot of the frames {first} to {stop - 1} has no mask, and none is carried over a cut: give "
+                    "one of its frames a mask, black if nothing of it is meant"
+                )
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, window: slice, /) -> Float[Tensor, "t h w"]:
+        width, height = self.fields.size
+        found = [self.mask(number) for number in range(len(self))[window]]
+        return torch.stack(found) if found else torch.empty(0, height, width, device=self.fields.device)
+
+    def mask(self, number: int) -> Float[Tensor, "h w"]:
+        """That of a frame, in [0, 1]: the given one, to the bit, or else of 256 levels, so that 0 and 1 are exact.
+
+        Raises:
+            IndexError: no such frame.
+        """
+        if number in self.given:
+            return self.given[number]
+        carried, trust = self._carried(number)
+        known = ((trust - _DOUBTED) / (_BELIEVED - _DOUBTED)).clamp(0, 1)
+        if bool((known < 1).any()):
+            carried = filled_by_colour(carried, known, self.fields.picture(number))
+        return (carried[0, 0].clamp(0, 1) * _LEVELS).round() / _LEVELS
+
+    def trust(self, number: int) -> Float[Tensor, "h w"]:
+        """How far it is known there what the mask is, 0 to 1; what is not is filled in from around it.
+
+        Raises:
+            IndexError: no such frame.
+        """
+        if number in self.given:
+            return torch.ones_like(self.given[number])
+        return self._carried(number)[1][0, 0]
+
+    def _carried(self, number: int) -> tuple[Float[Tensor, "1 1 h w"], Float[Tensor, "1 1 h w"]]:
+        """What the masks before and after say, cross-faded by how near and how believed they are; and the belief."""
+        sides = self._sides(number)
+        apart = sum(abs(place - number) for place in sides)
+        width, height = self.fields.size
+        total, mixed, trust = (torch.zeros(1, 1, height, width, device=self.fields.device) for _ in range(3))
+        for place in sides:
+            brought, belief = self._brought(number, place)
+            near = cos(pi / 2 * abs(place - number) / apart) if len(sides) == 2 else 1.0
+            weight = (near * belief).clamp(min=_LEAST**2)
+            total, mixed, trust = total + weight, mixed + weight * brought, torch.maximum(trust, belief)
+        return mixed / total, trust
+
+    def _sides(self, number: int) -> tuple[int, ...]:
+        """The frames of the same shot, before and after, that have a mask and are nearest."""
+        first, last = self.fields.shot(range(len(self))[number])
+        before, after = bisect_left(self._places, number) - 1, bisect_right(self._places, number)
+        near = [self._places[place] for place in (before, after) if 0 <= place < len(self._places)]
+        return tuple(place for place in near if first <= place <= last)
+
+    def _brought(self, number: int, place: int) -> tuple[Float[Tensor, "1 1 h w"], Float[Tensor, "1 1 h w"]]:
+        """A given mask at another frame, and how far to believe it: by the better of two ways, pixel by pixel.
+
+        Steps of a composed way are short, and sure; one that is searched at once passes by what was in between.
+        """
+        here, there = self.fields.picture(number), self.fields.picture(place)
+        mask = self.given[place][None, None]
+        best: tuple[Tensor, Tensor] | None = None
+        for way in (self._paths.way(number, place), self.fields.way(number, place), self.fields.direct(number, place)):
+            belief = way.confidence[:, None] * alike(here, way.remap(there))
+            brought = way.remap(mask)
+            if best is None:
+                best = brought, belief
+            else:
+                better = belief > best[1] + _LEAST
+                best = torch.where(better, brought, best[0]), torch.where(better, belief, best[1])
+        assert best is not None
+        return best
+
+
+def _checked(mask: Tensor, number: int, fields: Fields) -> Float[Tensor, "h w"]:
+    """The mask of a frame, as it is used.
+
+    Raises:
+        TaskError: it is none, or of no frame.
+    """
+    width, height = fields.size
+    if not 0 <= number < len(fields):
+        raise TaskError(f"a mask is of one of the frames 0 to {len(fields) - 1}; got one of frame {number}")
+    if tuple(mask.shape) != (height, width):
+        got = "x".join(map(str, reversed(mask.shape)))
+        raise TaskError(f"the mask of frame {number} must be {width}x{height}, as the frames; got {got}: fit it first")
+    mask = mask.detach().to(fields.device, torch.float32)
+    low, high = (float(end) for end in mask.aminmax())
+    if not 0 <= low <= high <= 1:
+        raise TaskError(f"a mask is in [0, 1], and that of frame {number} goes from {low:g} to {high:g}")
+    return mask
