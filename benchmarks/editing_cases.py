@@ -18,10 +18,10 @@ import torch
 
 from segue.evaluation.colour import SECTORS
 from segue.training.captions import Concept, Look, article
-from segue.training.corpus import ConceptList, can_recolour, chosen, draw, styles_of
+from segue.training.corpus import CONCEPTS, ConceptList, can_recolour, chosen, draw, styles_of
 from segue.training.naming import meanings, recolours, told_apart
 from segue.training.pictures import GROUNDS, Picture
-from segue.training.sources import Emoji, Shelf
+from segue.training.sources import PACKAGES, Emoji, Package, Shelf
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -105,15 +105,14 @@ class Known:
         return torch.from_numpy(np.ascontiguousarray(drawn, np.float32)).permute(2, 0, 1).clamp(0, 1)
 
 
-def cases(packages: Path, seed: int = 0, share: float = 1.0) -> list[Case]:
+def cases(known: Sequence[Known], seed: int = 0, share: float = 1.0) -> list[Case]:
     """The hundred edits, or a share of each kind.
 
     Args:
-        packages: the folder of the corpus's packages, as `segue train corpus` leaves it.
+        known: what `known_emoji` finds.
         seed: of what is drawn.
         share: in (0, 1].
     """
-    known = known_emoji(packages)
     makers = {"recolour": _recoloured, "style": _restyled, "species": _others}
     found: list[Case] = []
     for number, (kind, count) in enumerate(KINDS.items()):
@@ -122,10 +121,10 @@ def cases(packages: Path, seed: int = 0, share: float = 1.0) -> list[Case]:
     return found
 
 
-def known_emoji(packages: Path) -> list[Known]:
-    """The emoji of the frozen list."""
-    listed = ConceptList.read()
-    concepts, emoji = chosen(Shelf.read(packages), listed, "listed")
+def known_emoji(folder: Path, packages: Sequence[Package] = PACKAGES, concepts_path: Path = CONCEPTS) -> list[Known]:
+    """The emoji of the frozen list, from the folder of packages that `segue train corpus` leaves."""
+    listed = ConceptList.read(concepts_path)
+    concepts, emoji = chosen(Shelf.read(folder, packages), listed, "listed")
     means = meanings(concepts, listed.unsaid)
     pairs = zip(told_apart(concepts, means), emoji, strict=True)
     return [Known(concept, one, means) for concept, one in pairs]
