@@ -287,7 +287,8 @@ def build(
                 entries.append(Entry(concept.character, concept.noun, **known))
             tell(index + 1)
         count = len(entries)
-    _write(out, entries, _sources(config, packages, concepts_path))
+    lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
+    write_texts(out, "manifest.jsonl", lines, {**sources_of(packages, concepts_path), "config": asdict(config)})
     return count
 
 
@@ -331,20 +332,26 @@ def styles_of(emoji: Emoji, size: int) -> dict[str, Picture]:
     return found | {style: render(svg, side) for style, svg in emoji.drawings.items()}
 
 
-def _sources(config: CorpusConfig, packages: Sequence[Package], concepts_path: Path) -> dict[str, Any]:
+def sources_of(packages: Sequence[Package], concepts_path: Path) -> dict[str, Any]:
+    """What pictures of emoji are made of: the packages, and which list of concepts it was."""
     return {
         "packages": [asdict(package) for package in packages],
-        "config": asdict(config),
         "concepts_sha256": hashlib.sha256(concepts_path.read_bytes()).hexdigest(),
     }
 
 
-def _write(out: Path, entries: Sequence[Entry], sources: dict[str, Any]) -> None:
-    """The two text files; sources.json comes last, so a folder that has it is whole."""
+def write_texts(out: Path, name: str, lines: str, sources: Mapping[str, Any]) -> None:
+    """The two text files beside pictures.npy; sources.json comes last, so a folder that has it is whole.
+
+    Args:
+        out: the folder.
+        name: of the file that describes what is there.
+        lines: of it.
+        sources: what it was made of; the hash of the pictures is added.
+    """
     with (out / "pictures.npy").open("rb") as file:
-        sources["pictures_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
-    for name, text in (("manifest.jsonl", lines), ("sources.json", json.dumps(sources, indent=1))):
-        part = out / f"part-{name}"
+        said = {**sources, "pictures_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    for title, text in ((name, lines), ("sources.json", json.dumps(said, indent=1))):
+        part = out / f"part-{title}"
         part.write_text(text, "utf-8")
-        part.replace(out / name)
+        part.replace(out / title)

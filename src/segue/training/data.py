@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,23 +46,16 @@ class Corpus:
     @classmethod
     def _checked(cls, folder: Path) -> Corpus:
         """The corpus of a folder; whatever is raised says that it is damaged."""
-        wanted = json.loads((folder / "sources.json").read_text("utf-8"))["pictures_sha256"]
-        with (folder / "pictures.npy").open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
-                raise ValueError("pictures.npy is not the file that sources.json tells of")
-        pictures = np.load(folder / "pictures.npy", allow_pickle=False)
-        lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text("utf-8").splitlines()]
+        pictures, lines = stored_pictures(folder), described_lines(folder / "manifest.jsonl")
         weights = np.array([line["weight"] for line in lines], np.float64)
         captions = tuple(tuple(line["captions"]) for line in lines)
-        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or not len(pictures):
-            raise ValueError(f"expected pictures of uint8 (n, h, w, 3), got {pictures.dtype} {pictures.shape}")
         if len(lines) != len(pictures):
             raise ValueError(f"{len(pictures)} pictures, {len(lines)} lines in manifest.jsonl")
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):
             raise ValueError("weights must be finite, not negative, and not all 0")
         if not all(said and all(isinstance(caption, str) for caption in said) for said in captions):
             raise ValueError("every picture needs captions")
-        return cls(torch.from_numpy(pictures), weights / weights.sum(), captions)
+        return cls(pictures, weights / weights.sum(), captions)
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -78,6 +72,27 @@ class Corpus:
     def floats(self, rows: Sequence[int] | NDArray[np.int64]) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [0, 1]."""
         return self.pictures[rows].permute(0, 3, 1, 2).float() / 255
+
+
+def stored_pictures(folder: Path) -> UInt8[Tensor, "n h w 3"]:
+    """The pictures of a folder, held against the hash that its sources.json tells.
+
+    Raises:
+        OSError, ValueError, LookupError: they are damaged.
+    """
+    wanted = json.loads((folder / "sources.json").read_text("utf-8"))["pictures_sha256"]
+    with (folder / "pictures.npy").open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+            raise ValueError("pictures.npy is not the file that sources.json tells of")
+    pictures = np.load(folder / "pictures.npy", allow_pickle=False)
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3 or not len(pictures):
+        raise ValueError(f"expected pictures of uint8 (n, h, w, 3), got {pictures.dtype} {pictures.shape}")
+    return torch.from_numpy(pictures)
+
+
+def described_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of one JSON object a line."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def windows(

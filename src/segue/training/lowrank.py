@@ -35,8 +35,13 @@ class LowRank(nn.Module):
             return weight + (self.up @ self.down).reshape(weight.shape)
 
 
-def add_low_rank(network: nn.Module, rank: int) -> nn.ModuleDict:
+def add_low_rank(network: nn.Module, rank: int, own: Mapping[str, int] | None = None) -> nn.ModuleDict:
     """Freeze a network, and give each of its linear layers and convolutions an update of this rank, or of its own.
+
+    Args:
+        network: is changed.
+        rank: of the updates; a layer that has less itself has that.
+        own: ranks of single layers, by their names.
 
     Returns the updates by the names of their layers, with "/" for ".", which names of modules may not have: all that
     is trained, and all that a checkpoint must hold.
@@ -45,7 +50,7 @@ def add_low_rank(network: nn.Module, rank: int) -> nn.ModuleDict:
     layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     updates: dict[str, nn.Module] = {}
     for name, layer in layers.items():
-        update = LowRank(layer.weight, rank)
+        update = LowRank(layer.weight, (own or {}).get(name, rank))
         parametrize.register_parametrization(layer, "weight", update)
         updates[name.replace(".", "/")] = update
     return nn.ModuleDict(updates)

@@ -1,0 +1,150 @@
+"""Pairs of pictures in memory, their latents, and what a step sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from segue.errors import TrainingError
+from segue.training.data import described_lines, stored_pictures
+from segue.training.journal import watched
+from segue.types import Codec
+
+SLICE = 16
+
+
+class Told(NamedTuple):
+    """What a batch of pairs is told, some of it left out for guidance.
+
+    Args:
+        before: rows of the pictures that are changed.
+        after: rows of what they become.
+        instructions: "" where the row is told none.
+        seen: whether a row is shown its picture.
+    """
+
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    instructions: list[str]
+    seen: Bool[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class EditPairs:
+    """Pictures, and which becomes which by what is said.
+
+    Args:
+        pictures: all of them.
+        before: of each pair, the row of the picture that is changed.
+        after: of what it becomes.
+        kinds: what changes.
+        weights: how often it is drawn; they sum to 1.
+        instructions: what may be said.
+        captions: of both pictures.
+    """
+
+    pictures: UInt8[Tensor, "n h w 3"]
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    kinds: tuple[str, ...]
+    weights: NDArray[np.float64]
+    instructions: tuple[tuple[str, ...], ...]
+    captions: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> EditPairs:
+        """Read what `segue.training.instruct_pairs.build_pairs` wrote, all of it into memory.
+
+        Raises:
+            TrainingError: there are no pairs, or the files are damaged or not of one build.
+        """
+        if not (folder / "sources.json").exists():
+            raise TrainingError(f"no pairs in {folder}: make some first: segue train pairs")
+        try:
+            lines = described_lines(folder / "pairs.jsonl")
+            pictures = stored_pictures(folder)
+            rows = np.array([[line["before"], line["after"]] for line in lines], np.int64)
+            weights = np.array([line["weight"] for line in lines], np.float64)
+            said = tuple(tuple(map(str, line["instructions"])) for line in lines)
+            captions = tuple((str(line["captions"][0]), str(line["captions"][1])) for line in lines)
+            if not len(lines) or rows.min() < 0 or rows.max() >= len(pictures):
+                raise ValueError(f"pairs of {len(pictures)} pictures must name two of them")
+            if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.sum() > 0):
+                raise ValueError("weights must be finite, not negative, and not all 0")
+            if not all(said):
+                raise ValueError("every pair needs instructions")
+            kinds = tuple(str(line["kind"]) for line in lines)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise TrainingError(f"the pairs in {folder} are damaged ({reason}); make them again") from error
+        return cls(pictures, rows[:, 0], rows[:, 1], kinds, weights / weights.sum(), said, captions)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> EditPairs:
+        """Some pairs of the same pictures."""
+        pick = list(map(int, rows))
+        weights = self.weights[pick]
+        kinds, said = tuple(self.kinds[i] for i in pick), tuple(self.instructions[i] for i in pick)
+        captions = tuple(self.captions[i] for i in pick)
+        return EditPairs(
+            self.pictures, self.before[pick], self.after[pick], kinds, weights / weights.sum(), said, captions
+        )
+
+    def split(self, every: int) -> tuple[EditPairs, EditPairs]:
+        """(training, validation): every `every`-th picture that was changed goes to validation, with all its pairs."""
+        _, source = np.unique(np.minimum(self.before, self.after), return_inverse=True)
+        kept = source % every == every - 1
+        return self.take(np.flatnonzero(~kept)), self.take(np.flatnonzero(kept))
+
+    def floats(self, rows: Sequence[int] | NDArray[np.int64]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [0, 1]."""
+        return self.pictures[rows].permute(0, 3, 1, 2).float() / 255
+
+    def draw(self, rng: np.random.Generator, batch: int, dropped: float) -> Told:
+        """A batch, as a step sees it.
+
+        A share `dropped` of the rows is told nothing, as large a one is shown nothing, and as large a one neither
+        (Brooks, Holynski & Efros 2023, arXiv:2211.09800, section 3.2.1: .05 each).
+        """
+        rows = rng.choice(len(self), batch, p=self.weights)
+        said = [str(rng.choice(self.instructions[row])) for row in rows]
+        chance = rng.random(batch)
+        seen = torch.from_numpy((chance < dropped) | (chance >= 3 * dropped))
+        said = ["" if u < 2 * dropped else words for words, u in zip(said, chance.tolist(), strict=True)]
+        return Told(self.before[rows], self.after[rows], said, seen)
+
+
+def latents_of(
+    pairs: EditPairs, codec: Codec, kept: Path, key: str, precision: torch.autocast, device: torch.device
+) -> Float[Tensor, "n c h w"]:
+    """The latents of all pictures, in half precision; kept in the file `kept` while `key` is the same.
+
+    Raises:
+        TaskError: the pictures do not fit the codec.
+    """
+    if kept.exists():
+        with safe_open(kept, "pt") as file:
+            if (file.metadata() or {}).get("made_of") == key:
+                return file.get_tensor("latents")
+    made: list[Tensor] = []
+    with torch.no_grad(), precision, watched("encoding", len(pairs.pictures)) as tell:
+        for first in range(0, len(pairs.pictures), SLICE):
+            rows = np.arange(first, min(first + SLICE, len(pairs.pictures)))
+            made.append(codec.encode(pairs.floats(rows).to(device)).half().cpu())
+            tell(int(rows[-1]) + 1)
+    latents, part = torch.cat(made).contiguous(), kept.with_name(kept.name + ".part")
+    save_file({"latents": latents}, part, {"made_of": key})
+    part.replace(kept)
+    return latents

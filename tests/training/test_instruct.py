@@ -1,0 +1,278 @@
+# pyright: basic
+"""Pairs of pictures and instructions: each differs as is said and in nothing else; a run learns from them as a LoRA."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import write_model
+from transformers import CLIPTokenizer
+
+from segue.errors import TrainingError
+from segue.models.lora import applied
+from segue.training import frozen
+from segue.training.captions import Concept, Look
+from segue.training.corpus import build
+from segue.training.instruct_data import EditPairs
+from segue.training.instruct_drawn import Palette
+from segue.training.instruct_pairs import SEEN, PairsConfig, build_pairs, change, changes_of
+from segue.training.instruct_words import BY_RULE, KINDS, instructions
+from segue.training.pictures import HUES, Placement, to_hsv
+from segue.training.recipes import instruct
+from segue.training.recipes.instruct import Config
+from segue.zoo import load
+from segue.zoo.cards import WEIGHTS
+
+from .conftest import SMALL, Sources
+from .cutting import cut_at, said
+
+STEPS = 4
+PAIRS = PairsConfig(size=64, sources=6, changes=6)
+CAR = Concept("car", "red", ("automobile",), character="🚗", name="automobile")
+STYLES = ("3d", "flat", "gradient", "line art")
+OUTCOMES = {
+    "colour": tuple(HUES),
+    "ground": ("white", "dark blue", "orange"),
+    "style": STYLES,
+    "turn": ("upside down", "upright", "left", "right"),
+    "flip": ("",),
+    "size": ("bigger", "smaller"),
+    "thing": ("cat face", "octopus"),
+}
+
+
+@pytest.fixture(scope="module")
+def pairs(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pairs")
+    assert build_pairs(out, sources.folder, PAIRS, sources.concepts, sources.packages) > 50
+    return out
+
+
+@pytest.fixture(scope="module")
+def config(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = write_model(tmp_path_factory.mktemp("model"), length=24, vae="tiny")
+    return Config(
+        model=str(folder),
+        pairs=pairs,
+        out=tmp_path_factory.mktemp("run"),
+        rank=2,
+        steps=STEPS,
+        batch=4,
+        warmup=1,
+        decay=2,
+        validation_every=6,
+        sheet_pictures=6,
+        sheet_steps=2,
+        log_every=1,
+        save_every=2,
+        sheet_every=STEPS,
+    )
+
+
+@pytest.fixture(scope="module")
+def lora(config: Config) -> Path:
+    return instruct.main(config)
+
+
+def lines_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "pairs.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_change_is_said_in_many_words_that_the_embedded_model_can_read(kind) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "emoji/tokenizer", local_files_only=True)
+    for wanted in OUTCOMES[kind]:
+        words = instructions(kind, wanted, ["smiling face with heart-eyes", "alarm clock"])
+        assert len(set(words)) >= 4
+        assert all("{" not in one and "  " not in one for one in words)
+        assert max(len(tokenizer(one).input_ids) for one in words) <= 24
+    said_ = {wanted: set(instructions(kind, wanted, ["car"])) for wanted in OUTCOMES[kind]}
+    assert sum(map(len, said_.values())) == len(set().union(*said_.values())), "the same words for two changes"
+
+
+def test_articles_fit() -> None:
+    assert "an orange car" in instructions("colour", "orange", ["car"])
+    assert "put it on an orange background" in instructions("ground", "orange", ["car"])
+    assert "line art of an octopus" in instructions("style", "line art", ["octopus"])
+
+
+def test_a_change_is_one_respect_and_no_more() -> None:
+    palette, rng = Palette(CAR, ("blue", "green"), STYLES), np.random.default_rng(1)
+    field = {"colour": "colour", "style": "style", "ground": "background"}
+    inside = {"turn": "angle", "flip": "flip", "size": "scale"}
+    seen: set[str] = set()
+    for before, changes in changes_of(palette, PairsConfig(sources=200), rng):
+        assert len({one.after for one in changes}) == len(changes)
+        for one in changes:
+            seen.add(one.kind)
+            differing = {
+                f.name for f in dataclasses.fields(Look) if getattr(before, f.name) != getattr(one.after, f.name)
+            }
+            assert differing == {field.get(one.kind, "placement")}
+            if one.kind in inside:
+                moved = {
+                    f.name
+                    for f in dataclasses.fields(Placement)
+                    if getattr(before.placement, f.name) != getattr(one.after.placement, f.name)
+                }
+                assert moved == {inside[one.kind]}
+    assert seen == set(BY_RULE)
+
+
+def test_what_nobody_could_see_is_not_asked_for() -> None:
+    rng, still = np.random.default_rng(2), Palette(dataclasses.replace(CAR, turn=False, flip=False), (), ("3d",))
+    lines = Look("red", style="line art")
+    assert change("colour", lines, Palette(CAR, ("blue",), STYLES), rng) is None
+    assert all(change(kind, Look("red"), still, rng) is None for kind in ("colour", "style", "turn", "flip"))
+    green = change("style", Look("green"), Palette(CAR, ("green",), ("3d", "line art")), rng)
+    assert green is not None and green.there == "line art"
+    assert green.back is None, "nobody sees that the lines were green"
+
+
+def test_pictures_show_what_was_said(pairs: Path) -> None:
+    found = EditPairs.load(pairs)
+    checked: set[str] = set()
+    for row, line in enumerate(lines_of(pairs)):
+        before, after = (
+            picture.numpy().astype(np.float32) / 255
+            for picture in (found.pictures[found.before[row]], found.pictures[found.after[row]])
+        )
+        assert np.abs(before - after).mean() > SEEN * 0.9, line
+        middle = before[24:40, 24:40].mean((0, 1)), after[24:40, 24:40].mean((0, 1))
+        corner = before[0, 0], after[0, 0]
+        if line["kind"] == "colour":
+            asked = next(word for word in (*HUES, "gray") if any(word in one for one in line["instructions"]))
+            if asked in HUES:
+                hue = float(to_hsv(middle[1][None, None])[0][0, 0])
+                assert abs((hue - HUES[asked][0] + 180) % 360 - 180) < 40, line
+            assert np.allclose(*corner)
+        elif line["kind"] == "ground":
+            assert not np.allclose(*corner, atol=0.01)
+            # Line art turns white on dark grounds.
+            assert np.allclose(*middle, atol=0.02) or any("line" in caption for caption in line["captions"])
+        elif line["kind"] == "size":
+            assert np.allclose(*corner, atol=0.02)
+        checked.add(line["kind"])
+    assert {"colour", "ground", "size", "style"} <= checked
+
+
+def test_held_out_colours_are_never_asked_for(pairs: Path) -> None:
+    for line in lines_of(pairs):
+        about = " ".join((*line["instructions"], *line["captions"]))
+        assert not ("elephant" in about and "pink elephant" in about)
+        if line["kind"] == "colour" and "star" in about:
+            assert not any("blue" in one for one in line["instructions"])
+
+
+def test_kinds_are_drawn_as_often_as_they_should_be(pairs: Path) -> None:
+    lines = lines_of(pairs)
+    shares = {kind: sum(line["weight"] for line in lines if line["kind"] == kind) for kind in PAIRS.kinds}
+    total = sum(PAIRS.kinds[kind] for kind, share in shares.items() if share)
+    for kind, share in shares.items():
+        assert share == pytest.approx(PAIRS.kinds[kind] / total if share else 0, abs=1e-4)
+
+
+def test_the_same_settings_make_the_same_pairs(pairs: Path, sources: Sources, tmp_path: Path) -> None:
+    build_pairs(tmp_path, sources.folder, PAIRS, sources.concepts, sources.packages)
+    for name in ("pictures.npy", "pairs.jsonl", "sources.json"):
+        assert (tmp_path / name).read_bytes() == (pairs / name).read_bytes()
+
+
+def test_no_picture_is_learned_from_and_kept_back(pairs: Path) -> None:
+    learned, kept = EditPairs.load(pairs).split(5)
+    rows = [set(part.before.tolist()) | set(part.after.tolist()) for part in (learned, kept)]
+    assert rows[0] and rows[1] and not rows[0] & rows[1]
+    assert len(learned) + len(kept) == len(lines_of(pairs))
+    assert kept.weights.sum() == pytest.approx(1)
+
+
+def test_a_share_is_told_nothing_shown_nothing_or_neither(pairs: Path) -> None:
+    told = EditPairs.load(pairs).draw(np.random.default_rng(3), 20000, 0.05)
+    silent, blind = np.array([not words for words in told.instructions]), ~told.seen.numpy()
+    for share, wanted in ((silent & ~blind, 0.05), (silent & blind, 0.05), (~silent & blind, 0.05)):
+        assert share.mean() == pytest.approx(wanted, abs=0.006)
+    everything = EditPairs.load(pairs).draw(np.random.default_rng(3), 200, 0.0)
+    assert bool(everything.seen.all()) and all(everything.instructions)
+
+
+def test_damaged_pairs_are_told(pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="segue train pairs"):
+        EditPairs.load(tmp_path)
+    copied = Path(shutil.copytree(pairs, tmp_path / "copy"))
+    lines = lines_of(copied)
+    (copied / "pairs.jsonl").write_text("\n".join(json.dumps({**line, "after": 10**6}) for line in lines))
+    with pytest.raises(TrainingError, match="must name two of them"):
+        EditPairs.load(copied)
+    with (copied / "pictures.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\0")
+    with pytest.raises(TrainingError, match="damaged"):
+        EditPairs.load(copied)
+
+
+def test_a_corpus_is_no_folder_of_pairs(sources: Sources, tmp_path: Path) -> None:
+    build(tmp_path, sources.folder, SMALL, sources.concepts, sources.packages)
+    with pytest.raises(TrainingError, match="damaged"):
+        EditPairs.load(tmp_path)
+
+
+def test_the_file_makes_an_instruction_model(config: Config, lora: Path) -> None:
+    model = load(config.model, "cpu")
+    with applied(model, {lora: 1.0}) as taught:
+        assert taught.instructs and taught.parts["unet"].config["in_channels"] == 8
+        assert float(taught.parts["unet"].conv_in.weight[:, 4:].abs().max()) > 0
+    assert not model.instructs
+    assert load(config.model, "cpu", loras={lora: 1.0}).instructs
+    assert (config.out / f"sheet-{STEPS:06d}.png").exists()
+    measured = said(config.out)[-1]
+    assert "loss" in said(config.out)[0] and set(measured) & set(KINDS)
+
+
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(config: Config, lora: Path, tmp_path: Path) -> None:
+    again = dataclasses.replace(config, out=tmp_path)
+    with cut_at(STEPS - 1):
+        instruct.main(again)
+    assert instruct.main(again).read_bytes() == lora.read_bytes()
+    assert said(tmp_path) == said(config.out)
+
+
+def test_it_learns_to_look_at_the_picture(config: Config, tmp_path: Path) -> None:
+    """Of all that the loss could fall by, the picture is the largest part: without it nobody knows what is there."""
+    longer = dataclasses.replace(
+        config, out=tmp_path, steps=60, decay=10, ema=0.9, lr=2e-2, rank=8, dropped=0.0, bf16=False, noise_power=0.3,
+        log_every=20, save_every=60, sheet_every=100,
+    )  # fmt: skip
+    file = instruct.main(longer)
+    losses = [line["loss"] for line in said(tmp_path) if "loss" in line]
+    assert losses[-1] < 0.5 * losses[0]
+    with applied(load(config.model, "cpu"), {file: 1.0}) as taught:
+        weights = taught.parts["unet"].conv_in.weight
+        assert float(weights[:, 4:].abs().mean()) > 0.01 * float(weights[:, :4].abs().mean())
+
+
+@pytest.mark.parametrize(
+    ("change_", "message"),
+    [
+        ({"model": "emoji"}, "pictures of 64x64, and emoji draws 128x128"),
+        ({"model": "emoji-x4"}, "nothing that this recipe can teach"),
+        ({"validation_every": 1000}, "too few pictures that are changed"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_told(config: Config, change_, message, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=message):
+        instruct.main(dataclasses.replace(config, out=tmp_path, **change_))
+
+
+def test_a_model_that_was_taught_once_is_not_taught_again(
+    config: Config, lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with applied(load(config.model, "cpu"), {lora: 1.0}) as taught:
+        monkeypatch.setattr(frozen, "load", lambda *_: taught)
+        with pytest.raises(TrainingError, match="nothing that this recipe can teach"):
+            frozen.read_frozen("taught", torch.device("cpu"), False, (instruct.UNetNetwork,))
