@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import segue.zoo.cards
 from dots import FAST
-from segue.errors import CheckpointError, ModelError, ModelNotFoundError
+from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError
 from segue.tasks.image import Image
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
@@ -64,6 +64,24 @@ def test_its_card_speaks_first_and_the_base_fills_in(zoo):
     assert (student.vocabulary, student.words) == (base.vocabulary, base.words)
     assert (student.folder, student.weights) == (zoo / "dots-fast", zoo / "dots")
     assert load("dots-fast").vocabulary == ("red apple", "cat", "tree-ripened pear of the garden")
+
+
+def test_a_lora_may_make_an_instruction_model_of_its_base(zoo, written):
+    wide = load_file(written / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.weight"]
+    file = zoo / "dots-fast" / "student.safetensors"
+    generator = torch.Generator().manual_seed(3)
+    factors = {
+        "unet.conv_in.lora_A.weight": torch.randn(2, 2 * wide.shape[1], 3, 3, generator=generator),
+        "unet.conv_in.lora_B.weight": torch.randn(wide.shape[0], 2, 1, 1, generator=generator),
+    }
+    save_file({**load_file(file), **factors}, file)
+    (zoo / "dots-fast" / "card.toml").write_text(FAST + "picture_scale = 1.25\n")
+    base, student = load("dots"), load("dots-fast")
+    assert (student.instructs, base.instructs) == (True, False)
+    assert (student.defaults.picture_scale, base.defaults.picture_scale) == (1.25, 1.5)
+    assert student.parts["unet"].config["in_channels"] == 2 * wide.shape[1]
+    with pytest.raises(TaskError, match="this is an instruction model"):
+        Image("a cat", sampling=Sampling(steps=2)).run(student)
 
 
 def test_no_guidance_at_all_is_said_and_not_left_out(zoo):

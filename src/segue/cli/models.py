@@ -119,7 +119,7 @@ def as_dict(entry: Entry) -> dict[str, Any]:
         "problem": entry.facts.problem,
         "folder": str(entry.folder),
         "document": str(entry.document) if entry.document else None,
-        **{key: getattr(card, key) if card else None for key in (*keys, "vocabulary", "words")},
+        **{key: getattr(card, key) if card else None for key in (*keys, "picture_scale", "vocabulary", "words")},
     }
 
 

@@ -27,6 +27,12 @@ A model may come with a small decoder of its latents, which is read when it is a
 
     preview = "preview"                   # a folder beside the weights
 
+Such a LoRA may also make an instruction model of its base (`segue.models.instruction`), which then has a scale of
+guidance towards the picture besides:
+
+    [defaults]
+    picture_scale = 1.2
+
 An upscaler says by how much, and may share the text encoder and the tokenizer of an embedded model:
 
     factor = 4
@@ -88,6 +94,7 @@ class ModelCard:
         guidance_start: that suits it.
         solver: that suits it; None leaves it to the checkpoint's scheduler.
         noise_level: of the small picture that an upscaler is shown, that suits it.
+        picture_scale: of guidance towards the picture that an instruction model is shown, that suits it.
         vocabulary: the things that it can draw, by all their names; empty if it knows too many to list.
         words: what else it understands, by kind: colours, styles, places.
     """
@@ -108,6 +115,7 @@ class ModelCard:
     guidance_start: float | None = None
     solver: str | None = None
     noise_level: int | None = None
+    picture_scale: float | None = None
     vocabulary: tuple[str, ...] = field(default=(), repr=False)
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]], repr=False)
 
@@ -266,7 +274,7 @@ def _all_are(is_right: Callable[[Any], bool], value: Any) -> bool:
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("name", "summary", "licence", "base", "lora", "text", "preview"), (_is_text, "words in quotes")),
     **dict.fromkeys(("concepts", "steps", "factor"), (_is_count, "a whole number from 1")),
-    "guidance_scale": (_is_scale, "a number from 0 to 1000"),
+    **dict.fromkeys(("guidance_scale", "picture_scale"), (_is_scale, "a number from 0 to 1000")),
     "guidance_start": (_is_start, "a number from 0, below 1"),
     "noise_level": (_is_level, "a whole number from 0"),
     "size": (_is_size, "width and height, whole numbers from 1"),

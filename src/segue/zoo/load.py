@@ -115,7 +115,7 @@ def find_card(source: str | Path) -> ModelCard | None:
 
 def stated_by(card: ModelCard) -> dict[str, Any]:
     """The fields of a model's defaults that its card states."""
-    fields = ("size", "steps", "guidance_scale", "guidance_start", "solver")
+    fields = ("size", "steps", "guidance_scale", "guidance_start", "solver", "picture_scale")
     return {key: getattr(card, key) for key in fields if getattr(card, key) is not None}
 
 
