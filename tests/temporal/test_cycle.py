@@ -207,7 +207,7 @@ def test_frames_that_share_noise_have_increments_that_differ_as_little_as_they_d
 
     def apart(kick: Any) -> tuple[float, float]:
         way = encoded(network, x0, schedule(), told, rows, noise=start, solver=eta_solver(1.0), kick=kick)
-        differences = [(each - each[:1]).abs().amax((1, 2, 3)) for each in way.increments.values()]
+        differences = [(each - each[:1]).abs().amax((1, 2, 3)) for each in way.kick.by_step.values()]
         same, near = torch.stack(differences).amax(0).tolist()[1:]
         return same, near
 
@@ -251,10 +251,10 @@ def test_it_knows_its_rows_and_its_size() -> None:
     other = tuple(RowId("edit", number) for number in range(4))
     renamed = way.renamed(other)
     assert (renamed.ids, way.ids, renamed.solver) == (other, IDS, Ancestral(0.1))
-    assert sorted(way.increments) == [5, 6, 7, 8, 9]
+    assert sorted(way.kick.by_step) == [5, 6, 7, 8, 9]
     assert sorted(way.latents) == [5, 6, 7, 8, 9, 10]
     assert way.nbytes == 11 * 4 * 4 * 4 * 6 * 5
-    with pytest.raises(ValueError, match="rows that were encoded"):
+    with pytest.raises(ValueError, match="no record of step 5 of"):
         collect(
             denoise(RowwiseDenoiser(), way.state, schedule(10), SOURCE, solver=way.solver, kick=renamed.kick),
             schedule(10),

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from random_network import RandomNetwork
 from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.starts import first_step, from_latents, noisier
-from segue.temporal.inversion import inverted
+from segue.temporal.inversion import exactly_inverted, inverted
 from segue.types import Condition, Denoiser, Point, RowId
 from toy import GaussianDenoiser, RowwiseDenoiser, text_of, toy_model
 
@@ -97,6 +98,75 @@ def test_the_model_is_told_the_steps_of_the_way_down(rounds: int) -> None:
     inverted(watched, clean(), run, COND, IDS, strength=0.5, rounds=rounds)
     assert all(count == 8 and time == float(run.now.time[index]) for index, count, time in watched.asked)
     assert [index for index, _, _ in watched.asked[-3:]] == ([7, 6, 5] if rounds == 0 else [5, 4, 4])
+
+
+@pytest.mark.parametrize("steps", [2, 7, 25, 50])
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.float64, 1e-10), (torch.float32, 1e-3)])
+def test_an_exact_inversion_leads_back_whatever_the_network(
+    steps: int, strength: float, dtype: torch.dtype, allowed: float
+) -> None:
+    run, x0 = schedule(steps).joined(), clean().to(dtype)
+    for network in (RandomNetwork(dtype), RandomNetwork(dtype, "v_prediction"), GaussianDenoiser(0.3, 0.05)):
+        way = exactly_inverted(network, x0, run, COND, IDS, strength=strength)
+        back = collect(denoise(network, way.state, run, COND, solver=way.solver, kick=way.kick), run)
+        assert float((back - x0).abs().max()) < allowed
+        plain = inverted(network, x0, run, COND, IDS, strength=strength)
+        missed = collect(denoise(network, plain.state, run, COND), run)
+        assert float((missed - x0).abs().max()) > 2e-3, "DDIM's inversion is not exact"
+
+
+def test_an_exact_inversion_of_flow_and_of_no_picture_left() -> None:
+    """Where the first level is pure noise, alpha is 0."""
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    bare = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    for config, kind in ((flow, "flow"), (bare, "v_prediction")):
+        run, x0 = Schedule.from_config(config, 20).joined(), clean().double()
+        assert float(run.now.alpha[0]) == 0
+        network = RandomNetwork(torch.float64, kind)
+        way = exactly_inverted(network, x0, run, COND, IDS)
+        back = collect(denoise(network, way.state, run, COND, solver=way.solver, kick=way.kick), run)
+        assert float((back - x0).abs().max()) < 1e-10
+        assert float(way.state.x.abs().max()) < 20
+
+
+def test_an_exact_inversion_goes_where_the_other_goes() -> None:
+    """Both follow the same ODE, the exact one to second order."""
+    run, toy = schedule(100).joined(), GaussianDenoiser()
+    wanted = toy.solution(clean(), (1.0, 0.0), run.now.level(0))
+    far = [
+        float((way.state.x - wanted).abs().max())
+        for way in (inverted(toy, clean(), run, COND, IDS), exactly_inverted(toy, clean(), run, COND, IDS))
+    ]
+    assert far[1] < 0.5 * far[0] < 0.1
+
+
+def test_its_rows_may_be_renamed() -> None:
+    run, other = schedule(8).joined(), tuple(RowId("edit", i) for i in range(3))
+    for way in (
+        exactly_inverted(RowwiseDenoiser(), clean(), run, COND, IDS),
+        inverted(RowwiseDenoiser(), clean(), run, COND, IDS),
+    ):
+        ends = [
+            collect(denoise(RowwiseDenoiser(), one.state, run, COND, solver=one.solver, kick=one.kick), run)
+            for one in (way, way.renamed(other))
+        ]
+        assert way.renamed(other).state.ids == other
+        assert torch.equal(*ends)
+        with pytest.raises(ValueError, match="expected 3 names, got 1"):
+            way.renamed(other[:1])
+
+
+def test_an_exact_inversion_needs_joined_steps() -> None:
+    apart = Schedule.from_config({"timestep_spacing": "trailing"}, 7)
+    with pytest.raises(ValueError, match="every step lands where the next one begins"):
+        exactly_inverted(RowwiseDenoiser(), clean(), apart, COND, IDS)
+    joined = apart.joined()
+    assert torch.equal(joined.now.time, apart.now.time)
+    assert torch.equal(joined.then.sigma[:-1], joined.now.sigma[1:])
+    assert torch.equal(joined.then.sigma[-1:], apart.then.sigma[-1:])
+    with pytest.raises(ValueError, match="rounds must be 1"):
+        exactly_inverted(RowwiseDenoiser(), clean(), joined, COND, IDS, rounds=0)
 
 
 def test_progress_counts_steps() -> None:

@@ -74,6 +74,10 @@ class Schedule:
         up = self.now.flip()
         return Schedule(up[: len(up) - 1], up[1:], start_scale=1.0)
 
+    def joined(self) -> Schedule:
+        """The schedule whose every step lands where the next one begins, with the same levels to be asked at."""
+        return replace(self, then=Levels.cat([self.now[1:], self.then[len(self) - 1 :]]))
+
     def every(self, stride: int) -> Schedule:
         """The coarser schedule of every `stride`-th step from the first on; each lands where the next one begins.
 

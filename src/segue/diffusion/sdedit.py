@@ -123,8 +123,8 @@ def find_strength(
     """The greatest strength at which an edit stays within a budget of faithfulness, by bisection.
 
     A strength is a whole number of steps, so that no two runs are of the same, and the answer is exact as soon as
-    there are log2(steps) + 2 of them. Distances mostly grow with the strength, but nothing makes them: of what was
-    tried, an edit counts only if no weaker one is beyond the budget.
+    there are log2(steps) + 2 of them. Distances mostly grow with the strength, but nothing makes them; what is found is
+    the strongest that was tried with no weaker one beyond the budget.
 
     Args:
         distance: makes an edit of this strength, and says how far from its picture it is, by any measure.
@@ -155,19 +155,16 @@ def find_strength(
             f"the weakest edit, of strength {_share(low, steps):g}, leads {tried[low]:.4g} away from the picture, "
             f"beyond the budget of {budget:.4g}: allow more, or take more steps, of which the first then changes less"
         )
-    if high > low and over(high):
-        while high - low > 1 and len(tried) < most_runs:
+    if high > low:
+        best = low if over(high) else high
+        while best == low and high - low > 1 and len(tried) < most_runs:
             middle = (low + high) // 2
-            low, high = (low, middle) if over(middle) else (middle, high)
-    # The highest below the first that is beyond: bisection alone would trust the last one that fits.
-    rising = sorted(tried)
-    fitting = rising[: next((place for place, taken in enumerate(rising) if not tried[taken] <= budget), len(rising))]
-    return FoundStrength(
-        _share(fitting[-1], steps),
-        tried[fitting[-1]],
-        budget,
-        tuple((_share(taken, steps), tried[taken]) for taken in rising),
-    )
+            best, high = (low, middle) if over(middle) else (middle, high)
+            low = best
+    else:
+        best = low
+    made = tuple((_share(taken, steps), tried[taken]) for taken in sorted(tried))
+    return FoundStrength(_share(best, steps), tried[best], budget, made)
 
 
 def _share(taken: int, steps: int) -> float:

@@ -16,10 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
-
-import torch
 
 from segue.diffusion.loop import denoise
 from segue.diffusion.noise import NamedNoise, no_noise
@@ -27,6 +24,7 @@ from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import Ancestral
 from segue.diffusion.starts import from_latents
 from segue.errors import ScheduleError
+from segue.temporal.increments import Increments
 from segue.types import Condition, Denoiser, History, Kick, Operator, Point, Progress, RowId, Solver, State, silent
 
 if TYPE_CHECKING:
@@ -44,13 +42,13 @@ class Encoding:
 
     Args:
         state: where a run begins that returns them.
-        increments: what is added to each step, by the number of steps behind it.
+        kick: adds the increments of its rows again.
         latents: the path itself, by the number of steps behind it, from the first to the pictures.
         solver: by which both ways are stepped.
     """
 
     state: State
-    increments: Mapping[int, Float[Tensor, "t c h w"]]
+    kick: Increments
     latents: Mapping[int, Float[Tensor, "t c h w"]]
     solver: Solver
 
@@ -62,12 +60,7 @@ class Encoding:
     @property
     def nbytes(self) -> int:
         """Memory that increments and path take."""
-        return sum(part.nbytes for kept in (self.increments, self.latents) for part in kept.values())
-
-    @property
-    def kick(self) -> Kick:
-        """Adds the increments of its rows again; for a run with the same solver."""
-        return self._handed
+        return self.kick.nbytes + sum(part.nbytes for part in self.latents.values())
 
     def at(self, step: int) -> Float[Tensor, "t c h w"]:
         """The path of all rows, with `step` steps behind it.
@@ -79,26 +72,8 @@ class Encoding:
 
     def renamed(self, ids: Sequence[RowId]) -> Encoding:
         """The same for rows of other names, one for one."""
-        return replace(self, state=self.state.fork(range(len(self.state)), ids))
-
-    @cached_property
-    def _places(self) -> dict[RowId, int]:
-        return {row: place for place, row in enumerate(self.ids)}
-
-    def _handed(
-        self, like: Float[Tensor, "b c h w"], now: Point, then: Point, std: Float[Tensor, " b"]
-    ) -> Float[Tensor, "b c h w"]:
-        """The increments of rows, whatever standard deviation is asked for.
-
-        Raises:
-            ValueError: there are none of a row.
-        """
-        rows: list[Tensor] = []
-        for row, step in zip(now.rows, now.index.tolist(), strict=True):
-            if row not in self._places or step not in self.increments:
-                raise ValueError(f"expected rows that were encoded, from step {min(self.increments)} on; got {row}")
-            rows.append(self.increments[step][self._places[row]])
-        return torch.stack(rows).to(like)
+        state = self.state.fork(range(len(self.state)), ids)
+        return replace(self, state=state, kick=self.kick.renamed(ids))
 
 
 def eta_solver(eta: float) -> Ancestral:
@@ -211,7 +186,7 @@ def encoded(
         if step > first:
             increments[step - 1] = state.history[-1]
             progress("encoding", step - first, len(schedule) - first)
-    return Encoding(begin, increments, latents, own)
+    return Encoding(begin, Increments(increments, begin.ids), latents, own)
 
 
 @dataclass

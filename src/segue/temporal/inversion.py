@@ -4,22 +4,27 @@ The loop is run on the reversed schedule (DDIM inversion: Song et al. 2021, arXi
 approximate: the network is asked at the level that a step leaves, where the way down asks at the level that it lands
 on. What is wrong by that shrinks with the number of steps, and with `rounds`, which ask again where the step landed
 (fixed-point iteration: Pan et al. 2023, "AIDI", arXiv:2309.04907; Garibi et al. 2024, "ReNoise", arXiv:2403.14602).
+
+`exactly_inverted` takes another solver, whose steps have an inverse, and costs no more: told the same, the way back is
+the way that it came, to rounding, whatever the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from segue.diffusion.belm import belm
 from segue.diffusion.loop import denoise
 from segue.diffusion.noise import no_noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import ddim
 from segue.diffusion.starts import first_step
-from segue.types import Condition, Denoiser, Point, Progress, RowId, State, over_rows, silent
+from segue.temporal.increments import Increments
+from segue.types import Condition, Denoiser, Kick, Point, Progress, RowId, Solver, State, over_rows, silent
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -34,11 +39,15 @@ class Inversion:
         latents: of all rows, by how many steps of the schedule they have behind them: from `first` to all of them.
         first: the step at which a run from here begins.
         ids: who the rows are.
+        solver: by which it goes back the way that it came.
+        kick: for that solver.
     """
 
     latents: Mapping[int, Float[Tensor, "t c h w"]]
     first: int
     ids: tuple[RowId, ...]
+    solver: Solver = ddim
+    kick: Kick = no_noise
 
     @property
     def state(self) -> State:
@@ -52,6 +61,13 @@ class Inversion:
             KeyError: the inversion did not go so far.
         """
         return self.latents[step]
+
+    def renamed(self, ids: Sequence[RowId]) -> Inversion:
+        """The same for rows of other names, one for one."""
+        if len(ids) != len(self.ids):
+            raise ValueError(f"expected {len(self.ids)} names, got {len(ids)}")
+        kick = self.kick.renamed(ids) if isinstance(self.kick, Increments) else self.kick
+        return replace(self, ids=tuple(ids), kick=kick)
 
 
 def inverted(
@@ -97,6 +113,67 @@ def inverted(
         if place == first:
             break
     return Inversion(found, first, tuple(ids))
+
+
+def exactly_inverted(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "t c h w"],
+    schedule: Schedule,
+    cond: Condition,
+    ids: Sequence[RowId],
+    *,
+    strength: float = 1.0,
+    rounds: int = 1,
+    progress: Progress = silent,
+) -> Inversion:
+    """The way into noise by `segue.diffusion.belm`, which leads back exactly; see this module's text.
+
+    The way back is a run with the solver and the kick of what is returned. It costs one evaluation more than `inverted`
+    without rounds: two states are needed to begin from, and what a model makes of the first is led onto the second
+    (by an increment, as in CycleDiffusion; the paper hands over both states instead, so that a target model is not
+    asked at the first level at all).
+
+    Args:
+        denoiser: the model, with whatever is attached to it on the way back.
+        x0: clean latents.
+        schedule: that of the run, joined (`Schedule.joined`).
+        cond: what the clip shows, one row per row.
+        ids: who the rows are.
+        strength: see `inverted`.
+        rounds: how often the state at the least level is corrected, 1 or more. Any is exact; it decides how far from
+            the picture's own way the run swings.
+        progress: told of each step.
+
+    Raises:
+        ValueError: the schedule is not joined; strength or rounds are out of their range.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be 1 or more, got {rounds}")
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {strength}")
+    if not _joined(schedule):
+        raise ValueError("an exact inversion needs a schedule of which every step lands where the next one begins")
+    first, count, own = first_step(schedule, strength), len(schedule), tuple(ids)
+    back, inner = schedule.reversed(), Downwards(denoiser, schedule)
+    step, clean = torch.zeros(len(x0), dtype=torch.int64), schedule.then.level(count - 1)
+    memory = (x0, *(torch.full((len(x0),), number, dtype=torch.float64) for number in clean))
+    found = {count: x0}
+    for state in denoise(
+        inner, State(_least(denoiser, x0, schedule, cond, own, rounds), step, own, memory), back, cond, solver=belm
+    ):
+        place = count - 1 - int(state.step[0])
+        found[place] = state.x
+        progress("inverting", count - place, count - first)
+        if place == first:
+            break
+    now, then = schedule.step(torch.full((len(x0),), first), own)
+    mean, _ = ddim(found[first], denoiser(found[first], now, cond), now, then, (), no_noise)
+    return Inversion(found, first, own, belm, Increments({first: found[first + 1] - mean}, own))
+
+
+def _joined(schedule: Schedule) -> bool:
+    now, then = schedule.now[1:], schedule.then[: len(schedule) - 1]
+    return torch.equal(now.alpha, then.alpha) and torch.equal(now.sigma, then.sigma)
 
 
 @dataclass(frozen=True)
