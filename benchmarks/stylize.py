@@ -4,11 +4,12 @@
     python benchmarks/stylize.py clips edits.toml -o runs/stylize --model MODEL --clip-model FOLDER --control softedge
     python benchmarks/stylize.py clips edits.toml -o runs/stylize --sheets --study runs/blind       # of what is there
 
-Of each clip `--frames` frames are cut, as many as 4 s have and at most 150 if that is left out, from the second on that
-the TOML says, and of a part of its picture where it says one; and made `--area` pixels large. Each method draws each
+Of each clip `--length` seconds are cut, 4 if that is left out, and at most 150 frames, between the seconds that the
+TOML says, and of a part of its picture where it says one; or `--frames` frames. With `--rate` so many frames of a
+second are taken, so that few frames show much movement. They are made `--area` pixels large. Each method draws each
 clip after each prompt, with the same model, controls, strength, steps and seed. Films are kept, and made anew when
-anything of these differs; after a change of the code, remove them. `segue.Stylize` does it all. The rows below ours are
-the rivals, as `--method` has them.
+anything of these differs; after a change of the code, remove them. `segue.Stylize` does it all. The rows below ours
+are the rivals, as `--method` has them.
 
 * Pixel-MSE: mean squared change between neighbours along the flow of the clip, of a full range of 1, times 1000.
 * warp, at 8: mean absolute change of neighbours and of frames 8 apart, along the same flow, in levels of 255.
@@ -36,6 +37,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -224,11 +226,13 @@ class Bench:
         film.note(record | values | {"measured": said})
 
 
-def drawn(model: LatentDiffusion, task: Stylize, count: int) -> tuple[TensorFrames, dict[str, Any]]:
+def drawn(
+    model: LatentDiffusion, task: Stylize, count: int, save_bank: Path | None = None
+) -> tuple[TensorFrames, dict[str, Any]]:
     """The frames that a task makes, and what they take: seconds and rows of the network for each, and what it notes."""
     tally = Tally(timed=False)
     began = time.process_time()
-    clip = task.run(replace(model, denoiser=tally.watching(model.denoiser)))
+    clip = task.run(replace(model, denoiser=tally.watching(model.denoiser)), save_bank=save_bank)
     frames = TensorFrames.rounded(clip.frames[0:count])
     seconds = (time.process_time() - began) / count
     notes = [] if clip.provenance is None else list(clip.provenance.record.get("notes") or [])
@@ -254,22 +258,39 @@ def edits(folder: Path, table: Path, model: LatentDiffusion, given: argparse.Nam
         if not paths:
             raise SystemExit(f"{table} names {name}, and there is no such clip in {folder}")
         clip = read(paths[0])
-        first = round(float(said.get("start", 0)) * float(clip.fps))
-        count = given.frames or min(MOST_FRAMES, round(SECONDS * float(clip.fps)))
-        frames = cut(clip.frames, range(first, min(first + count, len(clip))), said.get("crop"), model, given.area)
-        if len(frames) < 3:
-            raise SystemExit(f"{paths[0]} has {len(clip)} frames, and from {first} on fewer than 3: change its start")
+        start, rate = float(said.get("start", 0)), given.rate or float(clip.fps)
+        count = given.frames or min(MOST_FRAMES, round(given.length * rate))
+        stop = min(len(clip), round(float(said.get("stop", clip.seconds)) * float(clip.fps)))
+        numbers = taken(range(round(start * float(clip.fps)), stop), float(clip.fps) / rate, count)
+        if len(numbers) < 3:
+            raise SystemExit(
+                f"{paths[0]} has {len(clip)} frames, and fewer than 3 are taken from {start:g} s on: change its start, "
+                "or take a higher rate"
+            )
+        frames = cut(clip.frames, numbers, said.get("crop"), model, given.area)
         digest = frames_digest(frames)
         kept = given.out / "clips" / f"{name}-{digest}"
         if not kept.is_dir():
             kept.parent.mkdir(parents=True, exist_ok=True)
-            Clip(frames, clip.fps).save(kept)
+            Clip(frames, Fraction(rate).limit_denominator(1001)).save(kept)
         found += [Edit(name, frames, kept, said["source"], prompt, digest) for prompt in said["prompts"]]
     return found
 
 
+def taken(frames: range, apart: float, count: int) -> list[int]:
+    """The numbers of up to `count` frames of a range, from its first on, so many frames apart.
+
+    Raises:
+        SystemExit: they are less than one apart.
+    """
+    if not apart >= 1:
+        raise SystemExit(f"the rate is {1 / apart:g} times that of the clip: take at most its own, or leave it out")
+    numbers = [round(frames.start + number * apart) for number in range(count)]
+    return [number for number in numbers if number in frames]
+
+
 def cut(
-    frames: Frames, numbers: range, crop: Sequence[int] | None, model: LatentDiffusion, area: int | None
+    frames: Frames, numbers: Sequence[int], crop: Sequence[int] | None, model: LatentDiffusion, area: int | None
 ) -> TensorFrames:
     """Some frames, or (left, top, width, height) of them, in the size on the model's grid that is nearest."""
     left, top, *inner = crop or (0, 0, *frames.size)
@@ -347,7 +368,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--frames", type=int, help="of each clip")
+    parser.add_argument("--frames", type=int, help="of each clip, in place of --length")
+    parser.add_argument("--length", type=float, default=SECONDS, help="seconds of each clip")
+    parser.add_argument("--rate", type=float, help="frames of a second that are taken; the clip's own, if left out")
     parser.add_argument("--area", type=int, help="pixels of a picture; the model's own, if left out")
     parser.add_argument("--strength", type=float)
     parser.add_argument("--control", action="append", default=[], metavar="NAME[=SCALE]")

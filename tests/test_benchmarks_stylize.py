@@ -107,6 +107,22 @@ def test_clips_are_cut_where_the_table_says(bench: Any, given: list[str], tmp_pa
     assert [len(edit.frames) for edit in whole] == [8, 8, 10]  # 4 s would be 40
 
 
+def test_few_frames_of_a_second_are_taken(bench: Any, given: list[str], tmp_path: Path) -> None:
+    root = Path(given[0]).parent
+    (tmp_path / "edits.toml").write_text('[second]\nsource = "apple"\nstart = 0.2\nstop = 1\nprompts = ["cat"]\n')
+    said = [given[0], str(tmp_path / "edits.toml"), "--model", str(root / "model"), "-o", str(tmp_path)]
+    words = bench.arguments([*said, "--rate", "4", "--length", "3"])
+    model = bench.segue.load(words.model)
+    (edit,) = bench.edits(words.clips, words.edits, model, words)
+    whole = bench.read(root / "clips" / "second.mp4").frames
+    wanted = bench.cut(whole, [2, 4, 7], None, model, None)  # at 0.2, 0.45 and 0.7 s; 0.95 s is frame 10, past the stop
+    assert torch.equal(edit.frames[:], wanted[:])
+    assert bench.read(edit.folder).fps == 4
+    words.rate = 20
+    with pytest.raises(SystemExit, match="2 times that of the clip"):
+        bench.edits(words.clips, words.edits, model, words)
+
+
 def test_a_method_that_fails_is_told_and_the_rest_goes_on(
     bench: Any, given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

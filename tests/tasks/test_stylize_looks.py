@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from tiny import write_model
 from torch import Tensor
 
+from attending import attending_model
 from flickers import saved, textured
 from segue.errors import InterruptedRunError, TaskError
 from segue.media import Clip
 from segue.media.clip import levels_of
 from segue.models.bundle import LatentDiffusion
-from segue.models.loading import load_model
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_settings import Agreement, Beginning, References, Shape
@@ -27,31 +26,9 @@ SIZE = (64, 32)
 LOOKS = Agreement("first, previous, self", deflicker=0, blend=0.0)
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """A codec that shows what it is given: a colour for each latent, and a channel that nobody sees."""
-
-    scale: int
-    channels: int = 4
-
-    def encode(self, frames: Tensor) -> Tensor:
-        colours = 4 * torch.nn.functional.avg_pool2d(frames, self.scale) - 2
-        return torch.cat([colours, torch.zeros_like(colours[:, :1])], 1)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        colours = (latents[:, :3] / 4 + 0.5).clamp(0, 1)
-        return colours.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusion:
-    """Random, and what it attends to counts for much."""
-    made = load_model(write_model(tmp_path_factory.mktemp("models") / "tiny", vae="tiny", length=24))
-    made = replace(made, codec=Blocks(made.codec.scale))
-    for name, weights in made.parts["unet"].named_parameters():
-        if "attn1.to_out.0.weight" in name or "attn1.to_v" in name:
-            weights.data.mul_(3)
-    return made
+    return attending_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
