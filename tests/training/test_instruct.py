@@ -197,8 +197,13 @@ def test_a_share_is_told_nothing_shown_nothing_or_neither(pairs: Path) -> None:
     silent, blind = np.array([not words for words in told.instructions]), ~told.seen.numpy()
     for share, wanted in ((silent & ~blind, 0.05), (silent & blind, 0.05), (~silent & blind, 0.05)):
         assert share.mean() == pytest.approx(wanted, abs=0.006)
-    everything = EditPairs.load(pairs).draw(np.random.default_rng(3), 200, 0.0)
+    found = EditPairs.load(pairs)
+    everything = found.draw(np.random.default_rng(3), 200, 0.0)
     assert bool(everything.seen.all()) and all(everything.instructions)
+    named = found.draw(np.random.default_rng(3), 20000, 0.0, 0.25)
+    captions = {(after, caption[1]) for after, caption in zip(found.after.tolist(), found.captions, strict=True)}
+    told_one = [pair in captions for pair in zip(named.after.tolist(), named.instructions, strict=True)]
+    assert np.mean(told_one) == pytest.approx(0.25, abs=0.015)
 
 
 def test_damaged_pairs_are_told(pairs: Path, tmp_path: Path) -> None:
@@ -245,8 +250,8 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(config: Config, lora: 
 def test_it_learns_to_look_at_the_picture(config: Config, tmp_path: Path) -> None:
     """Of all that the loss could fall by, the picture is the largest part: without it nobody knows what is there."""
     longer = dataclasses.replace(
-        config, out=tmp_path, steps=60, decay=10, ema=0.9, lr=2e-2, rank=8, dropped=0.0, bf16=False, noise_power=0.3,
-        log_every=20, save_every=60, sheet_every=100,
+        config, out=tmp_path, steps=60, decay=10, ema=0.9, lr=2e-2, rank=8, dropped=0.0, captioned=0.0, bf16=False,
+        noise_power=0.3, log_every=20, save_every=60, sheet_every=100,
     )  # fmt: skip
     file = instruct.main(longer)
     losses = [line["loss"] for line in said(tmp_path) if "loss" in line]

@@ -112,15 +112,19 @@ class EditPairs:
         """Pictures in [0, 1]."""
         return self.pictures[rows].permute(0, 3, 1, 2).float() / 255
 
-    def draw(self, rng: np.random.Generator, batch: int, dropped: float) -> Told:
+    def draw(self, rng: np.random.Generator, batch: int, dropped: float, captioned: float = 0.0) -> Told:
         """A batch, as a step sees it.
 
         A share `dropped` of the rows is told nothing, as large a one is shown nothing, and as large a one neither
-        (Brooks, Holynski & Efros 2023, arXiv:2211.09800, section 3.2.1: .05 each).
+        (Brooks, Holynski & Efros 2023, arXiv:2211.09800, section 3.2.1: .05 each). A share `captioned` is told what the
+        picture shows that is wanted, and not what shall be done.
         """
         rows = rng.choice(len(self), batch, p=self.weights)
         said = [str(rng.choice(self.instructions[row])) for row in rows]
-        chance = rng.random(batch)
+        chance, named = rng.random((2, batch))
+        said = [
+            self.captions[row][1] if u < captioned else words for row, u, words in zip(rows, named, said, strict=True)
+        ]
         seen = torch.from_numpy((chance < dropped) | (chance >= 3 * dropped))
         said = ["" if u < 2 * dropped else words for words, u in zip(said, chance.tolist(), strict=True)]
         return Told(self.before[rows], self.after[rows], said, seen)

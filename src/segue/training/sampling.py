@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segue.diffusion.betas import training_levels
-from segue.diffusion.guidance import classifier_free
+from segue.diffusion.guidance import classifier_free, instructed
 from segue.diffusion.levels import Levels
 from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import Ancestry, InheritedNoise
@@ -18,6 +18,7 @@ from segue.diffusion.schedule import Schedule, is_flow
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import from_seeds
 from segue.models.bundle import LatentDiffusion
+from segue.models.instruction import refuse_others, shown
 from segue.temporal.keys import ANY_KEY
 from segue.types import Point, Progress, RowId, silent
 
@@ -62,6 +63,47 @@ def sample(
         )
         made.append(collect(states, schedule))
         progress("drawing", min(first + batch, len(prompts)), len(prompts))
+    return torch.cat(made)
+
+
+@torch.no_grad()
+def changed(
+    model: LatentDiffusion,
+    pictures: Float[Tensor, "n 3 h w"],
+    said: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int | None = None,
+    scale: float | None = None,
+    picture_scale: float | None = None,
+    batch: int = 16,
+) -> Float[Tensor, "n 3 h w"]:
+    """What an instruction model makes of pictures of its own size, in [0, 1], `batch` at a time.
+
+    What is left out is the model's default; guidance acts from the start.
+
+    Raises:
+        TaskError: the model follows no instructions.
+    """
+    refuse_others(model)
+    settings = model.defaults
+    scales = (
+        settings.guidance_scale if scale is None else scale,
+        settings.picture_scale if picture_scale is None else picture_scale,
+    )
+    schedule = model.schedule(settings.steps if steps is None else steps, settings.size, solver=settings.solver)
+    made: list[Tensor] = []
+    for first in range(0, len(said), batch):
+        words, chosen = list(said[first : first + batch]), seeds[first : first + batch]
+        text, count = model.text([*words, ""]), len(words)
+        seen = shown(model.codec, pictures[first : first + batch].to(model.device))
+        told = instructed(text[list(range(count))], text[[count] * count], seen, *scales)
+        ids = [RowId(str(row)) for row in range(count)]
+        own = {row: Ancestry((seed,), (ANY_KEY,), (1.0,)) for row, seed in zip(ids, chosen, strict=True)}
+        state = from_seeds(chosen, ids, schedule, shape_of(model), model.device)
+        solver = find_solver(settings.solver).solver
+        states = denoise(model.denoiser, state, schedule, told, solver=solver, kick=InheritedNoise(own))
+        made.append(decoded(model, collect(states, schedule)).cpu())
     return torch.cat(made)
 
 

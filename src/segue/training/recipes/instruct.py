@@ -21,17 +21,13 @@ from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from segue.diffusion.guidance import instructed
-from segue.diffusion.loop import collect, denoise
-from segue.diffusion.solvers import find_solver
-from segue.diffusion.starts import from_seeds
 from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
-from segue.models.instruction import shown, widened
+from segue.models.instruction import widened
 from segue.models.lora import applied
-from segue.training.bounds import Amount, Count, Memory, Natural, Rate
+from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
 from segue.training.checkpoint import Run
 from segue.training.data import step_generator, step_rng
 from segue.training.ema import Ema
@@ -42,9 +38,9 @@ from segue.training.losses import TrainedPrediction, prediction_error
 from segue.training.lowrank import add_low_rank, save_lora
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
-from segue.training.sampling import decoded, noisy_levels, shape_of
+from segue.training.sampling import changed, noisy_levels
 from segue.training.sitting import Sitting, settled
-from segue.types import Point, RowId
+from segue.types import Point
 
 FILE = "instruct.safetensors"
 FIRST = "conv_in"
@@ -62,7 +58,10 @@ class Config:
     rank: Count = 16
     first_rank: Count = 72  # of the first layer, which the picture comes in by
     dropped: Annotated[float, Field(ge=0, le=0.3)] = 0.05  # told nothing; shown nothing; neither: so many rows of each
-    noise_power: Rate = 0.7  # levels are drawn as u ** power; below 1, there are more noisy ones
+    captioned: Share = (
+        0.25  # rows that are told a caption of what is wanted, which the model understands from the start
+    )
+    noise_power: Rate = 0.5  # levels are drawn as u ** power; below 1, there are more noisy ones
     steps: Count = 6000
     batch: Count = 16
     lr: Rate = 1.5e-3
@@ -119,7 +118,7 @@ def main(config: Config) -> Path:
     with Sitting(config, run, ranks) as sitting:
         for step in sitting.steps:
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
-            told = training.pairs.draw(step_rng(config.seed, step), config.batch, config.dropped)
+            told = training.pairs.draw(step_rng(config.seed, step), config.batch, config.dropped, config.captioned)
             at, eps = noisy_levels(learner, config.batch, config.noise_power, step_generator(config.seed, step))
             with precision:
                 loss = step_loss(learner, training, told, at, eps, share)
@@ -211,7 +210,10 @@ def compare(model: LatentDiffusion, lora: Path, kept: Lessons, config: Config, s
     said = [str(rng.choice(words)) for words in pairs.instructions]
     before, after = (pairs.floats(which) for which in (pairs.before, pairs.after))
     with applied(model, {lora: 1.0}) as taught:
-        made = changed(taught, before, said, config).cpu()
+        made = changed(
+            taught, before, said, list(range(len(said))),
+            steps=config.sheet_steps, scale=config.sheet_scale, picture_scale=config.sheet_picture_scale,
+        )  # fmt: skip
     for kind in kinds:
         of = [row for row, name in enumerate(pairs.kinds) if name == kind]
         apart = [(one[of] - after[of]).square().mean().sqrt() for one in (made, before)]
@@ -219,21 +221,3 @@ def compare(model: LatentDiffusion, lora: Path, kept: Lessons, config: Config, s
     save_sheet(config.out / f"sheet-{step:06d}.png", torch.cat([before, made, after]), columns=len(rows))
     (config.out / f"sheet-{step:06d}.txt").write_text("\n".join(said) + "\n", "utf-8")
     return found
-
-
-@torch.no_grad()
-def changed(
-    model: LatentDiffusion, pictures: Float[Tensor, "n 3 h w"], said: list[str], config: Config
-) -> Float[Tensor, "n 3 h w"]:
-    """What an instruction model makes of pictures of its own size, each from the noise of its own seed."""
-    solver = model.defaults.solver
-    schedule = model.schedule(config.sheet_steps, model.defaults.size, solver=solver)
-    text = model.text([*said, ""])
-    wanted, blank = text[list(range(len(said)))], text[[len(said)] * len(said)]
-    told = instructed(
-        wanted, blank, shown(model.codec, pictures.to(model.device)), config.sheet_scale, config.sheet_picture_scale
-    )
-    ids = [RowId(str(row)) for row in range(len(said))]
-    state = from_seeds(list(range(len(said))), ids, schedule, shape_of(model), model.device)
-    states = denoise(model.denoiser, state, schedule, told, solver=find_solver(solver).solver)
-    return decoded(model, collect(states, schedule))
