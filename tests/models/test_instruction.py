@@ -32,6 +32,7 @@ from segue.models.denoiser import Tally
 from segue.models.installed import folder_facts
 from segue.models.loading import load_model
 from segue.models.lora import applied
+from segue.models.lora_rows import attached
 from segue.models.weights import quiet
 from segue.tasks.image import Image
 from segue.training.lowrank import add_low_rank, save_lora
@@ -248,6 +249,8 @@ def test_a_lora_can_make_an_instruction_model_of_one_that_draws_from_words(folde
     after = plain.parts["unet"].state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(TaskError, match="one number, not a curve"):
+        attached(plain, {tmp_path / "instruct.safetensors": "0:0, 1:1"})
     loaded = load_model(folder, device="cpu", loras={tmp_path / "instruct.safetensors": 1.0})
     assert loaded.instructs
     again = loaded.denoiser(torch.ones(1, 4, 8, 8), now, replace(cond, concat=torch.ones(1, 4, 8, 8)))
