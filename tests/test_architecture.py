@@ -74,6 +74,7 @@ NO_FACE_IMPORTS = {
     "tasks/edit_masks.py",
     "tasks/edit_prepare.py",
     "tasks/edit_run.py",
+    "tasks/edit_strength.py",
     "tasks/edit_told.py",
     "tasks/stylize_agree.py",
     "tasks/stylize_draw.py",

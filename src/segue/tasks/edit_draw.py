@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segue.diffusion.loop import denoise
+from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import renoise
 from segue.models.paused import resumed
@@ -18,7 +19,7 @@ from segue.tasks.edit_prepare import PreparedEdit
 from segue.tasks.edit_told import EditTelling
 from segue.tasks.stylize_draw import CLIP, Drawing
 from segue.temporal.cycle import Encoding, encoded, eta_solver
-from segue.temporal.inversion import Inversion, inverted
+from segue.temporal.inversion import Inversion, exactly_inverted, inverted
 from segue.temporal.kept_area import KeptArea, NoisedWay, Way
 from segue.temporal.moved_noise import PlacedKick
 from segue.types import Denoiser, Guided, Kick, Operator, RowId, Solver, State
@@ -71,6 +72,11 @@ class EditDrawing(Drawing):
         return self.prepared.edit.change.passes or 1
 
     @cached_property
+    def schedule(self) -> Schedule:
+        """Of the whole run."""
+        return self._joined(super().schedule)
+
+    @cached_property
     def first(self) -> int:
         """The first step that is run."""
         return len(self.schedule) if self.prepared.edit.change.strength == 0 else super().first
@@ -104,8 +110,7 @@ class EditDrawing(Drawing):
         if self._pass:
             assert self._passed is not None
             whole = torch.full((len(rows),), len(self.schedule))
-            fresh = self.placed[part.start : part.stop].start(self.task.seed + self._pass, self.shape[0], CLIP)
-            return renoise(State(self._passed, whole, rows), self.schedule, self.first, fresh.to(self.model.device))
+            return renoise(State(self._passed, whole, rows), self.schedule, self.first, self.noise(part, self._pass))
         if part.start in self._ways:
             return self._ways[part.start].state
         if self.first == len(self.schedule):
@@ -113,11 +118,7 @@ class EditDrawing(Drawing):
         return super()._begun(part, number)
 
     def _states(self, denoiser: Denoiser, state: State, cond: Guided, part: range) -> Iterator[State]:
-        solver, kick, way = self._solver, self._kick, self._ways.get(part.start)
-        if isinstance(way, Encoding):
-            solver, kick = way.solver, way.kick
-        elif self._pass:
-            kick = PlacedKick(self.placed, self.task.seed, CLIP, f"kick of pass {self._pass}")
+        solver, kick = self.stepping(part)
         operators = [*self._operators(part), *self._kept(part)]
         return denoise(denoiser, state, self.schedule, cond, solver=solver, operators=operators, kick=kick)
 
@@ -126,37 +127,49 @@ class EditDrawing(Drawing):
         eta, name = self.prepared.edit.change.eta, self.task.sampling.solver or "ddim"
         return eta_solver(eta) if eta and name == "ddim" else find_solver(name).solver
 
-    def _noise(self, part: range) -> Float[Tensor, "t c h w"]:
-        """Of the start."""
-        started = self.placed[part.start : part.stop].start(self.task.seed, self.shape[0], CLIP)
+    def stepping(self, part: range) -> tuple[Solver, Kick]:
+        """What takes the steps of a part, and what pushes them."""
+        way = self._ways.get(part.start)
+        if way is not None:
+            return way.solver, way.kick
+        more = f" of pass {self._pass}" if self._pass else ""
+        return self._solver, PlacedKick(self.placed, self.task.seed, CLIP, f"kick{more}")
+
+    def noise(self, part: range, one: int = 0) -> Float[Tensor, "t c h w"]:
+        """Where a pass starts."""
+        started = self.placed[part.start : part.stop].start(self.task.seed + one, self.shape[0], CLIP)
         return started.to(self.model.device)
 
     def _way(self, part: range, number: int) -> Encoding | Inversion:
         """The way into noise, from which a run comes back."""
         rows, change = [RowId(CLIP, frame) for frame in part], self.prepared.edit.change
         strength = change.strength or 1.0
+        back = exactly_inverted if change.exact else inverted
         if (other := self.source_model) is not None:
             schedule = other.schedule(len(self.schedule), self.source.size, solver=self.task.sampling.solver)
             told = self.told.told_of_source(part, other)
             latents = torch.cat([other.codec.encode(self.source[one : one + 1]).float() for one in part])
-            return inverted(
-                other.denoiser, latents.to(other.device), schedule, told, rows,
+            return back(
+                other.denoiser, latents.to(other.device), self._joined(schedule), told, rows,
                 strength=strength, rounds=change.rounds or 0, progress=self._tell_way,
             )  # fmt: skip
         told, latents = self.told.told_of_source(part), self.encoded(part)
         with self.looking.during(rows, first=number == 0, records=False) as denoiser:
             if self.prepared.edit.method == "ddib":
-                rounds = change.rounds or 0
-                return inverted(
+                return back(
                     denoiser, latents, self.schedule, told, rows,
-                    strength=strength, rounds=rounds, progress=self._tell_way,
+                    strength=strength, rounds=change.rounds or 0, progress=self._tell_way,
                 )  # fmt: skip
             posterior: Kick = PlacedKick(self.placed, self.task.seed, CLIP, "posterior")
             return encoded(
                 denoiser, latents, self.schedule, told, rows,
-                noise=self._noise(part), strength=strength, solver=self._solver, kick=posterior,
+                noise=self.noise(part), strength=strength, solver=self._solver, kick=posterior,
                 operators=self._operators(part), progress=self._tell_way,
             )  # fmt: skip
+
+    def _joined(self, schedule: Schedule) -> Schedule:
+        """As an exact way back needs it."""
+        return schedule.joined() if self.prepared.edit.change.exact else schedule
 
     def _tell_way(self, what: str, done: float, total: float) -> None:
         self.progress(INTO_NOISE, done, total)
@@ -169,5 +182,5 @@ class EditDrawing(Drawing):
         rows = tuple(RowId(CLIP, frame) for frame in part)
         way: Way | None = self._ways.get(part.start)
         if way is None or self.source_model is not None:
-            way = NoisedWay(self.encoded(part), self._noise(part), self.schedule, rows)
+            way = NoisedWay(self.encoded(part), self.noise(part), self.schedule, rows)
         return [KeptArea(masks.latents(part, self.model.codec.scale), way, self.first)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,7 @@ class Masks:
         if not self.follows:
             return
         spool = self._carried = Spool(folder, self.geometry.drawn)
+        weakref.finalize(self, spool.close)
         if len(spool) == len(self.film):
             return
         known = {frame or 0: self._fitted(clip, 0) for frame, clip in self.given.items()}

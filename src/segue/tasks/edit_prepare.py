@@ -96,7 +96,7 @@ class PreparedEdit(Prepared):
         if self.edit.method == "ddib":
             # Each round asks once more at every step, and once where the way begins.
             rounds = change.rounds or 0
-            return (steps * (1 + rounds) + rounds) * terms
+            return ((steps + 1 if change.exact else steps * (1 + rounds)) + rounds) * terms
         guided = self.task.sampling.guidance_scale != (1.0,)
         if self.edit.method == "instruct" and guided and change.picture_guidance != 1:
             start = self.task.sampling.guidance_start or 0.0

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from segue.media.clip import Clip
 from segue.media.spool import Spool
+from segue.models.freeu import freed
 from segue.tasks.edit import EditPlan
 from segue.tasks.edit_draw import EditDrawing
 from segue.tasks.edit_masks import KeptPixels
 from segue.tasks.edit_prepare import PreparedEdit
+from segue.tasks.edit_strength import found_strength
 from segue.tasks.edit_told import EditTelling
 from segue.tasks.sampling import Execution
+from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_draw import Drawing
 from segue.tasks.stylize_look import Looking
 from segue.tasks.stylize_run import StylizeRun, stylized
@@ -42,16 +45,35 @@ class EditRun(StylizeRun):
         assert isinstance(self.prepared, PreparedEdit)
         return self.prepared
 
+    def clip(self) -> Clip:
+        """The changed picture or film; see `StylizeRun.clip`."""
+        with freed(self.ready, self.edit.edit.freeu):
+            return super().clip()
+
     def _drawn_by(self, source: Spool, pictures: Mapping[str, Spool], looking: Looking) -> Drawing:
         telling = EditTelling(self.edit, self.ready, pictures, made=self.edit, film=source)
         drawing = EditDrawing(
             self.task, self.ready, source, telling, looking, self.plan, self.folder, self.progress,
             prepared=self.edit, told=telling, source_model=self._source_model,
         )  # fmt: skip
+        faithful = self.edit.edit.change.faithful
+        if faithful is not None:
+            drawing = replace(drawing, task=self._near(drawing, faithful))
         if self.edit.masks is not None:
             shots = self.plan.shots[1:]
             self.edit.masks.carry(lambda: drawing.fields(source, shots), self.folder / "masks")
         return drawing
+
+    def _near(self, drawing: EditDrawing, faithful: str) -> Stylize:
+        """The task with the strength that keeps the picture so near."""
+        assert isinstance(self.plan, EditPlan)
+        strength = self.plan.strength
+        if strength is None:
+            strength = found_strength(drawing, faithful, self.folder / "strength.json")
+            self.plan = replace(self.plan, strength=strength)
+        task = replace(self.task, beginning=replace(self.task.beginning, strength=strength))
+        self.prepared = replace(self.edit, task=task)
+        return task
 
     @property
     def _source_model(self) -> LatentDiffusion | None:

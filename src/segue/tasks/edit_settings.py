@@ -31,6 +31,7 @@ class Change:
         source_guidance: how strongly these words are followed on the way into noise: for cycle and ddib. Left out, 1.
         eta: how much noise the steps of cycle add, above 0 and at most 1: the less, the nearer it stays. Left out, 0.1.
         rounds: how often each step of ddib into noise is asked again where it landed. Left out, 1.
+        exact: ddib goes by steps that have an inverse: told the same, it comes back to the picture, but for rounding.
         passes: how often sdedit noises a picture and runs it again. Left out, 1.
         faithful: sdedit finds the greatest strength that keeps the picture so near: psnr=25 (dB) or ssim=0.8, of the
             middle frame.
@@ -46,6 +47,7 @@ class Change:
     source_guidance: float | None = None
     eta: float | None = None
     rounds: int | None = None
+    exact: bool = False
     passes: int | None = None
     faithful: str | None = None
     picture_guidance: float | None = None
@@ -82,13 +84,19 @@ class Change:
         Raises:
             TaskError: the method has no use for something that is said.
         """
-        said = [item.name for item in fields(self) if getattr(self, item.name) is not None]
+        said = [
+            item.name
+            for item in fields(self)
+            if getattr(self, item.name) is not None and getattr(self, item.name) is not False
+        ]
         if over := [name for name in said if name not in TAKEN[method]]:
             others = [other for other in METHODS if over[0] in TAKEN[other]]
             raise TaskError(
                 f"{method} has no use for {over[0]}, which is for {' and '.join(others)}: leave it out, or take "
                 f"--method {others[0]}"
             )
+        if self.exact and self.rounds == 0:
+            raise TaskError("exact asks again at least once where it begins: leave out rounds 0, or exact")
         if self.strength == 0 and method != "sdedit":
             raise TaskError(f"strength must be above 0 and at most 1 for {method}, got 0")
         usual = {name: value for name, value in USUAL[method].items() if getattr(self, name) is None}
@@ -109,7 +117,7 @@ USUAL: Mapping[Method, Mapping[str, Any]] = {
 TAKEN: Mapping[Method, tuple[str, ...]] = {
     "sdedit": (*USUAL["sdedit"], "faithful"),
     "cycle": tuple(USUAL["cycle"]),
-    "ddib": (*USUAL["ddib"], "source_model"),
+    "ddib": (*USUAL["ddib"], "exact", "source_model"),
     "instruct": (*USUAL["instruct"], "picture_guidance"),
     "inpaint": tuple(USUAL["inpaint"]),
 }
