@@ -69,6 +69,7 @@ class Fields:
         if level < 0:
             raise ValueError(f"a level says how often sides are halved: expected 0 or more, got {level}")
         self.matcher, self.guide, self.level, self.folder = matcher, guide, level, folder
+        self.memory = memory
         self.device = torch.device(device)
         self.cuts = tuple(sorted(set(cuts)))
         if self.cuts and not 0 <= self.cuts[0] <= self.cuts[-1] < max(1, len(guide)):
@@ -154,12 +155,16 @@ class Fields:
         path = None if self.folder is None else self.folder / f"{self._name(first, last)}.safetensors"
         pair = None if path is None else stored(path, reduced_size(self.size, 1 << self.level))
         if pair is None:
-            there, back = self.matcher(self._small(first), self._small(last), self._start(first, last))
+            there, back = self._found(first, last)
             pair = Packed.of(there), Packed.of(back)
             if path is not None:
                 store(path, pair)
         self._pairs.put((first, last), pair, pair[0].bytes + pair[1].bytes)
         return pair
+
+    def _found(self, first: int, last: int) -> tuple[Match, Match]:
+        """What is found out about a pair: from the first to the last, and back."""
+        return self.matcher(self._small(first), self._small(last), self._start(first, last))
 
     def _start(self, first: int, last: int) -> tuple[Match, Match] | None:
         """By way of what lies between; the same from both ends, so that a clip may as well run backwards."""

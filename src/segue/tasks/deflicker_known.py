@@ -21,7 +21,8 @@ class Measured:
     """What was measured of each finished frame, in a file.
 
     How much the film changes from the frame before, and the result, both along the ways that were found; how much of
-    its sharpness is kept; and how much the film changes at the same places if nothing is moved.
+    its sharpness is kept; and how much the film changes at the same places if nothing is moved. Of a film that was
+    drawn after another, the last is the share of it that moves as that other does.
 
     Args:
         path: of the file; what it says of more frames than there are, was cut off or damaged, is forgotten.
@@ -52,8 +53,11 @@ class Measured:
 
     def scores(self) -> dict[str, float | None]:
         """The means over all frames of which there is something to say."""
-        means = [_mean(row[place] for row in self._rows) for place in range(3)]
-        return dict(zip(("change_before", "change", "sharpness_kept"), means, strict=True))
+        return {name: self.mean(place) for place, name in enumerate(("change_before", "change", "sharpness_kept"))}
+
+    def mean(self, place: int) -> float | None:
+        """The mean of one of the numbers of a row; None where there is nothing to say."""
+        return _mean(row[place] for row in self._rows)
 
     def doubts(self, pairs: int, guided: bool) -> tuple[str, ...]:
         """What speaks against the ways that were found, a line each.

@@ -24,7 +24,7 @@ from segue.tasks.deflicker_known import Measured, known_shots
 from segue.tasks.record import ModelRecord, Record, versions
 from segue.tasks.sampling import Execution
 from segue.tasks.stylize import OURS, Stylize
-from segue.tasks.stylize_agree import Agreeing
+from segue.tasks.stylize_agree import FOLLOWS, Agreeing, strayed
 from segue.tasks.stylize_draw import Drawing
 from segue.tasks.stylize_geometry import FinishedFrames
 from segue.tasks.stylize_inputs import Inputs, blends, check_seen, read_into
@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 READING = "reading the film"
 TERMS = 2
 """Of guidance: what is not wanted, and what is."""
-FOUND = 80
-"""Bytes a pixel that ways to frames around take on disk, for each frame around: three sizes, and four distances."""
+FOUND = 140
+"""Bytes a pixel that ways to frames around take on disk, for each frame around: of the film three sizes, of what is
+drawn one, and four distances."""
 
 
 def stylized(
@@ -293,14 +294,18 @@ class StylizeRun:
 
     def _clip(self, frames: KeptFrames, complete: bool = True) -> Clip:
         film = self.inputs.film
+        measured = self._measured(frames)
+        follows = measured.mean(FOLLOWS)
         scores = {
-            **self._measured(frames).scores(),
+            **measured.scores(),
+            "follows": follows,
             "shots": len(self.plan.shots),
             "parts": len(self.plan.parts),
             "evaluations": self._evaluations(),
             "deflickered_at": list(self.drawing.moments),
         }
-        told = self.prepared.model, self.execution, scores, complete, self.prepared.notes
+        notes = (*self.prepared.notes, *strayed(follows))
+        told = self.prepared.model, self.execution, scores, complete, notes
         record = Record.of(self.prepared.asked.name, self.prepared.asked, self.plan, *told)
         shown = FinishedFrames(frames, self.inputs.geometry)
         return Clip(shown, film.fps, film.audio, Provenance(record.to_dict()))
