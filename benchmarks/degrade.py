@@ -1,4 +1,4 @@
-"""What makes a clip flicker: noise, brightness that jumps, and frames that are each painted on their own.
+"""What makes a clip flicker: noise, brightness that jumps, frames each painted on their own; and what damages it.
 
 All are drawn by seed and number of the frame, so that the same clip is always spoiled in the same way.
 Frames come back rounded to 256 levels, as they would be read from a file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,10 @@ GAIN, OFFSET = 0.10, 0.03
 """Standard deviations of the logarithm of the brightness, and of what is added to it."""
 GRID = 3, 4
 """Places down and across at which the local gain is drawn."""
+BLUR = 0.008
+"""Standard deviation of the blur, in shares of the root of the picture's area: 2 pixels of 256 x 256."""
+QUALITY = 20
+"""Of the JPEG."""
 BRUSHES = 0.070, 0.038, 0.022
 """Lengths of strokes, from coarse to fine, in shares of the root of the picture's area."""
 
@@ -53,6 +58,32 @@ def lit_in_places(frames: Float[Tensor, "t 3 h w"], seed: int = 0) -> Float[Tens
     return _each(frames, seed, lit)
 
 
+def blurred(frames: Float[Tensor, "t 3 h w"], seed: int = 0) -> Float[Tensor, "t 3 h w"]:
+    """Each frame out of focus; the same for any seed."""
+
+    def soft(picture: Array, random: np.random.Generator) -> Array:
+        return cv2.GaussianBlur(picture, (0, 0), BLUR * float(np.sqrt(picture.shape[0] * picture.shape[1])))
+
+    return _each(frames, seed, soft)
+
+
+def compressed(frames: Float[Tensor, "t 3 h w"], seed: int = 0) -> Float[Tensor, "t 3 h w"]:
+    """Each frame through a coarse JPEG; the same for any seed."""
+
+    def coarse(picture: Array, random: np.random.Generator) -> Array:
+        levels = (picture.clip(0, 1) * 255).round().astype(np.uint8)[..., ::-1]
+        written = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+        read: Any = cv2.imdecode(written, cv2.IMREAD_COLOR)
+        return read[..., ::-1] / 255
+
+    return _each(frames, seed, coarse)
+
+
+def damaged(frames: Float[Tensor, "t 3 h w"], seed: int = 0) -> Float[Tensor, "t 3 h w"]:
+    """Out of focus, then noisy, then through a coarse JPEG."""
+    return compressed(noisy(blurred(frames), seed))
+
+
 def restyled(frames: Float[Tensor, "t 3 h w"], seed: int = 0) -> Float[Tensor, "t 3 h w"]:
     """Each frame painted anew: strokes of three brushes along the contours, a palette, the grain of a canvas.
 
@@ -68,6 +99,13 @@ DEGRADATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "local flicker": lit_in_places,
     "restyling": restyled,
 }
+DAMAGES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "blur": blurred,
+    "noise": noisy,
+    "JPEG": compressed,
+    "all three": damaged,
+}
+"""What there is to restore."""
 
 
 def _each(frames: Tensor, seed: int, spoil: Callable[[Array, np.random.Generator], Array]) -> Tensor:

@@ -2,10 +2,14 @@
 
     python benchmarks/fashion.py -o runs/fashion --sources 3 --targets 3 --frames 12
     python benchmarks/fashion.py -o runs/fashion --pose mediapipe --sheets      # poses are found by a network
+    python benchmarks/fashion.py -o runs/fashion --teach 450      # the model is tuned to each source before
 
 Sources and targets are rendered figures (`segue.training.figure`). Of a source the model is given one picture, as a
 reference, and the words for its clothes; of a target the sticks of its exact key points, frame by frame. What should
 come out is known: the source, rendered in the motion of the target. Films are kept, as in `stylize.py`.
+
+With `--teach` the model learns each source by as many steps of `segue train subject`, from pictures of it in motions
+that are no target's (`LESSONS`), and is asked for it by the phrase of that recipe; ours is then shown without, too.
 
 * Pose-MSE, missing: see `segue.evaluation.pose_mse`, of poses that are found in the film against those that it was
   given. "postures" is no pose network: it draws the source in all postures it knows and takes the one that looks most
@@ -23,15 +27,18 @@ import argparse
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from stylize import METHODS, Film, control_digests, drawn, frames_digest
 from stylize_table import ALONE, OURS, shown_mean
+from torch import Tensor
 
 import segue
 from segue.errors import SegueError, TaskError
@@ -44,6 +51,8 @@ from segue.evaluation.warp_error import warp_error
 from segue.media.clip import Clip, TensorFrames
 from segue.media.reader import read
 from segue.models.annotate import draw_skeleton, find_annotator
+from segue.models.bundle import LatentDiffusion
+from segue.models.lora import applied
 from segue.motion.keypoints import smoothed
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
@@ -51,9 +60,13 @@ from segue.tasks.stylize_settings import Beginning, References, Shape
 from segue.training.figure import MOTIONS, FigureClip, figure_clip
 from segue.training.figure_match import nearest_postures
 from segue.training.journal import save_sheet
+from segue.training.recipes import subject
 from segue.types import KeyPoints
 
 GROUND = (0.93, 0.93, 0.9)
+LESSONS, EVERY = ("jump", "turn", "stretch"), 3
+"""The motions that a source is taught in, and of how many frames one is a lesson."""
+UNTAUGHT = "ours, not taught"
 POSTURES = "postures"
 OTHERS = 1000
 """From which number on subjects are targets, so that none is a source as well."""
@@ -70,12 +83,14 @@ class Case:
         target: the film that moves.
         truth: the source in that motion.
         folder: where the target's frames, the sticks and the reference lie.
+        taught: what the model learned of the source, if anything.
     """
 
     source: int
     target: FigureClip
     truth: FigureClip
     folder: Path
+    taught: Path | None = None
 
     @property
     def clip(self) -> str:
@@ -108,7 +123,7 @@ class Case:
             said["agreement"] = replace(said["agreement"], attention="reference, self")
         return Stylize(
             str(self.folder / "film"),
-            f"{self.truth.subject.words}",
+            subject.Config().phrase if self.taught else self.truth.subject.words,
             preset="fashion",
             seed=seed,
             control=(f"pose::{self.folder / 'sticks'}",),
@@ -143,16 +158,40 @@ def cases(given: argparse.Namespace, size: tuple[int, int]) -> list[Case]:
     return found
 
 
+def taught(source: int, given: argparse.Namespace, size: tuple[int, int]) -> Path:
+    """What a model learns of a source; where it was learned already, that."""
+    folder = given.out / "subjects" / str(source)
+    for motion in LESSONS:
+        film = figure_clip(source, motion, size=size, frames=24, ground=GROUND)
+        for number in range(0, len(film), EVERY):
+            lesson = folder / "pictures" / f"{motion}-{number:02}.png"
+            lesson.parent.mkdir(parents=True, exist_ok=True)
+            if not lesson.exists():
+                Clip(TensorFrames.rounded(film.frames[number : number + 1]), 12).save(lesson)
+    asked = subject.Config(given.model, folder / "pictures", folder / "run", steps=given.teach)
+    return subject.main(asked)
+
+
+@contextmanager
+def tuned(model: LatentDiffusion, case: Case) -> Generator[LatentDiffusion]:
+    """The model, with what it learned of the source."""
+    if case.taught is None:
+        yield model
+        return
+    with applied(model, {case.taught: 1.0}) as learned:
+        yield learned
+
+
+def overlap_with(picture: Float[Tensor, "3 h w"], due: Bool[Tensor, "h w"]) -> float:
+    """Intersection over union of what differs from the picture's edge, and an outline."""
+    edge = torch.cat([picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]], 1).median(1).values
+    figure = (picture - edge[:, None, None]).abs().amax(0) > UNLIKE_GROUND
+    return float((figure & due).sum() / (figure | due).sum().clamp(min=1))
+
+
 def overlap(frames: TensorFrames, target: FigureClip) -> float:
-    """Intersection over union of what differs from the picture's edge, and the target's outline."""
-    shares: list[float] = []
-    for number in range(len(frames)):
-        picture = frames[number : number + 1][0]
-        edge = torch.cat([picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]], 1).median(1).values
-        figure = (picture - edge[:, None, None]).abs().amax(0) > UNLIKE_GROUND
-        due = target.alpha(number) > 0.5
-        shares.append(float((figure & due).sum() / (figure | due).sum().clamp(min=1)))
-    return fmean(shares)
+    """The same with the target's outline, of all frames."""
+    return fmean(overlap_with(frames[i : i + 1][0], target.alpha(i) > 0.5) for i in range(len(frames)))
 
 
 def measured(film: Film, case: Case, finder: Finder) -> dict[str, float]:
@@ -207,6 +246,30 @@ def frechet(films: Sequence[Film], of: str) -> str:
     return f"{of}: {values[0]:.2f} to the sources, {values[1]:.2f} to the targets ({features.name}, {len(mine)} frames)"
 
 
+def made(model: LatentDiffusion, finder: Finder, given: argparse.Namespace) -> dict[str, list[Film]]:
+    """The films of each row of the table, measured; what is missing is drawn."""
+    size, controls = model.defaults.size, control_digests(["pose"], model)
+    lessons = {source: taught(source, given, size) for source in range(given.sources if given.teach else 0)}
+    rows = {ALONE: True, OURS: True, **({UNTAUGHT: False} if lessons else {})}
+    films: dict[str, list[Film]] = {row: [] for row in rows}
+    for plain in cases(given, size):
+        for row, learned in rows.items():
+            case, method = replace(plain, taught=lessons.get(plain.source) if learned else None), row.split(",")[0]
+            with torch.no_grad(), tuned(model, case) as drawing:
+                task = case.task(method, given.steps, given.seed)
+                asked = [asdict(task.filled_in()), *case.digests(), drawing.fingerprint, *controls]
+                name = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
+                film = Film(case, method, given.out / "films" / name)
+                if film.frames is None:
+                    film.keep(*drawn(drawing, task, len(case.target)))
+                    print(f"{case.name}, {row}: {film.record['seconds']:.2f} s a frame", flush=True)
+                film.note(film.record | measured(film, case, finder))
+            films[row].append(film)
+        if given.sheets:
+            sheet(plain, [done[-1] for done in films.values()], given.out)
+    return films
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Make what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -220,33 +283,23 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--pose", default=POSTURES, help="finds poses: postures, usual, mediapipe, a ViTPose repository"
     )
+    parser.add_argument("--teach", type=int, default=0, metavar="STEPS", help="of training on each source")
     parser.add_argument("--sheets", action="store_true")
     given = parser.parse_args(words)
+    if given.teach and given.targets > len(MOTIONS) - len(LESSONS):
+        parser.error(
+            f"with --teach there are at most {len(MOTIONS) - len(LESSONS)} targets: sources learn by the others"
+        )
     try:
         model, finder = segue.load(given.model), finder_of(given.pose)
-        controls = control_digests(["pose"], model)
-        films: dict[str, list[Film]] = {ALONE: [], OURS: []}
-        with torch.no_grad():
-            for case in cases(given, model.defaults.size):
-                for method, made in films.items():
-                    task = case.task(method, given.steps, given.seed)
-                    asked = [asdict(task.filled_in()), *case.digests(), model.fingerprint, *controls]
-                    name = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
-                    film = Film(case, method, given.out / "films" / name)
-                    if film.frames is None:
-                        film.keep(*drawn(model, task, len(case.target)))
-                        print(f"{case.name}, {method}: {film.record['seconds']:.2f} s a frame", flush=True)
-                    film.note(film.record | measured(film, case, finder))
-                    made.append(film)
-                if given.sheets:
-                    sheet(case, [made[-1] for made in films.values()], given.out)
+        films = made(model, finder, given)
     except SegueError as error:
         raise SystemExit(str(error)) from None
     print(f"\n{model.name}; changed: {best_distance().name}\n\n| method | {' | '.join(MEASURES)} |")
     print("|---" * (len(MEASURES) + 1) + "|")
-    for method, made in films.items():
+    for method, drawn_so in films.items():
         cells = [
-            shown_mean({film.edit.name: film.record[name] for film in made}, digits)
+            shown_mean({film.edit.name: film.record[name] for film in drawn_so}, digits)
             for name, digits in MEASURES.items()
         ]
         print(f"| {method} | {' | '.join(cells)} |")
@@ -259,8 +312,8 @@ def main(words: Sequence[str] | None = None) -> None:
     told = [shown_mean({case: pair[i] for case, pair in own.items()}, digits) for i, digits in enumerate((4, 2))]
     print(f"| what should come out | {' | '.join([*told, *([''] * (len(MEASURES) - 2))])} |")
     print("\nFréchet distances:")
-    for method, made in films.items():
-        print(frechet(made, method))
+    for method, drawn_so in films.items():
+        print(frechet(drawn_so, method))
 
 
 def sheet(case: Case, films: Sequence[Film], out: Path) -> None:
