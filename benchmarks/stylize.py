@@ -174,7 +174,7 @@ class Film:
     def note(self, record: dict[str, Any]) -> None:
         """The record, whole or not at all."""
         part = self.path.with_suffix(f".{os.getpid()}")
-        named = {"clip": self.edit.clip, "prompt": self.edit.prompt, "method": self.method}
+        named = {"clip": self.edit.clip, "asked": self.edit.prompt, "method": self.method}
         part.write_text(json.dumps(named | record), "utf-8")
         part.replace(self.path.with_suffix(".json"))
 

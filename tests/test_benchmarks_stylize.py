@@ -58,7 +58,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def films(out: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     records = [json.loads(path.read_text()) for path in (out / "films").glob("*.json")]
-    return {(each["clip"], each["prompt"], each["method"]): each for each in records}
+    return {(each["clip"], each["asked"], each["method"]): each for each in records}
 
 
 def test_rows_are_kept_and_told(
