@@ -51,8 +51,8 @@ def counting(patch: pytest.MonkeyPatch) -> Counts:
     """From now on, the steps in which each kind of network is run in a film; a kind that is never run has none."""
     found: Counts = {}
 
-    def counted(kind: str, model: LatentDiffusion) -> Counted:
-        return Counted(load_control(kind, model), found.setdefault(kind, []))
+    def counted(source: str, model: LatentDiffusion, kind: str) -> Counted:
+        return Counted(load_control(source, model, kind), found.setdefault(kind, []))
 
     patch.setattr(stylize_prepare, "load_control", counted)
     return found

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from segue.tasks.stylize import Stylize
     from segue.tasks.transition import Transition
     from segue.tasks.upscale import Upscale
-    from segue.zoo import ModelCard, load
+    from segue.zoo import ModelCard, load, load_control
 
 __version__ = "0.1.0"
 _TASKS = ("Branching", "Deflicker", "Edit", "Image", "Live", "Rerun", "Sampling", "Stylize", "Transition", "Upscale")
 _HOME = {name: f"segue.tasks.{name.lower()}" for name in _TASKS}
 _HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
-_HOME.update(ModelCard="segue.zoo", load="segue.zoo", Placement="segue.models.placement")
+_HOME.update(ModelCard="segue.zoo", load="segue.zoo", load_control="segue.zoo", Placement="segue.models.placement")
 
 __all__ = ["Branching", "Clip", "Deflicker", "Edit", "Execution", "Image", "Live", "ModelCard", "Placement", "Rerun"]
-__all__ += ["Sampling", "Stylize", "Transition", "Upscale", "__version__", "errors", "load", "read"]
+__all__ += ["Sampling", "Stylize", "Transition", "Upscale", "__version__", "errors", "load", "load_control", "read"]
 
 
 def __getattr__(name: str) -> Any:

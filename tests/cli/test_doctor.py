@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from tiny import write_model
 from tiny_flow import write_flux, write_sd3
 from tiny_upscaler import write_upscaler
@@ -18,8 +20,10 @@ from tiny_xl import write_xl
 from cli.conftest import SHORT, Run
 from segue.cli.doctor import described
 from segue.errors import CheckpointError, ModelError, TaskError
-from segue.models import capacity, loading
+from segue.models import capacity, kinds, loading
+from segue.models.annotate import depth
 from segue.models.capacity import Memory
+from segue.models.control_files import USUAL
 from segue.models.placement import Placement
 from segue.tasks.image import Image
 from segue.tasks.outlook import Asked, Load, Outlook, outlook
@@ -249,3 +253,40 @@ def test_float8_keeps_the_picture_of_the_embedded_model() -> None:
     plain = task.run(load("emoji", "cpu")).frames[0:1]
     small = task.run(load("emoji", "cpu", placement=Placement(storage="float8"))).frames[0:1]
     assert 0 < (plain - small).abs().mean() < 0.01
+
+
+def snapshot(cache: Path, name: str, *files: str) -> None:
+    """A repository of the hub's cache, as huggingface_hub lays it out."""
+    home = cache / f"models--{name.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("0" * 40)
+    folder = home / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file).write_bytes(b"{}")
+
+
+def found(run: Run, name: str) -> dict[str, str]:
+    return next(finding for finding in run("doctor", "--json").json if finding["name"] == name)
+
+
+def test_controls_and_annotators_are_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come along, those that are in the hub's cache as a whole, and what to do about the others."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("SEGUE_MEDIAPIPE", raising=False)
+    snapshot(tmp_path, USUAL[kinds.SD1]["depth"], "config.json", "diffusion_pytorch_model.safetensors")
+    snapshot(tmp_path, USUAL[kinds.SD1]["canny"], "config.json")
+    own = found(run, "controls of emoji")
+    assert own["state"] == "fine" and "softedge" in own["found"] and "emoji-control" in own["found"]
+    usual = found(run, "controls of Stable Diffusion 1.x")
+    assert usual["state"] == "optional" and usual["found"].startswith("depth on this machine, not canny, softedge")
+    assert "--control canny+FOLDER" in usual["advice"]
+    assert "lineart" in found(run, "annotators")["found"]
+    assert found(run, "annotator depth")["state"] == found(run, "annotator pose")["state"] == "optional"
+    snapshot(tmp_path, depth.USUAL, "config.json", "model.safetensors")
+    assert found(run, "annotator depth")["state"] == "fine"
+    monkeypatch.setenv("SEGUE_MEDIAPIPE", str(tmp_path / "no-python"))
+    pose = found(run, "annotator pose")
+    assert pose["state"] == "missing" and "no interpreter" in pose["found"] and "unset" in pose["advice"]
+    monkeypatch.setenv("SEGUE_MEDIAPIPE", sys.executable)
+    assert found(run, "annotator pose")["state"] == "fine"

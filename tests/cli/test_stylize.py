@@ -29,7 +29,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "negative": ("--negative grey", "grey"),
     "seed": ("--seed 7", 7),
     "method": ("--method pix2video", "pix2video"),
-    "control": ("--control softedge=0.5 --control depth::maps", ("softedge=0.5", "depth::maps")),
+    "control": ("--control softedge+mine=0.5 --control depth::maps", ("softedge+mine=0.5", "depth::maps")),
     "references.reference": ("--reference a.png --reference b.png", ("a.png", "b.png")),
     "references.ip_adapter": ("--reference a.png --ip-adapter x", "x"),
     "references.image_scale": ("--reference a.png --ip-adapter x --image-scale 0.5", 0.5),

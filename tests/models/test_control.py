@@ -26,7 +26,7 @@ from segue.diffusion.tiles import TiledDenoiser
 from segue.errors import ModelError, TaskError
 from segue.models.attention import attached, sites
 from segue.models.bundle import LatentDiffusion
-from segue.models.control import PART, Control, Residuals, controlled
+from segue.models.control import CONTROL_SCALE, PART, Control, Residuals, controlled
 from segue.models.control_files import load_control
 from segue.models.loading import load_model
 from segue.models.placement import Placement
@@ -247,6 +247,26 @@ def test_rows_outside_of_the_interval_hear_nothing(model, nets):
         pick = [row]
         assert far(mixed[pick], bound.denoiser(x[pick], at[pick], cond[pick])) < EXACT
         assert (far(mixed[pick], plain[pick]) > 0.05) is heard
+
+
+def test_rows_have_scales_of_their_own(model, nets):
+    """Beside that of the control; rows of scale 0 are as without it, and where all are, it is not run."""
+    counted: Any = Counted(load_control(nets["edges"], model))
+    bound, at = controlled(model, [Control("edges", counted, 0.8)]), points(model, [3, 3, 3])
+    cond = told(model, {"edges": picture(0, count=3)})
+    x = torch.randn(3, 4, SIZE[1] // 8, SIZE[0] // 8, generator=torch.Generator().manual_seed(0))
+
+    def scaled(*scales: float) -> Guided:
+        own = {CONTROL_SCALE + "edges": torch.tensor(scales)}
+        return replace(cond, terms=tuple(replace(term, extra={**term.extra, **own}) for term in cond.terms))
+
+    mixed, plain = bound.denoiser(x, at, scaled(0, 0.5, 1)), model.denoiser(x, at, without_pictures(cond))
+    half = controlled(model, [Control("edges", counted, 0.4)]).denoiser(x, at, cond)
+    assert far(mixed[:1], plain[:1]) < EXACT
+    assert far(mixed[1:2], half[1:2]) < EXACT
+    assert far(mixed[2:], bound.denoiser(x, at, cond)[2:]) < EXACT
+    counted.calls.clear()
+    assert far(bound.denoiser(x, at, scaled(0, 0, 0)), plain) < EXACT and counted.calls == []
 
 
 def without_pictures(cond: Guided) -> Guided:

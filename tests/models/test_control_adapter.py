@@ -13,14 +13,18 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_unet, write_model
 from torch import Tensor, nn
 
+import segue
 from segue.errors import CheckpointError, ModelError, TaskError
 from segue.models.control import Control, controlled
 from segue.models.control_adapter import (
     KINDS,
+    METADATA,
     AdapterControl,
     ControlAdapter,
     Layout,
     control_from,
+    is_adapter,
+    learned,
     read_adapter,
     save_adapter,
 )
@@ -197,6 +201,42 @@ def test_a_controlled_model_hears_it(tmp_path: Path, adapter: ControlAdapter) ->
         ).sample
     assert heard.allclose(wanted, atol=1e-6)
     assert model.denoiser.network(x, at.time, Conditioning(text.text), call).shape == heard.shape
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_one_of_your_own_is_loaded_by_its_place_and_a_kind(place: str, tmp_path: Path, adapter: ControlAdapter) -> None:
+    """What `segue train control` writes, with the kinds that it has learned."""
+    model = load_model(write_model(tmp_path / "model", vae="tiny"), device="cpu")
+    path = tmp_path / "run" / "adapter.safetensors"
+    path.parent.mkdir()
+    save_adapter(path, disturbed(ControlAdapter(adapter.layout)), ["tile", "pose"])
+    source = path if place == "file" else path.parent
+    x, time, picture = inputs(1, 8, 8)
+    at, _ = model.schedule(4, (64, 64)).step(torch.tensor([0]))
+    told = x, time, model.text(["a cat"]), picture, Call(at, (RowId("a"),), (0,))
+    found = segue.load_control(source, model, "tile")
+    with torch.no_grad():
+        heard, wanted = found(*told), control_from(path, "tile", model)(*told)
+        other = segue.load_control(str(source), model, "pose")(*told)
+    assert all(one.equal(two) for one, two in zip(heard.down, wanted.down, strict=True))
+    assert not any(one.equal(two) for one, two in zip(heard.down, other.down, strict=True))
+    with pytest.raises(ModelError, match="say which yours are, one of tile, pose"):
+        segue.load_control(source, model)
+    with pytest.raises(ModelError, match=r'adapter.safetensors has not learned "depth"; expected one of tile, pose'):
+        segue.load_control(source, model, "depth")
+    with pytest.raises(ModelError, match='no kind "hed"'):
+        segue.load_control(source, model, "hed")
+
+
+def test_a_file_that_says_nothing_of_its_kinds_takes_all(tmp_path: Path, adapter: ControlAdapter) -> None:
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, adapter)
+    assert is_adapter(path) and learned(path) == ()
+    save_file(load_file(path), path)
+    assert not is_adapter(path)
+    save_file(load_file(path), path, {METADATA: '{"kinds": ["softedge", "hed"]}'})
+    with pytest.raises(CheckpointError, match="what it says of its kinds"):
+        learned(path)
 
 
 def test_another_unet_is_refused(tmp_path: Path, adapter: ControlAdapter) -> None:

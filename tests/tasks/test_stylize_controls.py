@@ -14,16 +14,19 @@ from torch.nn.functional import avg_pool2d
 
 from counted import Counts, counting
 from flickers import saved, textured
-from segue.errors import InterruptedRunError, TaskError
+from segue.errors import InterruptedRunError, ModelError, TaskError
 from segue.media import Clip, read
 from segue.media.clip import levels_of, to_uint8
 from segue.models.annotate import find_annotator
 from segue.models.bundle import LatentDiffusion
+from segue.models.control_adapter import read_adapter, save_adapter
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
-from segue.tasks.stylize_controls import wanted
-from segue.tasks.stylize_settings import Agreement, Beginning, Shape
+from segue.tasks.stylize_controls import Wanted, wanted
+from segue.tasks.stylize_settings import Agreement, Beginning, References, Shape
+from segue.tasks.stylize_told import Telling
+from segue.zoo.controls import controls
 from segue.zoo.load import load
 from shown import record
 
@@ -165,6 +168,63 @@ def test_a_rerun_follows_the_same_pictures_or_says_that_they_changed(
     saved(Path(video), textured(3, SIZE, seed=9))
     with pytest.raises(TaskError, match=r"video.apng is not what this was made with: its contents have changed"):
         again.run(model)
+
+
+def test_networks_of_your_own(film: str, model: LatentDiffusion, tmp_path: Path) -> None:
+    """A copy of the network that comes along draws the same, from wherever; another is told apart, by a rerun too."""
+    run = tmp_path / "run+1"
+    run.mkdir()
+    card = next(card for card in controls() if card.is_for(model))
+    own = run / "adapter.safetensors"
+    own.write_bytes(card.weights.read_bytes())
+    due = pixels(task(film, "tile=0.8").run(model))
+    for source in (own, run):
+        clip = task(film, f"tile+{source}=0.8@0-1").run(model)
+        assert torch.equal(pixels(clip), due)
+    clip.save(tmp_path / "a.apng")
+    assert list(record(clip)["fields"]["control"]) == [f"tile+{run}=0.8"]
+    again = Rerun.read(tmp_path / "a.json")
+    assert torch.equal(pixels(again.run(model)), due)
+    other = read_adapter(own)
+    with torch.no_grad():
+        for tap in other.taps.parameters():
+            tap *= -1
+    save_adapter(own, other, ["tile"])
+    assert not torch.equal(pixels(task(film, f"tile+{own}=0.8").run(model)), due)
+    with pytest.raises(TaskError, match="networks of the controls are not those"):
+        again.run(model)
+    with pytest.raises(ModelError, match='has not learned "pose"'):
+        task(film, f"pose+{own}::{film}").prepared(model)
+    without = task(film, f"pose?+{own}::{film}").prepared(model)
+    assert without.controls == () and "without the control pose" in without.left_out[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tile", "tile+a/b", "tile?+a.safetensors:b.mp4=0.5@0.1-0.5", "tile+owner/name@main=0.5", "depth+a=1/x::b=2.mp4"],
+)
+def test_spelled_as_it_was_typed(text: str) -> None:
+    assert Wanted.of(text).spelled == text
+    assert Wanted.of("tile+owner/name@main=0.5@0-1").network == "owner/name@main"
+
+
+def test_references_have_control_pictures_of_their_own(
+    film: str, model: LatentDiffusion, tmp_path: Path, counts: Counts
+) -> None:
+    """Also where those of the film are given; and where only a network could find them, the control is silent."""
+    maps, one = saved(tmp_path / "maps.apng", scenes(3, 4, 5)), saved(tmp_path / "one.png", textured(1, SIZE, seed=8))
+    asked = task(film, f"softedge::{maps}", f"depth::{maps}", references=References((one,)))
+    asked = replace(asked, agreement=replace(ALONE, attention="reference, self"))
+    prepared = asked.prepared(model)
+    (told,) = Telling(prepared, prepared.steered, {}).references(prepared.references, prepared.controls)
+    due = to_uint8(find_annotator("softedge")(torch.stack(prepared.references)))
+    for term in told.terms:
+        assert torch.equal(term.residual_inputs["softedge"], due) and int(due.max()) > 0
+        assert {name: scale.tolist() for name, scale in term.extra.items()} == {"control_scale.depth": [0]}
+    counts.clear()
+    asked.run(model)
+    # Four steps of three frames, and of the reference.
+    assert (len(counts["softedge"]), len(counts["depth"])) == (16, 12)
 
 
 def test_a_stop_while_pictures_are_found_is_gone_on_from(film: str, model: LatentDiffusion, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,17 @@ import torch
 from torch import Tensor
 
 from flickers import saved, textured
-from segue.errors import InterruptedRunError
+from segue.errors import InterruptedRunError, TaskError
 from segue.media import Clip, read
 from segue.media.clip import levels_of
 from segue.models.bundle import LatentDiffusion
-from segue.tasks.sampling import Sampling
+from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_draw import STAGE
+from segue.tasks.stylize_outlook import held_bytes
 from segue.tasks.stylize_settings import Beginning, Shape
 from segue.temporal.rivals.catalogue import RIVALS
+from segue.temporal.rivals.tokenflow import Propagation, Turn
 from segue.zoo.load import load
 from shown import record
 
@@ -106,3 +110,32 @@ def test_methods_are_told_apart(films: Films) -> None:
     """None of them is another one under its name."""
     for method, other in combinations(RIVALS, 2):
         assert not torch.equal(pixels(films[method][0]), pixels(films[other][0])), f"{method} and {other}"
+
+
+def test_what_waits_in_a_step_of_tokenflow_is_said_before(
+    films: Films, model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the byte; and so is a call that its key frames do not fit into."""
+    steps, found = Propagation.step, list[int]()
+
+    @contextmanager
+    def step(tokens: Propagation, turn: Turn) -> Generator[None]:
+        with steps(tokens, turn):
+            yield
+            held = (vars(tokens)[name].values() for name in ("_features", "_places", "_answers"))
+            found.append(sum(part.numel() * part.element_size() for parts in held for part in parts))
+
+    monkeypatch.setattr(Propagation, "step", step)
+    asked = replace(task(films.film, "tokenflow"), shape=Shape(cuts="none"))
+    asked.run(model)
+    due = held_bytes(asked.resolved(model, SIZE), model, 4, Execution())
+    assert set(found) == {due}
+    said = asked.prepared(model).outlook(Execution())
+    assert f"what frames look at takes {round(due / 1e6)} MB of memory in every step" in said
+    with pytest.raises(TaskError, match=r"1 key frames.* 2 rows each: expected --max-batch 2 or more, got 1"):
+        replace(asked, sampling=replace(asked.sampling, guidance_scale=2.0)).prepared(model).outlook(Execution(1))
+
+
+def test_an_unknown_method_is_told_with_all_that_there_are() -> None:
+    with pytest.raises(TaskError, match=f"must be one of segue, {', '.join(RIVALS)}; got 'magic'"):
+        Stylize("film.mp4", "a fox", method="magic")

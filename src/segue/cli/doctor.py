@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.cli.fields import verb
 from segue.cli.machine import examine
+from segue.cli.machine_controls import control_findings
 from segue.cli.options import ModelChoice
 from segue.errors import TaskError
 from segue.tasks.outlook import Asked, Load, outlook
@@ -63,7 +64,7 @@ def doctor(checkup: Checkup, model: ModelChoice, sampling: Sampling, execution: 
 
 
 def _machine(checkup: Checkup) -> int:
-    findings = list(examine(checkup.hub))
+    findings = [*examine(checkup.hub), *control_findings()]
     missing = [finding for finding in findings if finding.state == "missing"]
     if checkup.json:
         print(json.dumps([asdict(finding) for finding in findings]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,21 @@ def attended_bytes(model: LatentDiffusion, size: tuple[int, int]) -> int:
     Raises:
         TaskError: the model has no network to step into.
     """
+    return sum(tokens * width for tokens, width in _self_sites(model, size)) * model.dtype.itemsize
+
+
+def attended_tokens(model: LatentDiffusion, size: tuple[int, int]) -> int:
+    """Tokens of one network row at all sites where pictures are attended to, as `attended_bytes` counts them.
+
+    Raises:
+        TaskError: the model has no network to step into.
+    """
+    return sum(tokens for tokens, _ in _self_sites(model, size))
+
+
+def _self_sites(model: LatentDiffusion, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Of each site its tokens, and how many numbers each of them has."""
     networks = {f"{name}.": part for name, part in model.parts.items() if name.startswith(PART)}
-    numbers = 0
     for site in model_sites(model):
         if site.kind in ("self", "joint"):
             prefix = next((name for name in networks if site.name.startswith(name)), "")
@@ -54,8 +68,7 @@ def attended_bytes(model: LatentDiffusion, size: tuple[int, int]) -> int:
             for _ in range(_halvings(network, site.name.removeprefix(prefix))):
                 width, height = -(-width // 2), -(-height // 2)
             attention: Any = site.module
-            numbers += width * height * attention.to_q.in_features
-    return numbers * model.dtype.itemsize
+            yield width * height, attention.to_q.in_features
 
 
 def _halvings(network: nn.Module | None, name: str) -> int:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 PART = "control."
 """What a control network's part of a model is called, before the control's name."""
+CONTROL_SCALE = "control_scale."
+"""What `Conditioning.extra` calls, before a control's name, how strongly it acts on each row beside its scale; 1, if
+left out."""
 QUIETEST = 0.1
 """How strongly the first residual acts in a guess, as a share of the last."""
 _ROUNDING = 1e-9
@@ -197,9 +200,12 @@ class ControlledNetwork:
             raise ValueError(
                 f"the conditioning has a picture for control {over[0]}, and this model has no such control"
             )
-        alone, total = replace(cond, residual_inputs={}), None
+        extra = {name: value for name, value in cond.extra.items() if not name.startswith(CONTROL_SCALE)}
+        alone, total = replace(cond, residual_inputs={}, extra=extra), None
         for control in self.controls:
             weights = control.weights(call)
+            if (own := cond.extra.get(CONTROL_SCALE + control.name)) is not None:
+                weights = weights * own.to(weights)
             if not bool(weights.any()):
                 continue
             found = control.network(x, time, alone, self._picture(control.name, x, cond), call)

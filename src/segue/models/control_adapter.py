@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ POOLED = frozenset({"shuffle"})
 GROUPS = 8
 WAVES = 64
 METADATA = "segue_control_adapter"
+"""What a file calls its shape; beside it, under LEARNED, the kinds that it knows: if it says nothing of them, all."""
+LEARNED = "kinds"
 SCALE = ".scale"
 
 
@@ -85,7 +87,8 @@ class Layout:
             skips += [(width, level)] * count
             skips += [(width, level + 1)] * (level + 1 < len(channels))
         middle = (channels[-1], len(channels) - 1)
-        return Layout(tuple(skips), middle, unet.config["in_channels"], scale, **shape)
+        # What an inpainting or instructed UNet is shown besides its latents is none of the adapter's.
+        return Layout(tuple(skips), middle, unet.config["out_channels"], scale, **shape)
 
 
 class Block(nn.Module):
@@ -232,11 +235,13 @@ def control_from(path: Path, kind: str, model: LatentDiffusion) -> AdapterContro
     Raises:
         UnsafeFileError: a pickle.
         CheckpointError: damaged, something else, or made for a UNet of another shape.
-        ModelError: there is no such kind, or the model has no UNet that could be controlled.
+        ModelError: there is no such kind, it has not learned it, or the model has no UNet that could be controlled.
     """
     if kind not in KINDS:
         raise ModelError(f'there is no kind "{kind}" of control pictures; expected one of {", ".join(KINDS)}')
     adapter = read_adapter(path)
+    if kind not in (known := learned(path) or KINDS):
+        raise ModelError(f'{path} has not learned "{kind}"; expected one of {", ".join(known)}')
     own = {name: getattr(adapter.layout, name) for name in ("widths", "blocks", "embedding")}
     if adapter.layout != (wanted := Layout.of(unet_of(model).unet, model.codec.scale, **own)):
         raise CheckpointError(
@@ -248,10 +253,15 @@ def control_from(path: Path, kind: str, model: LatentDiffusion) -> AdapterContro
     return AdapterControl(adapter, kind, (path,), settings, model.device, model.dtype)
 
 
-def save_adapter(path: Path, adapter: ControlAdapter) -> None:
+def save_adapter(path: Path, adapter: ControlAdapter, kinds: Sequence[str] = ()) -> None:
     """Write an adapter: weights in 8 bits, with a scale for each output of a layer, and the rest in half precision.
 
     The file is replaced when the new one is whole.
+
+    Args:
+        path: of the file.
+        adapter: of any precision.
+        kinds: that it has learned, which the file says; it takes all if there are none.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in adapter.state_dict().items():
@@ -263,8 +273,45 @@ def save_adapter(path: Path, adapter: ControlAdapter) -> None:
         tensors[name] = (value / _along(scale, value)).round().to(torch.int8)
         tensors[name + SCALE] = scale
     whole = path.with_name(path.name + ".part")
-    save_file(tensors, whole, {METADATA: json.dumps(asdict(adapter.layout))})
+    # One entry of the header, since safetensors leaves the order of several to chance.
+    said = asdict(adapter.layout) | ({LEARNED: list(kinds)} if kinds else {})
+    save_file(tensors, whole, {METADATA: json.dumps(said)})
     whole.replace(path)
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a file says that it is an adapter.
+
+    Raises:
+        UnsafeFileError: a pickle.
+        CheckpointError: no safetensors file, or damaged.
+    """
+    return METADATA in _said(path)
+
+
+def learned(path: Path) -> tuple[str, ...]:
+    """The kinds of control pictures that an adapter's file says it has learned; none if it does not say.
+
+    Raises:
+        UnsafeFileError: a pickle.
+        CheckpointError: no safetensors file, or damaged.
+    """
+    try:
+        kinds = json.loads(_said(path).get(METADATA, "{}")).get(LEARNED, [])
+    except (ValueError, AttributeError):
+        kinds = None
+    if not isinstance(kinds, list) or any(kind not in KINDS for kind in kinds):
+        raise CheckpointError(f"{path} is no control adapter of Segue (what it says of its kinds is none)")
+    return tuple(kinds)
+
+
+def _said(path: Path) -> Mapping[str, str]:
+    read_header(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def read_adapter(path: Path) -> ControlAdapter:
@@ -279,7 +326,7 @@ def read_adapter(path: Path) -> ControlAdapter:
         with safe_open(path, "pt") as file:
             said = json.loads((file.metadata() or {})[METADATA])
             stored = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        shape = {key: _as_tuples(value) for key, value in said.items()}
+        shape = {key: _as_tuples(value) for key, value in said.items() if key != LEARNED}
         adapter = ControlAdapter(Layout(**shape))
         state = {
             name: value.float() * _along(stored[name + SCALE], value) if value.dtype == torch.int8 else value.float()

@@ -1,4 +1,4 @@
-"""Control networks from files: ControlNets and T2I-Adapters of diffusers, and ControlNets of the original layout."""
+"""Control networks from files: of diffusers, of the original layout of ControlNets, and adapters of Segue."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import torch
 from diffusers.models.adapter import T2IAdapter
 from diffusers.models.controlnets.controlnet import ControlNetModel
 
-from segue.errors import CheckpointError, ModelNotFoundError
+from segue.errors import CheckpointError, ModelError, ModelNotFoundError
 from segue.models import kinds
 from segue.models.attention import announced
 from segue.models.control import ControlNetwork, Residuals, unet_of
+from segue.models.control_adapter import KINDS, control_from, is_adapter, learned
 from segue.models.families.sdxl import beside_text
 from segue.models.hub import download, download_network, parse_repository, stem_of
 from segue.models.placement import beside
@@ -49,6 +50,8 @@ USUAL: Mapping[str, Mapping[str, str]] = {
 }
 """The hub repository that people mean by a kind of control picture, by family."""
 
+ADAPTER = "adapter.safetensors"
+"""What `segue train control` calls its file."""
 _SAME = ("block_out_channels", "layers_per_block", "down_block_types", "cross_attention_dim", "addition_embed_type")
 _POOLED = "shuffle"
 """What stands in the name of original files whose residuals are pooled: the files themselves do not say it."""
@@ -129,13 +132,17 @@ class ImageAdapter:
         return Residuals(within=tuple(self.module(picture.to(self.module.device, self.module.dtype))))
 
 
-def load_control(source: str | Path, model: LatentDiffusion, *, pooled: bool | None = None) -> ControlNetwork:
+def load_control(
+    source: str | Path, model: LatentDiffusion, *, kind: str | None = None, pooled: bool | None = None
+) -> ControlNetwork:
     """A control network for a model, on the same device and kept in the same way. Only safetensors are read.
 
     Args:
         source: a folder with config.json and weights, as diffusers writes it; a single .safetensors file of either
-            layout; a hub repository "owner/name", or a file in one; or a kind of `USUAL`, such as "canny".
+            layout; the file or the folder of `segue train control`; a hub repository "owner/name", or a file in one;
+            or a kind of `USUAL`, such as "canny".
         model: which it is to control.
+        kind: of control pictures, which adapters of Segue have to be told; all others know one, and take no notice.
         pooled: whether it says what is in a picture and not where; None is what its configuration says. A single file
             says nothing of it: one with "shuffle" in its name is.
 
@@ -144,10 +151,14 @@ def load_control(source: str | Path, model: LatentDiffusion, *, pooled: bool | N
         ModelAccessError: the hub refuses, or cannot be reached.
         UnsafeFileError: a pickle.
         CheckpointError: damaged, of another kind, or made for a model of another family.
-        ModelError: the model has no UNet that could be controlled.
+        ModelError: the model has no UNet that could be controlled; or an adapter is not told a kind that it knows.
     """
     unet = unet_of(model).unet
     path = _locate(source, model)
+    if path.is_dir() and (path / ADAPTER).is_file() and not (path / "config.json").exists():
+        path = path / ADAPTER
+    if path.is_file() and is_adapter(path):
+        return _told(path, kind, model)
     network, files = _from_folder(path, model) if path.is_dir() else _from_file(path, model)
     config = dict(network.config)
     if isinstance(network, ControlNetModel):
@@ -162,6 +173,15 @@ def load_control(source: str | Path, model: LatentDiffusion, *, pooled: bool | N
     if isinstance(network, ControlNetModel):
         return ControlNet(network, model.codec.scale, files, config)
     return ImageAdapter(network, files, config)
+
+
+def _told(path: Path, kind: str | None, model: LatentDiffusion) -> ControlNetwork:
+    if kind is None:
+        raise ModelError(
+            f"{path} is a control adapter of Segue, one network for many kinds of pictures: say which yours are, one "
+            f"of {', '.join(learned(path) or KINDS)}"
+        )
+    return control_from(path, kind, model)
 
 
 def _locate(source: str | Path, model: LatentDiffusion) -> Path:

@@ -84,6 +84,14 @@ def installed() -> Iterator[Installed]:
             yield from _models(repository.repo_id, suffix, revision.snapshot_path)
 
 
+def has_network(name: str) -> bool:
+    """Whether the hub's cache has a repository of one network: its configuration, and weights as safetensors."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return isinstance(found, str) and any(path.exists() for path in Path(found).parent.glob("*.safetensors"))
+
+
 def _problem(folder: Path, files: Iterable[str]) -> str:
     index = _json(folder / INDEX)
     if family_of(str(index.get("_class_name"))) is None:

@@ -56,10 +56,11 @@ class Stylize(OnFile):
         seed: of the noise.
         method: segue, or another one to compare with: text2video-zero, pix2video, fatezero, tokenflow, codec or
             side-by-side.
-        control: what frames are drawn after, KIND[:VIDEO][=SCALE][@START-STOP]; may be repeated. The kind is softedge,
-            lineart, canny, depth, pose, tile, shuffle or palette, found in the film, or in the video, of which
-            ::VIDEO says that it holds such pictures already. A ? after the kind leaves it out where this machine has
-            no means for it. off leaves out those of a preset.
+        control: what frames are drawn after, KIND[+NETWORK][:VIDEO][=SCALE][@START-STOP]; may be repeated. The kind is
+            softedge, lineart, canny, depth, pose, tile, shuffle or palette, found in the film, or in the video, of
+            which ::VIDEO says that it holds such pictures already. The network is a folder, a file or a hub
+            repository, such as one that you trained; left out, the usual one of the model. A ? after the kind leaves
+            it out where this machine has no means for it. off leaves out those of a preset.
         references: pictures that show what the film should look like.
         beginning: where frames begin.
         agreement: how frames are made to agree.
@@ -109,9 +110,10 @@ class Stylize(OnFile):
             )
 
     def _check_method(self) -> None:
-        from segue.temporal.rivals.catalogue import find_rival
+        from segue.temporal.rivals.catalogue import RIVALS
 
-        find_rival(self.method)
+        if self.method not in RIVALS:
+            raise TaskError(f"method must be one of {', '.join([OURS, *RIVALS])}; got {self.method!r}")
         if self.beginning.start is not None:
             raise TaskError(f"{self.method} has a start of its own: leave out start {self.beginning.start}")
         if self.agreement != Agreement():
@@ -325,7 +327,11 @@ def _spelled(attention: str) -> str:
 
 
 def _absolute(control: Wanted) -> Wanted:
-    return control if control.source is None else replace(control, source=absolute(control.source))
+    network = control.network
+    if network is not None and Path(network).expanduser().exists():
+        network = absolute(network)
+    source = None if control.source is None else absolute(control.source)
+    return replace(control, network=network, source=source)
 
 
 def _read(preset: Preset, source: str) -> Stylize:

@@ -14,7 +14,7 @@ OF_LOOKS = ("shuffle", "palette")
 """Kinds that say what a film looks like, and are taken of the first reference, if there is one."""
 _NUMBER = r"\d*\.?\d+(?:e-?\d+)?"
 _SPELLING = re.compile(
-    r"(?P<kind>[a-z]+)(?P<optional>\?)?(?:(?P<ready>::)(?P<map>.+?)|:(?P<video>.+?))?"
+    r"(?P<kind>[a-z]+)(?P<optional>\?)?(?:\+(?P<network>[^:]+?))?(?:(?P<ready>::)(?P<map>.+?)|:(?P<video>.+?))?"
     rf"(?:=(?P<scale>{_NUMBER}))?(?:@(?P<start>{_NUMBER})-(?P<stop>{_NUMBER}))?",
     flags=re.ASCII,
 )
@@ -31,6 +31,7 @@ class Wanted:
         optional: whether it is left out where this machine, or this model, has no means for it.
         scale: how strongly it acts; 0 leaves it out.
         start, stop: the share of the run in which it does.
+        network: that acts, by folder, file or hub repository; None for the one that is usual with the model.
     """
 
     kind: str
@@ -40,10 +41,11 @@ class Wanted:
     scale: float = 1.0
     start: float = 0.0
     stop: float = 1.0
+    network: str | None = None
 
     @staticmethod
     def of(text: str) -> Wanted:
-        """From KIND[?][:VIDEO][=SCALE][@START-STOP]; ::VIDEO holds pictures of the kind already.
+        """From KIND[?][+NETWORK][:VIDEO][=SCALE][@START-STOP]; ::VIDEO holds pictures of the kind already.
 
         Raises:
             TaskError: it is none, or a number is out of range.
@@ -51,8 +53,8 @@ class Wanted:
         found = _SPELLING.fullmatch(text.strip())
         if found is None or found["kind"] not in KINDS:
             raise TaskError(
-                f"a control is KIND[:VIDEO][=SCALE][@START-STOP], such as softedge=0.7@0-0.8, and its kind one of "
-                f"{', '.join(KINDS)}; got {text!r}"
+                "a control is KIND[+NETWORK][:VIDEO][=SCALE][@START-STOP], such as softedge=0.7@0-0.8, and its kind "
+                f"one of {', '.join(KINDS)}; got {text!r}"
             )
         scale, start, stop = (float(found[name] or usual) for name, usual in (("scale", 1), ("start", 0), ("stop", 1)))
         if not 0 <= start < stop <= 1:
@@ -61,16 +63,24 @@ class Wanted:
             raise TaskError(f"the scale of a control must be in [0, {MOST:g}], got {scale:g} in {text!r}")
         ready = found["ready"] is not None
         return Wanted(
-            found["kind"], found["map"] or found["video"], ready, found["optional"] is not None, scale, start, stop
+            found["kind"],
+            found["map"] or found["video"],
+            ready,
+            found["optional"] is not None,
+            scale,
+            start,
+            stop,
+            found["network"],
         )
 
     @property
     def spelled(self) -> str:
         """As it would be typed."""
+        network = "" if self.network is None else f"+{self.network}"
         source = "" if self.source is None else f"{'::' if self.ready else ':'}{self.source}"
         scale = "" if self.scale == 1 else f"={self.scale!r}"
         span = "" if (self.start, self.stop) == (0, 1) else f"@{self.start!r}-{self.stop!r}"
-        return f"{self.kind}{'?' * self.optional}{source}{scale}{span}"
+        return f"{self.kind}{'?' * self.optional}{network}{source}{scale}{span}"
 
 
 MOST = 10.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from segue.models.attended import attended_bytes
+from segue.errors import TaskError
+from segue.models.attended import attended_bytes, attended_tokens
 from segue.models.bundle import LatentDiffusion
 from segue.models.capacity import memory_of
 from segue.tasks.deflicker import BYTES, BYTES_BESIDE
@@ -17,6 +18,8 @@ from segue.tasks.stylize_settings import PLAIN
 from segue.temporal.frame_attention import Pattern
 from segue.types import RowId
 
+PLACE = 8
+"""Bytes of the number of a token."""
 ANCHORS = 2
 """Frames that are chosen for all to look at, at most."""
 
@@ -77,7 +80,13 @@ def steps_of(task: Stylize) -> int:
 
 
 def held_bytes(task: Stylize, model: LatentDiffusion, frames: int, execution: Execution) -> int:
-    """Bytes that wait in memory in a step, at most, for others to look at them."""
+    """Bytes that wait in memory in a step, at most, for others to look at them.
+
+    Raises:
+        TaskError: another method is to let frames attend to each other in one call, and they do not fit into one.
+    """
+    if task.method != OURS:
+        return _held_by_another(task, model, frames, execution)
     pattern = Pattern.parse(task.agreement.attention or PLAIN)
     # Those of a bank ride along, and wait in memory as all others do: how many they are, its file says.
     pattern = replace(pattern, bank=())
@@ -88,6 +97,27 @@ def held_bytes(task: Stylize, model: LatentDiffusion, frames: int, execution: Ex
     rows = [RowId("clip", frame) for frame in range(frames)]
     held = Looking(model, pattern, anchors).rows_held(rows, execution.max_batch, len(task.references.reference))
     return held * attended_bytes(model, task.sampling.size)
+
+
+def _held_by_another(task: Stylize, model: LatentDiffusion, frames: int, execution: Execution) -> int:
+    """Likewise, of a method that is not ours; 0 where it is no more than a frame or two."""
+    from segue.temporal.rivals.catalogue import find_rival
+    from segue.temporal.rivals.tokenflow import TokenFlow
+
+    method = find_rival(task.method)
+    if not isinstance(method, TokenFlow):
+        return 0
+    assert task.sampling.size is not None
+    terms, keys = 1 if task.sampling.guidance_scale == (1.0,) else 2, method.keys(frames)
+    if keys * terms > execution.max_batch:
+        raise TaskError(
+            f"{task.method} lets {keys} key frames attend to each other in one call, {terms} rows each: expected "
+            f"--max-batch {keys * terms} or more, got {execution.max_batch}; or take a smaller --window, of which one "
+            f"frame in {method.span} is a key"
+        )
+    rows, places = method.held(frames, terms)
+    size = task.sampling.size
+    return rows * attended_bytes(model, size) + places * PLACE * attended_tokens(model, size)
 
 
 def _size(count: int) -> str:

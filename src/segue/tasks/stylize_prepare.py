@@ -13,6 +13,7 @@ from segue.media.clip import Clip
 from segue.media.reader import read
 from segue.media.resize import fit
 from segue.models.annotate import Annotator, find_annotator
+from segue.models.annotate.kinds import NETWORKED
 from segue.models.control import Control, controlled
 from segue.models.ip_adapter import IpAdapter, shown
 from segue.models.ip_adapter_files import load_ip_adapter
@@ -70,6 +71,13 @@ class Steering:
     wanted: Wanted
     control: Control
     annotator: Annotator | None
+
+    @property
+    def of_references(self) -> Annotator | None:
+        """Makes its pictures of references; None where those of the film are given, and a network would be needed."""
+        if self.annotator is None and self.wanted.kind not in NETWORKED:
+            return find_annotator(self.wanted.kind)
+        return self.annotator
 
     def pictures(self, frames: Frames, geometry: Geometry, progress: Progress) -> Frames:
         """Control pictures of frames, in the size that is drawn."""
@@ -260,7 +268,7 @@ def _available(asked: Sequence[Wanted], model: LatentDiffusion) -> tuple[list[St
         same = sum(one.wanted.kind == wanted.kind for one in found)
         name = wanted.kind if not same else f"{wanted.kind}-{same + 1}"
         try:
-            network = load_control(wanted.kind, model)
+            network = load_control(wanted.network or wanted.kind, model, wanted.kind)
             annotator = None if wanted.ready else _annotator(wanted.kind, model)
             control = Control(name, network, wanted.scale, wanted.start, wanted.stop)
         except (TaskError, ModelError, MissingExtraError) as error:

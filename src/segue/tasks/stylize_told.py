@@ -12,6 +12,7 @@ import torch
 from segue.diffusion.guidance import classifier_free
 from segue.media.clip import to_uint8
 from segue.media.spool import Spool
+from segue.models.control import CONTROL_SCALE
 from segue.models.ip_adapter import referring, with_tokens
 from segue.tasks.stylize_prepare import Prepared, Steering
 from segue.types import Conditioning, Guided
@@ -52,13 +53,20 @@ class Telling:
         return told if adapter is None else with_tokens(told, adapter.blank(len(self.prepared.references)))
 
     def references(self, pictures: Sequence[Float[Tensor, "3 h w"]], controls: Sequence[Steering]) -> list[Guided]:
-        """Of reference pictures, a row each: they are shown their own control pictures, or, of what was given, none."""
-        shown: dict[str, Tensor] = {}
+        """Of reference pictures, a row each, which are shown their own control pictures.
+
+        A control whose pictures were given does not act on them, if it takes a network to find theirs.
+        """
+        shown, silent = dict[str, "Tensor"](), dict[str, "Tensor"]()
+        own, device = torch.stack(list(pictures)), self.model.device
         for one in controls:
-            made = torch.stack(list(pictures))
-            made = torch.zeros_like(made) if one.annotator is None else one.annotator(made)
-            shown[one.name] = to_uint8(made).to(self.model.device)
+            annotator = one.of_references
+            made = torch.zeros_like(own) if annotator is None else annotator(own)
+            shown[one.name] = to_uint8(made).to(device)
+            if annotator is None:
+                silent[CONTROL_SCALE + one.name] = torch.zeros(len(own), device=device)
         every = self._guided(len(pictures), shown)
+        every = replace(every, terms=tuple(replace(one, extra={**one.extra, **silent}) for one in every.terms))
         return [every[[number]] for number in range(len(pictures))]
 
     def _guided(self, count: int, shown: Mapping[str, Tensor]) -> Guided:

@@ -177,13 +177,14 @@ def with_loras(model: LatentDiffusion, loras: Mapping[str | Path, float | str]) 
     return replace(model, vocabulary=(), words={})
 
 
-def load_control(source: str | Path, model: LatentDiffusion) -> ControlNetwork:
+def load_control(source: str | Path, model: LatentDiffusion, kind: str | None = None) -> ControlNetwork:
     """A control network for a model.
 
     Args:
         source: a kind of control picture, such as "softedge", for the network that is usual with the model; or a
-            folder, file or hub repository.
+            folder, file or hub repository: also what `segue train control` wrote.
         model: which it is to control.
+        kind: of control pictures, where the source names a network that knows several, as such adapters do.
 
     Raises:
         ModelError: with the reason, and what to do; see `segue.models.control_files.load_control`.
@@ -191,6 +192,6 @@ def load_control(source: str | Path, model: LatentDiffusion) -> ControlNetwork:
     from segue.models import control_files
     from segue.zoo.controls import embedded_control
 
-    if isinstance(source, str) and (found := embedded_control(source, model)) is not None:
+    if kind in (None, source) and isinstance(source, str) and (found := embedded_control(source, model)) is not None:
         return found
-    return control_files.load_control(source, model)
+    return control_files.load_control(source, model, kind=kind)

@@ -43,6 +43,19 @@ class TokenFlow:
         if self.span < 1:
             raise TaskError(f"a chunk of {NAME} has 1 or more frames, got {self.span}")
 
+    def keys(self, frames: int) -> int:
+        """How many key frames a clip has, which attend to each other in one call."""
+        return -(-frames // self.span)
+
+    def held(self, frames: int, terms: int) -> tuple[int, int]:
+        """What waits for others in a step: rows of the network, and places for every token of a row.
+
+        Of each key frame what its source was told, and its answer for each term of guidance; of each other frame the
+        places in the two nearest keys, or the only one, that its tokens are like.
+        """
+        keys = self.keys(frames)
+        return keys * (1 + terms), min(2, keys) * (frames - keys)
+
     def run(self, inputs: RivalInputs, progress: Progress = silent) -> Outcome:
         """The restyled clip.
 

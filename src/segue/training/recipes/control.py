@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
-from segue.models.control_adapter import ControlAdapter, Layout, save_adapter
+from segue.models.control_adapter import KINDS, ControlAdapter, Layout, save_adapter
 from segue.models.families.sd import UNetNetwork
 from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
 from segue.training.checkpoint import Run
@@ -247,5 +247,5 @@ def averaged(run: Run, model: LatentDiffusion, config: Config) -> ControlAdapter
 def export(run: Run, model: LatentDiffusion, config: Config) -> Path:
     """Write the averaged adapter into the run's folder."""
     path = config.out / "adapter.safetensors"
-    save_adapter(path, averaged(run, model, config))
+    save_adapter(path, averaged(run, model, config), [kind for kind in KINDS if config.kinds.get(kind)])
     return path
