@@ -63,7 +63,7 @@ run = Schedule.from_config({"timestep_spacing": "trailing"}, 20)
 noised = InvertedLatents.read(Path(sys.argv[1]))
 noised.check_fits(run, (4, 6, 5))
 ids = tuple(RowId("clip", frame) for frame in range(3))
-way = Inversion({noised.first: noised.latents, noised.steps: noised.latents}, noised.first, ids)
+way = Inversion.kept(noised.latents, noised.first, ids, noised.increment)
 print(bridged(GaussianDenoiser(-0.2, 0.4), way, run, text_of(0.0, 0.0, 0.0)).double().sum().item())
 """
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from segue.diffusion.noise import noise
 from segue.diffusion.schedule import Schedule
 from segue.temporal.bridge import bridged
-from segue.temporal.inversion import exactly_inverted, inverted
+from segue.temporal.increments import Increments
+from segue.temporal.inversion import Inversion, exactly_inverted, inverted
 from segue.types import Denoiser, RowId
 from toy import GaussianDenoiser, RowwiseDenoiser, text_of
 
@@ -92,5 +93,14 @@ def test_operators_and_progress_reach_the_way_out() -> None:
     way = inverted(RowwiseDenoiser(), clean(), run, TOLD, IDS, strength=0.3)
     bridged(RowwiseDenoiser(), way, run, text_of(0.5, 0.5, 0.5, 0.5), progress=watch)
     assert told == [("bridging", 1, 3), ("bridging", 2, 3), ("bridging", 3, 3)]
-    with pytest.raises(ValueError, match="the inversion is of 10 steps, and the schedule has 9"):
-        bridged(RowwiseDenoiser(), way, run_of(9), TOLD)
+    with pytest.raises(ValueError, match="the inversion begins at step 7, and the schedule has 7"):
+        bridged(RowwiseDenoiser(), way, run_of(7), TOLD)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_noise_alone_is_enough(exact: bool) -> None:
+    run = run_of(10).joined()
+    way = (exactly_inverted if exact else inverted)(SOURCE, clean(), run, TOLD, IDS, strength=0.7)
+    increment = way.kick.by_step[way.first] if isinstance(way.kick, Increments) else None
+    kept = Inversion.kept(way.state.x, way.first, IDS, increment)
+    assert torch.equal(bridged(TARGET, kept, run, TOLD), bridged(TARGET, way, run, TOLD))

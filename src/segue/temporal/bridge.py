@@ -45,10 +45,10 @@ def bridged(
         progress: told of each step.
 
     Raises:
-        ValueError: the way is of another number of steps.
+        ValueError: the way begins where the schedule has ended.
     """
-    if max(way.latents) != len(schedule):
-        raise ValueError(f"the inversion is of {max(way.latents)} steps, and the schedule has {len(schedule)}")
+    if way.first >= len(schedule):
+        raise ValueError(f"the inversion begins at step {way.first}, and the schedule has {len(schedule)}")
     state = way.state
     run = denoise(denoiser, state, schedule, target, solver=way.solver, operators=operators, kick=way.kick)
     for state in run:

@@ -54,11 +54,31 @@ class Inversion:
         """Where a run begins."""
         return State(self.latents[self.first], torch.full((len(self.ids),), self.first), self.ids)
 
+    @staticmethod
+    def kept(
+        latents: Float[Tensor, "t c h w"],
+        first: int,
+        ids: Sequence[RowId],
+        increment: Float[Tensor, "t c h w"] | None = None,
+    ) -> Inversion:
+        """One of which nothing but its noise was kept, in a file, say.
+
+        Args:
+            latents: where a run begins.
+            first: how many steps lie behind them.
+            ids: who the rows are.
+            increment: what is added to the first step of an exact one: its `kick.by_step[first]`.
+        """
+        found, own = {first: latents}, tuple(ids)
+        if increment is None:
+            return Inversion(found, first, own)
+        return Inversion(found, first, own, belm, Increments({first: increment}, own))
+
     def at(self, step: int) -> Float[Tensor, "t c h w"]:
         """All rows with `step` steps behind them.
 
         Raises:
-            KeyError: the inversion did not go so far.
+            KeyError: the inversion did not go so far, or the way was not kept.
         """
         return self.latents[step]
 
