@@ -14,7 +14,7 @@ from motion.engines import Still
 from segue.errors import TaskError
 from segue.motion.carried_mask import CarriedMask
 from segue.motion.fields import Fields
-from segue.motion.filled import filled_by_colour
+from segue.motion.filled import filled
 from segue.motion.match import Match, inside
 
 SIZE = (48, 40)
@@ -116,10 +116,12 @@ def test_edges_stay_as_soft_as_they_were() -> None:
 
 def test_what_is_kept_is_kept_exactly() -> None:
     disc = Disc(16)
-    found = carried(disc, 0).mask(15)
-    known = carried(disc, 0).trust(15) > 0.5
+    masks = CarriedMask(Fields(disc, disc.clip), {0: (disc.mask(0) > 0.5).float()})
+    found = masks.mask(15)
+    known = -torch.nn.functional.max_pool2d(-masks.trust(15)[None], 7, 1, 3)[0] > 0.9
     away = (torch.nn.functional.max_pool2d(disc.mask(15)[None], 5, 1, 2)[0] == 0) & known
-    assert float(found[away].max()) == 0 and float(found[disc.mask(15) == 1].min()) > 0.98
+    assert float(found[away].max()) == 0 and float(away.float().mean()) > 0.3
+    assert float(found[disc.mask(15) == 1].min()) > 0.98
     assert torch.equal(found, (found * 255).round() / 255)
 
 
@@ -191,15 +193,15 @@ def test_what_is_no_mask_is_told(given: dict[int, Tensor], why: str) -> None:
         CarriedMask(Fields(Still(), panned(4)), given)
 
 
-def test_unknown_values_are_those_of_their_colour() -> None:
+def test_unknown_values_are_those_of_what_looks_alike() -> None:
     x = torch.arange(64).expand(48, 64)
     picture = torch.where(x < 30, torch.tensor([0.8, 0.2, 0.2]).view(3, 1, 1), GROUND).expand(1, 3, 48, 64)
     due = (x < 30).float()[None, None]
     known = torch.ones(1, 1, 48, 64)
     known[..., 10:38, 22:40] = 0
     wrong = torch.where(known > 0, due, 1 - due)
-    assert float((filled_by_colour(wrong, known, picture) - due).abs().max()) < 0.15
+    assert float((filled(wrong, known, picture) - due).abs().max()) < 0.15
     # What is known is as it was, to the bit; and where nothing is known, there is nothing.
     random = torch.rand(1, 1, 48, 64, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(filled_by_colour(random, torch.ones_like(random), picture), random)
-    assert float(filled_by_colour(random, torch.zeros_like(random), picture).max()) < 1e-3
+    assert torch.equal(filled(random, torch.ones_like(random), picture), random)
+    assert float(filled(random, torch.zeros_like(random), picture).max()) < 1e-3

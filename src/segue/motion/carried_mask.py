@@ -3,7 +3,7 @@
 A mask that is handed on from frame to frame is resampled each time, and slips off what it lay on. Here each frame asks
 the given masks themselves, along composed and along searched ways, so that a mask is resampled once however far it
 comes, what was hidden for a while is found again behind it, and every given mask is a new beginning. What no way leads
-from, because it was hidden or not in the picture, is filled in from its surroundings by their colours.
+from, because it was hidden or not in the picture, is filled in from what is around it, looks the same and moves alike.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from math import cos, pi
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.functional import max_pool2d
 
 from segue.errors import TaskError
 from segue.motion.carried import Paths, alike
-from segue.motion.filled import filled_by_colour
+from segue.motion.filled import filled
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -26,10 +27,18 @@ if TYPE_CHECKING:
 
     from segue.motion.fields import Fields
 
-_DOUBTED, _BELIEVED = 0.1, 0.5
+    Side = tuple[Float[Tensor, "1 1 h w"], Float[Tensor, "1 1 h w"]]
+
+_DOUBTED, _BELIEVED = 0.4, 0.8
 """How far a way is believed up to which it has no say in a pixel, and from which on nothing else has."""
-_LEAST = 1e-3
+_LEAST = 0.02
+"""What a side counts whose way is not believed at all, against one whose is."""
+_BETTER = 1e-3
 _LEVELS = 255
+_PIXEL = 0.2
+"""What a pixel of movement counts, against colours in [0, 1]."""
+_SPECK = 3
+"""Half the side, in pixels, of what is too small to be believed."""
 
 
 class CarriedMask:
@@ -74,11 +83,11 @@ class CarriedMask:
         """
         if number in self.given:
             return self.given[number]
-        carried, trust = self._carried(number)
-        known = ((trust - _DOUBTED) / (_BELIEVED - _DOUBTED)).clamp(0, 1)
-        if bool((known < 1).any()):
-            carried = filled_by_colour(carried, known, self.fields.picture(number))
-        return (carried[0, 0].clamp(0, 1) * _LEVELS).round() / _LEVELS
+        mixed = total = torch.zeros(())
+        for near, (levels, belief) in self._near(number):
+            weight = near * (_LEAST + belief)
+            mixed, total = mixed + weight * levels, total + weight
+        return _levels(mixed / total)[0, 0]
 
     def trust(self, number: int) -> Float[Tensor, "h w"]:
         """How far it is known there what the mask is, 0 to 1; what is not is filled in from around it.
@@ -88,20 +97,22 @@ class CarriedMask:
         """
         if number in self.given:
             return torch.ones_like(self.given[number])
-        return self._carried(number)[1][0, 0]
+        return torch.stack([belief for _, (_, belief) in self._near(number)]).amax(0)[0, 0]
 
-    def _carried(self, number: int) -> tuple[Float[Tensor, "1 1 h w"], Float[Tensor, "1 1 h w"]]:
-        """What the masks before and after say, cross-faded by how near and how believed they are; and the belief."""
-        sides = self._sides(number)
-        apart = sum(abs(place - number) for place in sides)
-        width, height = self.fields.size
-        total, mixed, trust = (torch.zeros(1, 1, height, width, device=self.fields.device) for _ in range(3))
-        for place in sides:
-            brought, belief = self._brought(number, place)
-            near = cos(pi / 2 * abs(place - number) / apart) if len(sides) == 2 else 1.0
-            weight = (near * belief).clamp(min=_LEAST**2)
-            total, mixed, trust = total + weight, mixed + weight * brought, torch.maximum(trust, belief)
-        return mixed / total, trust
+    def _near(self, number: int) -> list[tuple[float, Side]]:
+        """What the frames with a mask before and after make of a frame, and how near they are."""
+        places = self._sides(number)
+        apart = sum(abs(place - number) for place in places)
+        near = [cos(pi / 2 * abs(place - number) / apart) if len(places) == 2 else 1.0 for place in places]
+        return [(share, self._side(number, place)) for place, share in zip(places, near, strict=True)]
+
+    def _side(self, number: int, place: int) -> Side:
+        """The mask of a frame as that of another makes it, nothing left out; and how far it is believed."""
+        brought, belief = self._brought(number, place)
+        known = _sure(belief)
+        if bool((known < 1).any()):
+            brought = filled(brought, known, self._seen(number))
+        return brought.clamp(0, 1), belief
 
     def _sides(self, number: int) -> tuple[int, ...]:
         """The frames of the same shot, before and after, that have a mask and are nearest."""
@@ -110,10 +121,18 @@ class CarriedMask:
         near = [self._places[place] for place in (before, after) if 0 <= place < len(self._places)]
         return tuple(place for place in near if first <= place <= last)
 
-    def _brought(self, number: int, place: int) -> tuple[Float[Tensor, "1 1 h w"], Float[Tensor, "1 1 h w"]]:
-        """A given mask at another frame, and how far to believe it: by the better of two ways, pixel by pixel.
+    def _seen(self, number: int) -> Float[Tensor, "1 5 h w"]:
+        """What tells things apart in a frame: its colours, and how they move from the frame before to that after."""
+        picture = self.fields.picture(number)
+        near = [other for other in (number - 1, number + 1) if self.fields.joined(number, other)]
+        moves = [self.fields.way(number, other).way * (other - number) for other in near]
+        return torch.cat([picture, _PIXEL / len(moves) * torch.stack(moves).sum(0)], 1)
 
-        Steps of a composed way are short, and sure; one that is searched at once passes by what was in between.
+    def _brought(self, number: int, place: int) -> Side:
+        """A given mask at another frame, and how far to believe it: by the best of three ways, pixel by pixel.
+
+        From frame to frame, small things that are fast are followed; by few long steps, little is lost on the way; and
+        what is searched at once passes by whatever was in between.
         """
         here, there = self.fields.picture(number), self.fields.picture(place)
         mask = self.given[place][None, None]
@@ -124,10 +143,21 @@ class CarriedMask:
             if best is None:
                 best = brought, belief
             else:
-                better = belief > best[1] + _LEAST
+                better = belief > best[1] + _BETTER
                 best = torch.where(better, brought, best[0]), torch.where(better, belief, best[1])
         assert best is not None
         return best
+
+
+def _sure(belief: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
+    """How far a belief is acted on: specks of it amid what is not believed have come about by chance."""
+    sure, side = ((belief - _DOUBTED) / (_BELIEVED - _DOUBTED)).clamp(0, 1), 2 * _SPECK + 1
+    worn = -max_pool2d(-sure, side, 1, _SPECK)
+    return torch.minimum(sure, max_pool2d(worn, side, 1, _SPECK))
+
+
+def _levels(mask: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
+    return (mask.clamp(0, 1) * _LEVELS).round() / _LEVELS
 
 
 def _checked(mask: Tensor, number: int, fields: Fields) -> Float[Tensor, "h w"]:
