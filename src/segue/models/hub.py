@@ -72,6 +72,25 @@ def download(repository: Repository) -> Path:
         return Path(snapshot_download(repository.id, allow_patterns=sorted(wanted), **options))
 
 
+def place_of_network(source: str | Path, what: str) -> Path | Repository:
+    """The folder of a network that is here, its config.json in it, or the repository that is meant.
+
+    Args:
+        source: a folder, or a repository "owner/name", perhaps "@revision".
+        what: it is, and what its folder holds, as in "small decoder at {}: expected ...".
+
+    Raises:
+        ModelNotFoundError: neither.
+    """
+    path = Path(source).expanduser()
+    if str(source) and (path / "config.json").is_file():
+        return path
+    repository = parse_repository(source) if isinstance(source, str) and not path.exists() else None
+    if repository is None or repository.file is not None:
+        raise ModelNotFoundError(f"there is no {what.format(str(source) or '(an empty name)')}")
+    return repository
+
+
 def download_network(repository: Repository, stem: str | None = None, also: Collection[str] = ()) -> Path:
     """The local copy of a repository that holds one network: its config.json and its safetensors.
 

@@ -16,12 +16,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from safetensors.torch import load_file
 
-from segue.errors import CheckpointError, ModelError, ModelNotFoundError
+from segue.errors import CheckpointError, ModelError
 from segue.models.capacity import memory_of
 from segue.models.codec import AutoencoderCodec, codec_dtype
 from segue.models.decoding import tiled
 from segue.models.families import FAMILIES
-from segue.models.hub import download_network, parse_repository
+from segue.models.hub import download_network, parse_repository, place_of_network
 from segue.models.weights import MISFITS, freeze, quiet, read_json, weight_files
 
 if TYPE_CHECKING:
@@ -204,13 +204,6 @@ def _check_latents(model: LatentDiffusion, codec: AutoencoderCodec, source: str)
 
 
 def _located(source: str | Path) -> Path:
-    path = Path(source).expanduser()
-    if str(source) and (path / "config.json").is_file():
-        return path
-    repository = parse_repository(source) if isinstance(source, str) and not path.exists() else None
-    if repository is None or repository.file is not None:
-        raise ModelNotFoundError(
-            f"there is no small decoder at {str(source) or '(an empty name)'}: expected a folder with config.json and "
-            'diffusion_pytorch_model.safetensors, or a hub repository such as "madebyollin/taesd"'
-        )
-    return download_network(repository)
+    expected = "a folder with config.json and diffusion_pytorch_model.safetensors, or a hub repository such as"
+    found = place_of_network(source, f'small decoder at {{}}: expected {expected} "madebyollin/taesd"')
+    return found if isinstance(found, Path) else download_network(found)

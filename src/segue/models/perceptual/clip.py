@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate, normalize
 
-from segue.errors import CheckpointError, ModelNotFoundError, TaskError
+from segue.errors import CheckpointError, TaskError
 from segue.models.families.sd import read_tokenizer
-from segue.models.hub import download_network, parse_repository
+from segue.models.hub import download_network, place_of_network
 from segue.models.weights import read_header, read_json, read_network
 
 if TYPE_CHECKING:
@@ -222,16 +222,9 @@ def _place(name: str) -> tuple[int, ...]:
 
 
 def _located(source: str | Path) -> Path:
-    path = Path(source).expanduser()
-    if str(source) and (path / "config.json").is_file():
-        return path
-    repository = parse_repository(source) if isinstance(source, str) and not path.exists() else None
-    if repository is None or repository.file is not None:
-        raise ModelNotFoundError(
-            f"there is no CLIP at {str(source) or '(an empty name)'}: expected a folder with config.json, "
-            f'{STEM}.safetensors and a tokenizer, or a hub repository such as "{EXAMPLE}"'
-        )
-    return download_network(repository, STEM, SMALL_FILES)
+    expected = f"a folder with config.json, {STEM}.safetensors and a tokenizer, or a hub repository such as"
+    found = place_of_network(source, f'CLIP at {{}}: expected {expected} "{EXAMPLE}"')
+    return found if isinstance(found, Path) else download_network(found, STEM, SMALL_FILES)
 
 
 def _digest(files: Sequence[Path]) -> str:
