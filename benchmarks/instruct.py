@@ -1,7 +1,7 @@
 """What an instruction model is worth: how near what it makes comes to what was asked for.
 
-    python benchmarks/instruct.py runs/pairs --model emoji-instruct
-    python benchmarks/instruct.py runs/pairs --model emoji --lora runs/instruct/instruct.safetensors --scales 3 5
+    python benchmarks/instruct.py runs/pairs --lora runs/instruct/instruct.safetensors
+    python benchmarks/instruct.py runs/pairs --lora runs/instruct/instruct.safetensors --scales 3 5 -o x.png
 
 Pairs that were kept back from training are changed by what was said, from noise. Columns, with 95 % intervals over
 pictures:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the arguments, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path)
-    parser.add_argument("--model", default="emoji-instruct")
+    parser.add_argument("--model", default="emoji")
     parser.add_argument("--lora", type=Path, help="what `segue train instruct` wrote")
     parser.add_argument("--kinds", nargs="+", help="of changes; else all")
     parser.add_argument("--count", type=int, default=24, help="pairs of each kind")
