@@ -55,8 +55,8 @@ def refuse_others(model: LatentDiffusion) -> None:
         what = f"it takes {channels} channels and draws from words alone"
     raise TaskError(
         f"{model.name} does not follow instructions: {what}. Expected a model of the layout of InstructPix2Pix, which "
-        f"takes {model.codec.channels + picture_channels(model.codec.channels)}, such as timbrooks/instruct-pix2pix, or a "
-        "LoRA that segue train instruct made for this model; or take another method"
+        f"takes {model.codec.channels + picture_channels(model.codec.channels)}, such as timbrooks/instruct-pix2pix, "
+        "or a LoRA that segue train instruct made for this model; or take another method"
     )
 
 
