@@ -116,7 +116,7 @@ def test_a_damaged_corpus_is_refused(own: Path, damage: Callable[[Path], object]
 def test_a_build_that_was_cut_over_an_older_corpus_leaves_none(
     own: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "_sources", _killed)  # the pictures are written, the manifest is still the old one
+    monkeypatch.setattr(building, "sources_of", _killed)  # the pictures are written, the manifest is still the old one
     with pytest.raises(KeyboardInterrupt):
         build(own, sources.folder, SMALL, sources.concepts, sources.packages)
     with pytest.raises(TrainingError, match="no corpus"):
