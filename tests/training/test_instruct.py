@@ -250,8 +250,8 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(config: Config, lora: 
 def test_it_learns_to_look_at_the_picture(config: Config, tmp_path: Path) -> None:
     """Of all that the loss could fall by, the picture is the largest part: without it nobody knows what is there."""
     longer = dataclasses.replace(
-        config, out=tmp_path, steps=60, decay=10, ema=0.9, lr=2e-2, rank=8, dropped=0.0, captioned=0.0, bf16=False,
-        noise_power=0.3, log_every=20, save_every=60, sheet_every=100,
+        config, out=tmp_path, steps=40, decay=10, ema=0.9, lr=2e-2, rank=8, dropped=0.0, captioned=0.0, bf16=False,
+        noise_power=0.3, log_every=10, save_every=40, sheet_every=100,
     )  # fmt: skip
     file = instruct.main(longer)
     losses = [line["loss"] for line in said(tmp_path) if "loss" in line]
