@@ -21,12 +21,13 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from ldm_layout import to_ldm
 from tiny import write_model
 from tiny_xl import write_xl
+from transformers import CLIPTokenizer
 
 from segue.diffusion.guidance import instructed
 from segue.diffusion.loop import denoise
 from segue.diffusion.starts import from_seeds
 from segue.errors import CheckpointError, TaskError
-from segue.models import instruction
+from segue.models import instruction, single_file
 from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import Tally
 from segue.models.installed import folder_facts
@@ -206,9 +207,19 @@ def test_cosxl_edit_is_refused(tmp_path):
         load_model(write_xl(tmp_path / "cos", in_channels=8, index=index), device="cpu")
 
 
-def test_a_single_file_equals_its_folder(tmp_path):
+@pytest.mark.parametrize("configured", ["as it is", "without a configuration of its own"])
+def test_a_single_file_equals_its_folder(configured, tmp_path, monkeypatch):
     folder = write_instruction(tmp_path / "one", "sd", seed=6)
-    model = load_model(to_ldm(folder, tmp_path / "model.safetensors"), config=folder, device="cpu")
+    single = to_ldm(folder, tmp_path / "model.safetensors")
+    if configured == "as it is":
+        model = load_model(single, config=folder, device="cpu")
+    else:
+        plain = Path(shutil.copytree(folder, tmp_path / "plain"))
+        path = plain / "unet/config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "in_channels": 4}))
+        monkeypatch.setattr(single_file, "_SHIPPED", {"": plain})
+        monkeypatch.setattr(single_file, "clip_tokenizer", CLIPTokenizer.from_pretrained)
+        model = load_model(single, device="cpu")
     assert model.instructs
     again = load_model(folder, device="cpu")
     for (name, mine), (_, its) in zip(
