@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
@@ -160,10 +160,9 @@ def edited(
         rows += _rows(made, own, mask, distance, maps, words)
         progress("comparing with the source", part.stop, len(result))
     means = {name: fmean(row[name] for row in rows) for name in rows[0]}
-    names = {"by": distance.name if distance else "", "maps": maps.name if maps else ""}
-    names["encoder"] = words.network.name if words else ""
-    values = {name: None if value == float("inf") else value for name, value in means.items()}
-    return Edited(**values, **names)  # type: ignore[arg-type]
+    found: dict[str, Any] = {name: None if value == float("inf") else value for name, value in means.items()}
+    found |= {"by": distance.name if distance else "", "maps": maps.name if maps else ""}
+    return Edited(**found, encoder=words.network.name if words else "")
 
 
 def directions(before: Float[Tensor, "b d"], after: Float[Tensor, "b d"], words: Words) -> Float[Tensor, " b"]:
