@@ -60,7 +60,7 @@ def task(tmp_path: Path, adapter: Path) -> Callable[..., Stylize]:
             beginning=Beginning(start="noise"),
             agreement=replace(ALONE, attention=attention),
             shape=Shape(cuts="none"),
-            sampling=Sampling(steps=3, size=SIZE, guidance_scale=4.0, solver="ddim"),
+            sampling=Sampling(steps=3, size=SIZE, guidance_scale=(4.0,), solver="ddim"),
         )
 
     return made
