@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segue.motion.flow import flow
 from segue.motion.occlusion import followed
-from segue.motion.warp import warp
+from segue.motion.warp import stepped, warp
 
 
 def texture(height: int = 80, width: int = 112, seed: int = 0) -> Tensor:
@@ -90,6 +90,19 @@ def test_what_has_no_flow_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_no_pictures_have_no_flow() -> None:
     assert flow(torch.zeros(0, 3, 32, 40), torch.zeros(0, 3, 32, 40)).shape == (0, 2, 32, 40)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8])
+def test_ways_in_steps_are_followed_to_the_same_answer(channels: int) -> None:
+    """By OpenCV, which has a table of 32 steps of a pixel, as by torch, which is asked where gradients are wanted."""
+    draws = torch.Generator().manual_seed(channels)
+    pictures = torch.rand(2, channels, 24, 31, generator=draws)
+    ways = 6 * torch.randn(2, 2, 24, 31, generator=draws)
+    exact = warp(pictures.clone().requires_grad_(), stepped(ways)).detach()
+    assert torch.allclose(warp(pictures, stepped(ways)), exact, atol=2e-6)
+    assert torch.equal(warp(pictures, ways), warp(pictures.clone().requires_grad_(), ways).detach()), "others are not"
+    assert float((stepped(ways) - ways).abs().max()) <= 1 / 64
+    assert warp(pictures[:0], stepped(ways)[:0]).shape == (0, channels, 24, 31)
 
 
 def test_warping_by_whole_pixels_moves_them() -> None:

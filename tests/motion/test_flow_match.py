@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from motion.clips import panned
+from segue.motion.fields import Fields
 from segue.motion.flow_match import FlowMatcher
 
 
@@ -30,3 +32,9 @@ def test_what_looks_different_is_not_believed_for_being_plain() -> None:
 
 def test_engines_that_believe_otherwise_have_other_names() -> None:
     assert FlowMatcher().name != FlowMatcher(alike=False).name
+
+
+def test_nothing_is_found_out_for_it_that_it_makes_no_use_of() -> None:
+    fields = Fields(FlowMatcher(), panned(5))
+    fields.direct(0, 4)
+    assert fields.held == 1

@@ -164,7 +164,8 @@ class Fields:
 
     def _found(self, first: int, last: int) -> tuple[Match, Match]:
         """What is found out about a pair: from the first to the last, and back."""
-        return self.matcher(self._small(first), self._small(last), self._start(first, last))
+        start = None if getattr(self.matcher, "begins_anew", False) else self._start(first, last)
+        return self.matcher(self._small(first), self._small(last), start)
 
     def _start(self, first: int, last: int) -> tuple[Match, Match] | None:
         """By way of what lies between; the same from both ends, so that a clip may as well run backwards."""

@@ -12,7 +12,7 @@ from segue.motion.detail import low
 from segue.motion.flow import flow
 from segue.motion.match import Match, inside
 from segue.motion.occlusion import followed
-from segue.motion.warp import warp
+from segue.motion.warp import stepped, warp
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -39,6 +39,11 @@ class FlowMatcher:
     alike: bool = True
 
     @property
+    def begins_anew(self) -> bool:
+        """Of what is believed so far it makes no use, so that nobody need find it out."""
+        return True
+
+    @property
     def name(self) -> str:
         """What it is; optical flow is OpenCV's, and not the same in all of its versions."""
         return f"dis-medium-2 alike={self.alike} opencv={cv2.__version__}"
@@ -54,7 +59,7 @@ class FlowMatcher:
         Raises:
             ValueError: the shapes differ, or a side is shorter than 16 pixels.
         """
-        there, back = flow(a, b), flow(b, a)
+        there, back = stepped(flow(a, b)), stepped(flow(b, a))
         return self._match(a, b, there, followed(there, back)), self._match(b, a, back, followed(back, there))
 
     def _match(self, here: Tensor, there: Tensor, way: Tensor, believed: Bool[Tensor, "b h w"]) -> Match:

@@ -97,7 +97,10 @@ class Followed(Fields):
         if not any(bool(side.astray.any()) for side in sides):
             return sides[0].told, sides[1].told
         unexplained = max(float((side.astray & (side.still > _NOTHING)).float().mean()) for side in sides)
-        own = self.matcher(one, other) if unexplained > _FEW and min(self.size) >= SMALLEST else (None, None)
+        if unexplained <= _FEW or min(self.size) < SMALLEST:
+            return sides[0].chosen(), sides[1].chosen()
+        # Over longer strides the drawing's own movement is what it was found to be over shorter ones.
+        own = self._start(first, last) or self.matcher(one, other)
         return sides[0].chosen(own[0]), sides[1].chosen(own[1])
 
     def _name(self, first: int, last: int) -> str:
@@ -127,7 +130,7 @@ class _Side:
         apart = (self.here - brought).square().mean(1, keepdim=True)
         return (low(self._weight * apart, _AROUND) / self._weights)[:, 0].clamp(min=0)
 
-    def chosen(self, own: Match | None) -> Match:
+    def chosen(self, own: Match | None = None) -> Match:
         """For each pixel the way that is told, or none of any length, or the drawing's own.
 
         Args:

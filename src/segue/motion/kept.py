@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 
 from segue.errors import DiskError
 from segue.motion.match import Match
+from segue.motion.warp import FINENESS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Float16, Int16, UInt8
     from torch import Tensor
 
-FINENESS = 32
-"""Steps of a pixel that ways are kept in, unless they are whole."""
 _FARTHEST = 2**15 - 1
 _DIGEST = "blake2b"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import torch
 from torch.nn.functional import grid_sample
 
@@ -11,13 +13,22 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+FINENESS = 32
+"""Steps of a pixel that ways are kept in, unless they are whole."""
+_TOGETHER = 4
+"""Channels that OpenCV takes at once."""
+
 
 def warp(fields: Float[Tensor, "b c h w"], along: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b c h w"]:
     """What each pixel meets at the end of its way: out(x, y) = fields(x + u, y + v), bicubic.
 
-    With `along = flow(a, b)`, `warp(b, along)` looks like `a`. Beyond the border, its nearest pixel is taken.
+    With `along = flow(a, b)`, `warp(b, along)` looks like `a`. Beyond the border, its nearest pixel is taken. Ways in
+    steps of 1/32 pixel, as those that are kept, take a third of the time on a CPU.
     """
     height, width = fields.shape[-2:]
+    if _is_stepped(fields, along):
+        rows = zip(fields.detach().numpy(), along.detach(), strict=True)
+        return torch.stack([_stepped(row, way) for row, way in rows]) if len(fields) else fields.clone()
     y, x = torch.meshgrid(
         torch.arange(height, device=along.device, dtype=along.dtype),
         torch.arange(width, device=along.device, dtype=along.dtype),
@@ -28,3 +39,29 @@ def warp(fields: Float[Tensor, "b c h w"], along: Float[Tensor, "b 2 h w"]) -> F
     down = (2 * (y + along[:, 1]) + 1) / height - 1
     grid = torch.stack([across, down], -1)
     return grid_sample(fields, grid, mode="bicubic", padding_mode="border", align_corners=False)
+
+
+def stepped(along: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b 2 h w"]:
+    """Ways, rounded to steps of 1/32 pixel."""
+    return (along * FINENESS).round() / FINENESS
+
+
+def _is_stepped(fields: Tensor, along: Tensor) -> bool:
+    """Whether OpenCV, which knows no finer steps, gives the same answer."""
+    plain = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in (fields, along))
+    if not plain or fields.requires_grad or along.requires_grad or max(fields.shape[-2:]) >= 2**15:
+        return False
+    steps = along * FINENESS
+    return bool((steps == steps.round()).all())
+
+
+def _stepped(fields: Float[np.ndarray, "c h w"], along: Float[Tensor, "2 h w"]) -> Float[Tensor, "c h w"]:
+    height, width = fields.shape[1:]
+    x = (torch.arange(width) + along[0]).numpy()
+    y = (torch.arange(height)[:, None] + along[1]).numpy()
+    found = np.empty_like(fields)
+    for first in range(0, len(fields), _TOGETHER):
+        part = np.ascontiguousarray(fields[first : first + _TOGETHER].transpose(1, 2, 0))
+        moved = cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        found[first : first + _TOGETHER] = moved.reshape(height, width, -1).transpose(2, 0, 1)
+    return torch.from_numpy(found)
