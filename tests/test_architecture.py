@@ -70,6 +70,7 @@ HEAVY = {"torch", "diffusers", "transformers", "scipy", "av", "cv2", "accelerate
 NO_FACE_IMPORTS = {
     "tasks/deflicker_run.py",
     "tasks/depths.py",
+    "tasks/edit_candidates.py",
     "tasks/edit_draw.py",
     "tasks/edit_masks.py",
     "tasks/edit_prepare.py",

@@ -417,3 +417,16 @@ class Loaded:
     def load(self, *, side: int) -> Means:
         assert side == 64
         return Means()
+
+
+def test_an_edit_is_held_against_its_source(run: Run, tmp_path: Path) -> None:
+    frames = moving(1)
+    changed, mask = frames.clone(), frames * 0
+    changed[..., :16, :16], mask[..., :16, :16] = 255 - changed[..., :16, :16], 255
+    for name, pictures in (("a.png", frames), ("b.png", changed), ("m.png", mask)):
+        Clip(TensorFrames(pictures), 1).save(tmp_path / name)
+    found = run("evaluate", "b.png", "--source", "a.png", "--mask", "m.png", "--json").json["edited"]
+    assert found["outside"] == 0 and found["outside_psnr"] is None and found["inside"] > 10
+    text = run("evaluate", "b.png", "--source", "a.png").out
+    assert "PSNR" in text and "kept outside" not in text
+    assert "give that, too (--source)" in run("evaluate", "b.png", "--mask", "m.png").err

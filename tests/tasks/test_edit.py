@@ -18,7 +18,7 @@ from segue.diffusion.starts import from_latents, renoise
 from segue.errors import InterruptedRunError, TaskError
 from segue.evaluation.fidelity import psnr, ssim
 from segue.media import Clip, read
-from segue.media.clip import levels_of, to_uint8
+from segue.media.clip import ScratchFrames, levels_of, to_uint8
 from segue.tasks.edit import Edit
 from segue.tasks.edit_settings import METHODS, TAKEN, Change, EditArea, Method
 from segue.tasks.rerun import Rerun
@@ -253,7 +253,8 @@ def test_what_is_made_is_gone_on_with(
     resumed = task.run(toy_model(), work=tmp_path)
     assert torch.equal(pixels(resumed), pixels(whole))
     assert record(resumed) == record(whole)
-    resumed.frames.discard()  # type: ignore[attr-defined]
+    assert isinstance(resumed.frames, ScratchFrames)
+    resumed.frames.discard()
     assert list(tmp_path.glob(".segue-*")) == []
 
 
@@ -286,7 +287,7 @@ CHANGES: dict[str, tuple[Method, Any]] = {
     "sampling.size": ("sdedit", (40, 32)),
 }
 ELSEWHERE = {
-    *("control", "change.picture_guidance", "change.source_model", "freeu"),
+    *("control", "change.picture_guidance", "change.source_model", "change.candidates", "change.ranked_by", "freeu"),
     *("agreement.attention", "agreement.bank", "agreement.around", "agreement.grain", "agreement.bank_power"),
     *("shape.window", "shape.overlap"),
 }
@@ -320,6 +321,7 @@ def test_every_field_changes_the_film(name: str, film: str, mask: tuple[str, ...
 VALUES: dict[str, Any] = {
     "strength": 0.5, "noise": "moved", "source_prompt": "x", "source_guidance": 2.0, "eta": 0.5, "rounds": 2,
     "exact": True, "passes": 2, "faithful": "ssim=0.8", "picture_guidance": 2.0, "source_model": "x",
+    "candidates": 3, "ranked_by": "clip",
 }  # fmt: skip
 
 
@@ -328,9 +330,10 @@ def test_a_method_refuses_by_name_what_it_cannot_take(method: Method) -> None:
     assert VALUES.keys() == {item.name for item in fields(Change)}
     area = EditArea(("mask.png",)) if method == "inpaint" else EditArea()
     for name, value in VALUES.items():
-        change = Change(**{name: value})
+        pair = {key: VALUES[key] for key in ("candidates", "ranked_by")} if name in ("candidates", "ranked_by") else {}
+        change = Change(**{name: value, **pair})
         if name in TAKEN[method]:
             assert getattr(Edit("a.png", "x", method, change=change, area=area).change, name) == value
         else:
-            with pytest.raises(TaskError, match=f"{method} has no use for {name}, which is for "):
+            with pytest.raises(TaskError, match=f"{method} has no use for {next(iter(pair), name)}, which is for "):
                 Edit("a.png", "x", method, change=change, area=area)

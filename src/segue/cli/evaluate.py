@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.cli.fields import verb
+from segue.errors import TaskError
 
 if TYPE_CHECKING:
     from segue.evaluation.report import Report
@@ -35,6 +36,8 @@ class Judging:
         aesthetic: a safetensors file of a linear head on the features of --clip-model, such as LAION's.
         against: pictures or a film to be compared with as sets: the Fréchet distance in features that are named.
         before: the film before it was restored, held against --source as well.
+        mask: white where an edit of --source was to change it: what was kept outside is told, and nothing else. A
+            picture beside its --source is told so, too.
         json: print one JSON object, with the steps of all frames, instead of text.
     """
 
@@ -52,6 +55,7 @@ class Judging:
     aesthetic: Path | None = None
     against: Path | None = None
     before: Path | None = None
+    mask: Path | None = None
     json: bool = False
 
 
@@ -61,7 +65,10 @@ def evaluate(judging: Judging) -> int:
     from segue.cli.progress import Meter
     from segue.evaluation.report import evaluate
     from segue.evaluation.wanted import Wanted
+    from segue.media import read
 
+    if judging.mask is not None or (judging.source is not None and len(read(judging.video)) == 1):
+        return _told_of_edit(judging)
     wanted = Wanted(
         judging.prompt, judging.source_prompt, judging.clip_model, judging.judge, judging.aesthetic, judging.against,
         judging.before,
@@ -82,6 +89,35 @@ def evaluate(judging: Judging) -> int:
     return 0
 
 
+def _told_of_edit(judging: Judging) -> int:
+    """What an edit kept of its source, a number a line."""
+    from dataclasses import asdict
+
+    from segue.cli.progress import Meter
+    from segue.evaluation.distances import best_distance
+    from segue.evaluation.edited import Words, edited
+    from segue.media import read
+    from segue.models import perceptual
+
+    if judging.source is None:
+        raise TaskError("a mask says where an edit was to change its source: give that, too (--source)")
+    words = None
+    if judging.clip_model is not None and judging.prompt and judging.source_prompt:
+        words = Words(judging.prompt, judging.source_prompt, perceptual.ClipNetwork.load(judging.clip_model))
+    maps = perceptual.EfficientNetFeatures.load() if perceptual.is_here("efficientnet-lite0") else None
+    mask = None if judging.mask is None else read(judging.mask).frames
+    result, source = read(judging.video).frames, read(judging.source).frames
+    with Meter() as meter:
+        found = edited(result, source, mask, distance=best_distance(), maps=maps, words=words, progress=meter)
+    lines = [f"{one.name:14}  {_number(one.value):>9}  {one.better:7}  {one.meaning}" for one in found.measures()]
+    print(json.dumps({"edited": asdict(found)}, allow_nan=False) if judging.json else "\n".join(lines))
+    return 0
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
+
+
 def told(report: Report) -> str:
     """All numbers of a report, one a line, as wide as the terminal."""
     found = report.smoothness
@@ -95,7 +131,6 @@ def told(report: Report) -> str:
     lines = [about, textwrap.fill(steps, columns), ""]
     lines.append(f"{'':{longest}}  {'':>9}  better")
     for measure in measures:
-        value = "none" if measure.value is None else f"{measure.value:.4g}"
-        start = f"{measure.name:{longest}}  {value:>9}  {measure.better:7}  "
+        start = f"{measure.name:{longest}}  {_number(measure.value):>9}  {measure.better:7}  "
         lines.append(textwrap.fill(start + measure.meaning, columns, subsequent_indent=" " * len(start)))
     return "\n".join(lines)

@@ -36,9 +36,11 @@ class EditPlan(StylizePlan):
 
     Args:
         strength: that keeps the picture as near as was asked for; None if one was said.
+        seed: of the best candidate; None if there was one alone.
     """
 
     strength: float | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from segue.media.clip import Clip
 from segue.media.spool import Spool
 from segue.models.freeu import freed
 from segue.tasks.edit import EditPlan
+from segue.tasks.edit_candidates import chosen_seed
 from segue.tasks.edit_draw import EditDrawing
 from segue.tasks.edit_masks import KeptPixels
 from segue.tasks.edit_prepare import PreparedEdit
@@ -56,12 +57,14 @@ class EditRun(StylizeRun):
             self.task, self.ready, source, telling, looking, self.plan, self.folder, self.progress,
             prepared=self.edit, told=telling, source_model=self._source_model,
         )  # fmt: skip
-        faithful = self.edit.edit.change.faithful
-        if faithful is not None:
-            drawing = replace(drawing, task=self._near(drawing, faithful))
         if self.edit.masks is not None:
             shots = self.plan.shots[1:]
             self.edit.masks.carry(lambda: drawing.fields(source, shots), self.folder / "masks")
+        change = self.edit.edit.change
+        if change.faithful is not None:
+            drawing = replace(drawing, task=self._near(drawing, change.faithful))
+        if change.candidates is not None and change.ranked_by is not None:
+            drawing = replace(drawing, task=self._best(drawing, change.candidates, change.ranked_by), plan=self.plan)
         return drawing
 
     def _near(self, drawing: EditDrawing, faithful: str) -> Stylize:
@@ -72,6 +75,17 @@ class EditRun(StylizeRun):
             strength = found_strength(drawing, faithful, self.folder / "strength.json")
             self.plan = replace(self.plan, strength=strength)
         task = replace(self.task, beginning=replace(self.task.beginning, strength=strength))
+        self.prepared = replace(self.edit, task=task)
+        return task
+
+    def _best(self, drawing: EditDrawing, count: int, by: str) -> Stylize:
+        """The task with the seed of the best candidate."""
+        assert isinstance(self.plan, EditPlan)
+        seed = self.plan.seed
+        if seed is None:
+            seed = chosen_seed(drawing, count, by, self.folder / "seed.json")
+            self.plan = replace(self.plan, seed=seed)
+        task = replace(self.task, seed=seed)
         self.prepared = replace(self.edit, task=task)
         return task
 

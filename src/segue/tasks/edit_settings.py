@@ -36,6 +36,10 @@ class Change:
         faithful: sdedit finds the greatest strength that keeps the picture so near: psnr=25 (dB) or ssim=0.8, of the
             middle frame.
         picture_guidance: how strongly instruct holds on to the picture. Left out, what suits the model, mostly 1.5.
+        candidates: how many seeds are tried, from the task's own on; the best is taken, by the middle frame edited by
+            itself. Not for ddib, which has none.
+        ranked_by: who says which is best: a folder or a hub repository of CLIP (the direction from source_prompt to the
+            prompt, or else how well the prompt fits), or a judge's file (how well the prompt's noun does).
         source_model: the model that ddib goes into noise by, if it is another one than that which comes out.
     """
 
@@ -51,6 +55,8 @@ class Change:
     passes: int | None = None
     faithful: str | None = None
     picture_guidance: float | None = None
+    candidates: int | None = None
+    ranked_by: str | None = None
     source_model: str | None = None
 
     def __post_init__(self) -> None:
@@ -67,10 +73,17 @@ class Change:
                 f"eta must be above 0 and at most 1, got {self.eta:g}: cycle keeps a picture in the noise of its "
                 "steps, and with eta 0 there is none (ddib is the method without)"
             )
-        for name, least in (("rounds", 0), ("passes", 1)):
+        for name, least in (("rounds", 0), ("passes", 1), ("candidates", 2)):
             value = getattr(self, name)
             if value is not None and not least <= value <= MOST_PASSES:
                 raise TaskError(f"{name} must be a whole number from {least} to {MOST_PASSES}, got {value}")
+        if (self.candidates is None) != (self.ranked_by is None):
+            raise TaskError(
+                "candidates are ranked by somebody: give both candidates and ranked_by, a folder of CLIP or a judge's "
+                "file, or neither"
+            )
+        if self.candidates is not None and self.faithful is not None:
+            raise TaskError("faithful finds a strength for one seed, and candidates try several: leave out one")
         if self.faithful is not None:
             budget_of(self.faithful)
             if self.strength is not None:
@@ -114,12 +127,14 @@ USUAL: Mapping[Method, Mapping[str, Any]] = {
 }
 """What each method goes by where nothing is said."""
 
+TRIED = ("candidates", "ranked_by")
+
 TAKEN: Mapping[Method, tuple[str, ...]] = {
-    "sdedit": (*USUAL["sdedit"], "faithful"),
-    "cycle": tuple(USUAL["cycle"]),
+    "sdedit": (*USUAL["sdedit"], "faithful", *TRIED),
+    "cycle": (*USUAL["cycle"], *TRIED),
     "ddib": (*USUAL["ddib"], "exact", "source_model"),
-    "instruct": (*USUAL["instruct"], "picture_guidance"),
-    "inpaint": tuple(USUAL["inpaint"]),
+    "instruct": (*USUAL["instruct"], "picture_guidance", *TRIED),
+    "inpaint": (*USUAL["inpaint"], *TRIED),
 }
 """The fields of `Change` that each method has a use for."""
 
