@@ -90,34 +90,42 @@ class Followed(Fields):
 
     def _found(self, first: int, last: int) -> tuple[Match, Match]:
         one, other = self._small(first), self._small(last)
-        sides = [
-            _Side(one, other, self.source.direct(first, last)),
-            _Side(other, one, self.source.direct(last, first)),
-        ]
-        if not any(bool(side.astray.any()) for side in sides):
-            return sides[0].told, sides[1].told
-        unexplained = max(float((side.astray & (side.still > _NOTHING)).float().mean()) for side in sides)
-        if unexplained <= _FEW or min(self.size) < SMALLEST:
-            return sides[0].chosen(), sides[1].chosen()
-        # Over longer strides the drawing's own movement is what it was found to be over shorter ones.
-        own = self._start(first, last) or self.matcher(one, other)
-        return sides[0].chosen(own[0]), sides[1].chosen(own[1])
+        # Both directions at once, as rows.
+        pair = _Pair(torch.cat([one, other]), torch.cat([other, one]), _both(*self._told(first, last)))
+        if not bool(pair.astray.any()):
+            return pair.told[:1], pair.told[1:]
+        unexplained = (pair.astray & (pair.still > _NOTHING)).float().mean((1, 2)).amax()
+        own: tuple[Match, Match] | None = None
+        if float(unexplained) > _FEW and min(self.size) >= SMALLEST:
+            # Over longer strides the drawing's own movement is what it was found to be over shorter ones.
+            own = self._start(first, last) or self.matcher(one, other)
+        chosen = pair.chosen(own and _both(*own))
+        return chosen[:1], chosen[1:]
+
+    def _told(self, first: int, last: int) -> tuple[Match, Match]:
+        return self.source.direct(first, last), self.source.direct(last, first)
 
     def _name(self, first: int, last: int) -> str:
         name = f"{LAYOUT}\n{super()._name(first, last)}\n{self.source._name(first, last)}"
         return blake2b(name.encode(), digest_size=20).hexdigest()
 
 
-class _Side:
-    """One direction of a pair.
+def _both(one: Match, other: Match) -> Match:
+    """Two matches as rows of one."""
+    parts = (torch.cat([getattr(each, name) for each in (one, other)]) for name in ("way", "error", "confidence"))
+    return Match(*parts, one.whole and other.whole)
+
+
+class _Pair:
+    """Two drawn pictures, from either to the other.
 
     Args:
-        here: a drawn picture.
-        there: the other.
-        told: the way to it, by the source.
+        here: both.
+        there: the other of each.
+        told: the ways to it, by the source.
     """
 
-    def __init__(self, here: Float[Tensor, "1 3 h w"], there: Float[Tensor, "1 3 h w"], told: Match) -> None:
+    def __init__(self, here: Float[Tensor, "2 3 h w"], there: Float[Tensor, "2 3 h w"], told: Match) -> None:
         self.here, self.there, self.told = here, there, told
         # What the source does not believe itself says nothing about what lies beside it.
         self._weight = told.confidence[:, None] + _HARDLY
@@ -125,8 +133,8 @@ class _Side:
         self.along, self.still = self._misfit(told.remap(there)), self._misfit(there)
         self.astray = (self.along > _NOTHING) & (told.confidence > 0)
 
-    def _misfit(self, brought: Tensor) -> Float[Tensor, "1 h w"]:
-        """How far a picture that was brought here is from this one around every pixel: mean square differences."""
+    def _misfit(self, brought: Float[Tensor, "2 3 h w"]) -> Float[Tensor, "2 h w"]:
+        """How far pictures that were brought here are from these around every pixel: mean square differences."""
         apart = (self.here - brought).square().mean(1, keepdim=True)
         return (low(self._weight * apart, _AROUND) / self._weights)[:, 0].clamp(min=0)
 
@@ -145,7 +153,7 @@ class _Side:
             stays = still <= _STILL * misfit + _NOTHING
             way, error = torch.where(stays[:, None], way, own.way), torch.where(stays, still, misfit)
         # Flicker is everywhere, and no reason not to believe; what changes is somewhere.
-        usual = torch.minimum(along, error).median()
+        usual = torch.minimum(along, error).flatten(1).median(1).values.view(-1, 1, 1)
         believed = (-(still - usual).clamp(min=0) / (_ALIKE + usual)).exp()
         if own is not None:
             believed = torch.where(stays, believed, own.confidence)
