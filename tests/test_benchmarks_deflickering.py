@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from benchmarked import BENCHMARKS, run
 
 
 @pytest.fixture(scope="module")
@@ -173,17 +171,11 @@ def test_who_has_no_number_is_not_the_least(modules: Any) -> None:
 
 def test_the_table_is_filled_and_goes_on(tmp_path: Path) -> None:
     methods = ["nothing", "FastBlend, shipped", "flow warp", "Bonneel", "ours, PatchMatch", "ours, flow"]
-    command = [sys.executable, str(BENCHMARKS / "deflickering.py"), "moving:2", "--frames", "4", "--area", "3000"]
-    command += ["--window", "2", "--degradations", "noise", "--guides", "blind", "-o", str(tmp_path), "--methods"]
-
-    def run(*names: str) -> str:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*command, *names], env=environment, capture_output=True, text=True, check=True)
-        return done.stdout
-
-    first = run(*methods[:2])
+    asked = ["moving:2", "--frames", "4", "--area", "3000", "--window", "2", "--degradations", "noise"]
+    asked += ["--guides", "blind", "-o", str(tmp_path), "--methods"]
+    first = run("deflickering", *asked, *methods[:2])
     assert first.count("s a frame") == 3
-    second = run(*methods)
+    second = run("deflickering", *asked, *methods)
     assert second.count("s a frame") == 4, "what is there is not made again"
     rows = [json.loads(path.read_text("utf-8")) for path in (tmp_path / "cells").glob("*.json")]
     assert {row["method"] for row in rows} == {"clean clip", *methods}

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,32 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarked import BENCHMARKS, run
 from segue.media import Clip, TensorFrames
 from segue.motion.match import Match, Matcher
 from segue.motion.patchmatch import PatchMatcher
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "matching.py"
-
-
-def run(*words: str) -> str:
-    """What it prints."""
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARK), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
-
 
 def test_engines_are_compared_where_the_motion_is_known(tmp_path: Path) -> None:
     words = ["-o", str(tmp_path), "--size", "32", "--intervals", "1", "4", "--plot", str(tmp_path / "matching.svg")]
-    first = run(*words)
+    first = run("matching", *words)
     rows = [json.loads(line) for line in (tmp_path / "rows-32.jsonl").read_text("utf-8").splitlines()]
     assert len(rows) == 3 * 4 * 2, "three scenes, four engines, two intervals"
     assert all(0 <= row["right"] <= 1 and row["distance"] >= 0 and row["patches"] > 0 for row in rows)
-    assert run(*words) == first, "nothing is measured twice"
+    assert run("matching", *words) == first, "nothing is measured twice"
     assert (tmp_path / "matching.svg").read_text("utf-8").count("<polyline") == 2 * 4
     near = {row["engine"]: row["right"] for row in rows if row["clip"] == "drawn 1" and row["interval"] == 1}
     assert min(near.values()) > 0.9
@@ -49,7 +33,7 @@ def test_engines_are_compared_where_the_motion_is_known(tmp_path: Path) -> None:
 
 def test_rows_are_of_the_same_pictures_and_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another still, a changed source or a matcher of another name is measured by itself, and told alone."""
-    monkeypatch.syspath_prepend(BENCHMARK.parent)
+    monkeypatch.syspath_prepend(BENCHMARKS)
     bench = importlib.import_module("matching")
     monkeypatch.setattr(bench, "DRAWN", 1)
     (tmp_path / "clips").mkdir()
@@ -87,7 +71,7 @@ class Renamed:
 
 
 def test_operations_are_counted(tmp_path: Path) -> None:
-    out = run("-o", str(tmp_path), "--speed", "--sizes", "24", "--repeat", "1")
+    out = run("matching", "-o", str(tmp_path), "--speed", "--sizes", "24", "--repeat", "1")
     assert "matrices" in out
     found = re.search(r"24 px, default: .* ([0-9.]+) candidates a pixel", out)
     assert found is not None

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from benchmarked import run
 from footage import real_clip
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "measures.py"
 Table = dict[str, dict[str, float]]
 
 
-def run(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARK), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
-
-
 def small(named: str) -> Table:
-    return json.loads(run(named, "--frames", "10", "--area", "12000", "--json"))[named]
+    return json.loads(run("measures", named, "--frames", "10", "--area", "12000", "--json"))[named]
 
 
 @pytest.fixture(scope="module", params=["drawn", "real"])
@@ -69,7 +54,7 @@ def test_what_grows_is_drift_and_what_stays_is_a_seam(table: Table) -> None:
 
 
 def test_tables_have_all_of_it() -> None:
-    lines = run("moving:1", "--frames", "4", "--area", "4000").splitlines()
+    lines = run("measures", "moving:1", "--frames", "4", "--area", "4000").splitlines()
     assert lines[1] == "### moving:1"
     columns = lines[3].count("|")
     assert [line.split("|")[1].strip() for line in lines[5:]] == [
