@@ -14,6 +14,7 @@ from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import ddim
 from segue.diffusion.starts import first_step, from_latents
 from segue.errors import TaskError
+from segue.temporal.attention import Place
 from segue.temporal.inversion import Inversion, inverted
 from segue.types import (
     Call,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segue.motion.fields import Fields
-    from segue.temporal.attention import Place, Plain
+    from segue.temporal.attention import Plain
 
 CLIP, SOURCE = "clip", "source"
 """The trajectories of the frames that are made, and of those that they are made from."""
@@ -59,18 +60,8 @@ class Adapter(Protocol):
         ...
 
 
-class Site(Protocol):
+class Site(Place, Protocol):
     """A place in a network that can be stepped into: `segue.models.attention.Site`."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the network."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """What is attended to there: "self", "cross", "temporal" or "joint"."""
-        ...
 
     def wrap(self, adapter: Adapter) -> AbstractContextManager[None]:
         """Let `adapter` answer there until the end of the block."""
