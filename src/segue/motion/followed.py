@@ -112,8 +112,12 @@ class Followed(Fields):
 
 def _both(one: Match, other: Match) -> Match:
     """Two matches as rows of one."""
-    parts = (torch.cat([getattr(each, name) for each in (one, other)]) for name in ("way", "error", "confidence"))
-    return Match(*parts, one.whole and other.whole)
+    return Match(
+        torch.cat([one.way, other.way]),
+        torch.cat([one.error, other.error]),
+        torch.cat([one.confidence, other.confidence]),
+        one.whole and other.whole,
+    )
 
 
 class _Pair:
