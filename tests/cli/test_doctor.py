@@ -279,7 +279,9 @@ def test_controls_and_annotators_are_told(run: Run, tmp_path: Path, monkeypatch:
     own = found(run, "controls of emoji")
     assert own["state"] == "fine" and "softedge" in own["found"] and "emoji-control" in own["found"]
     usual = found(run, "controls of Stable Diffusion 1.x")
-    assert usual["state"] == "optional" and usual["found"].startswith("depth on this machine, not canny, softedge")
+    assert usual["state"] == "optional" and usual["found"].startswith(
+        "on this machine: depth; not here: canny, softedge"
+    )
     assert "--control canny+FOLDER" in usual["advice"]
     assert "lineart" in found(run, "annotators")["found"]
     assert found(run, "annotator depth")["state"] == found(run, "annotator pose")["state"] == "optional"

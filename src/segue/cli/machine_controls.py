@@ -37,7 +37,7 @@ def _usual() -> Iterator[Finding]:
     for family, repositories in USUAL.items():
         here = [kind for kind, repository in repositories.items() if has_network(repository)]
         away = [kind for kind in repositories if kind not in here]
-        said = f"{_listed(here)} on this machine" + (f", not {_listed(away)}" if away else "")
+        said = f"on this machine: {_listed(here)}" + (f"; not here: {_listed(away)}" if away else "")
         advice = f"--control {away[0]} fetches it from the hub; or give your own, --control {away[0]}+FOLDER"
         yield Finding(f"controls of {family}", "optional" if away else "fine", said, advice if away else "")
 
