@@ -20,7 +20,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_one_for_every_task() -> None:
-    assert {"image", "transition", "tree", "own_operator", "stylize", "edit", "upscale"} <= {path.stem for path in EXAMPLES}
+    assert {"image", "transition", "tree", "own_operator", "stylize", "edit", "upscale"} <= {
+        path.stem for path in EXAMPLES
+    }
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
