@@ -225,11 +225,11 @@ def picture_of(out: Path, key: str) -> Tensor:
 def main() -> None:
     """See this module's text."""
     given = arguments().parse_args()
-    methods: list[Method] = given.methods
     model = segue.load(given.model)
-    models: dict[Method, LatentDiffusion] = dict.fromkeys(methods, model)
-    if "instruct" in methods:
-        models["instruct"] = segue.load(given.instruct)
+    models: dict[Method, LatentDiffusion] = {method: model for method in given.methods if method != "instruct"}
+    if given.instruct is not None:
+        models["instruct"] = taught(given.model, given.instruct)
+    methods = [*models]
     bench = Bench(models, given.out, given.steps, read_judge(given.judge), best_distance())
     every = cases(known_emoji(given.packages), share=given.share)
     until = time.monotonic() + 60 * given.minutes
@@ -243,6 +243,12 @@ def main() -> None:
         sheet(bench, every, found, given.out / "edits.png")
 
 
+def taught(model: str, instruct: str) -> LatentDiffusion:
+    """A model that follows instructions, by its name or as a LoRA of another."""
+    file = Path(instruct)
+    return segue.load(model, loras={file: 1.0}) if file.suffix == ".safetensors" else segue.load(instruct)
+
+
 def arguments() -> argparse.ArgumentParser:
     """What may be said."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
@@ -250,7 +256,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--judge", type=Path, required=True, help="as benchmarks/models.py keeps it")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/editing"))
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--instruct", default="emoji-instruct", help="the model of the method instruct")
+    parser.add_argument("--instruct", help="a model, or a LoRA for it, that follows instructions: adds that method")
     parser.add_argument("--methods", nargs="+", choices=[*KNOBS], default=[*KNOBS])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--share", type=float, default=1.0, help="of the hundred edits")

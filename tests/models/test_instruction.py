@@ -7,7 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -232,7 +232,7 @@ def test_a_widened_model_draws_what_it_drew(folder):
     plain = load_model(folder, device="cpu")
     wide = instruction.widened(plain)
     assert (wide.instructs, plain.instructs) == (True, False)
-    assert plain.parts["unet"].config["in_channels"] == 4
+    assert cast("Any", plain.parts["unet"]).config["in_channels"] == 4
     now, _ = plain.schedule(5, (64, 64)).step(torch.zeros(1, dtype=torch.int64))
     x, cond = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), plain.text([PROMPT])
     with_picture = wide.denoiser(x, now, replace(cond, concat=torch.randn(1, 4, 8, 8)))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -168,7 +169,9 @@ class Clip:
 
 def test_clip_scores_as_the_paper_does() -> None:
     red, green, blue = (disc(c, c) for c in ((1.0, 0, 0), (0.0, 1, 0), (0.0, 0, 1)))
-    there, stayed, astray = ClipPairs(Clip())(torch.cat([red, red, red]), torch.cat([green, red, blue]), [GREEN] * 3)
+    there, stayed, astray = ClipPairs(cast(Any, Clip()))(
+        torch.cat([red, red, red]), torch.cat([green, red, blue]), [GREEN] * 3
+    )
     assert (there.alike, there.fits, there.direction) == pytest.approx((0, 1, 1), abs=1e-4)
     assert (stayed.alike, stayed.direction) == pytest.approx((1, 0), abs=1e-4)
     assert astray.direction == pytest.approx(0.5, abs=1e-4) and astray.fits == pytest.approx(0, abs=1e-4)

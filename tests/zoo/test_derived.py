@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_a_lora_may_make_an_instruction_model_of_its_base(zoo, written):
     base, student = load("dots"), load("dots-fast")
     assert (student.instructs, base.instructs) == (True, False)
     assert (student.defaults.picture_scale, base.defaults.picture_scale) == (1.25, 1.5)
-    assert student.parts["unet"].config["in_channels"] == 2 * wide.shape[1]
+    assert cast("Any", student.parts["unet"]).config["in_channels"] == 2 * wide.shape[1]
     with pytest.raises(TaskError, match="this is an instruction model"):
         Image("a cat", sampling=Sampling(steps=2)).run(student)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -238,7 +238,7 @@ def assemble(
     width, expected = text.encoder.config.hidden_size, unet.config["cross_attention_dim"]
     if width != expected:
         raise CheckpointError(f"{name}: the UNet expects text of width {expected}, the text encoder gives {width}")
-    shown = shown_beside(unet, codec, name)
+    beside = shown_beside(unet, codec, name)
     side, usual = int(unet.config["sample_size"]) * codec.scale, find_profile("sd")
     return LatentDiffusion(
         name=name,
@@ -253,7 +253,8 @@ def assemble(
         weights=tuple((file, 1.0) for file in weights),
         settings=settings,
         prediction=prediction,
-        **shown,
+        inpaints=beside.inpaints,
+        instructs=beside.instructs,
         device=unet.device,
         dtype=unet.dtype,
     )
@@ -273,8 +274,15 @@ def predicting(scheduler: Mapping[str, Any], prediction: Prediction | None) -> M
     return {**scheduler, "prediction_type": prediction}
 
 
-def shown_beside(unet: UNet2DConditionModel, codec: AutoencoderCodec, name: str) -> dict[str, bool]:
-    """What a UNet must be shown beside the latents, as fields of `LatentDiffusion`: `inpaints`, `instructs`.
+class Beside(NamedTuple):
+    """What a UNet is shown beside the latents: what is kept of a picture and where to paint, or a whole picture."""
+
+    inpaints: bool
+    instructs: bool
+
+
+def shown_beside(unet: UNet2DConditionModel, codec: AutoencoderCodec, name: str) -> Beside:
+    """What a UNet must be shown beside the latents.
 
     Raises:
         CheckpointError: it takes neither as many channels as that, nor those of the latents alone.
@@ -286,7 +294,7 @@ def shown_beside(unet: UNet2DConditionModel, codec: AutoencoderCodec, name: str)
             f"{name}: the UNet takes {channels} channels, the autoencoder gives {own}: expected {own} (text to image), "
             f"{inpainted} (inpainting) or {instructed} (instructions)"
         )
-    return {"inpaints": channels == inpainted, "instructs": channels == instructed}
+    return Beside(channels == inpainted, channels == instructed)
 
 
 def prediction_of(scheduler: Mapping[str, Any], name: str) -> Prediction:

@@ -208,6 +208,7 @@ def assemble(
     _check_fit(unet, text, name)
     side, usual = int(unet.config["sample_size"]) * codec.scale, find_profile("sdxl")
     first, second = text.first.encoder, text.second.encoder
+    beside = sd.shown_beside(unet, codec, name)
     return LatentDiffusion(
         name=name,
         text=text,
@@ -224,7 +225,8 @@ def assemble(
         # What an empty prompt means is a setting as well, though none of a network.
         settings=(*settings, {"force_zeros_for_empty_prompt": text.empty_is_zero}),
         prediction=prediction,
-        **sd.shown_beside(unet, codec, name),
+        inpaints=beside.inpaints,
+        instructs=beside.instructs,
         device=unet.device,
         dtype=unet.dtype,
     )
