@@ -226,7 +226,8 @@ def main() -> None:
     """See this module's text."""
     given = arguments().parse_args()
     model = segue.load(given.model)
-    models: dict[Method, LatentDiffusion] = {method: model for method in given.methods if method != "instruct"}
+    asked: list[Method] = given.methods
+    models: dict[Method, LatentDiffusion] = {method: model for method in asked if method != "instruct"}
     if given.instruct is not None:
         models["instruct"] = taught(given.model, given.instruct)
     methods = [*models]
