@@ -230,7 +230,7 @@ def main() -> None:
     models: dict[Method, LatentDiffusion] = {method: model for method in asked if method != "instruct"}
     if given.instruct is not None:
         models["instruct"] = taught(given.model, given.instruct)
-    methods = [*models]
+    methods: list[Method] = [*models]
     bench = Bench(models, given.out, given.steps, read_judge(given.judge), best_distance())
     every = cases(known_emoji(given.packages), share=given.share)
     until = time.monotonic() + 60 * given.minutes
