@@ -11,7 +11,6 @@ from torch import Tensor
 from segue.media.clip import TensorFrames
 from segue.motion.blend import Blending, blended
 from segue.motion.fields import Fields
-from segue.motion.followed import Followed
 from segue.motion.match import Match
 from segue.temporal.along import Along, Smaller, level
 
@@ -47,9 +46,8 @@ def along(matcher: Still, levels: int = 4) -> Along:
 
 def test_the_finest_is_that_of_the_fields() -> None:
     matcher, style = Still(), clip()
-    fields = Followed(Fields(matcher, clip(seed=1)), style)
     for (number, picture, change), (_, plain, same) in zip(
-        along(matcher)(style, 0.5), blended(style, fields, Blending(window=2)), strict=True
+        along(matcher)(style, 0.5), blended(style, Fields(matcher, clip(seed=1)), Blending(window=2)), strict=True
     ):
         assert torch.equal(picture, plain)
         assert torch.equal(change, same)

@@ -192,7 +192,8 @@ class EditArea:
     Args:
         mask: a picture, white where it changes and black where it is kept, to the last pixel; of a film, a film of as
             many masks, or FRAME=PICTURE, of which it may be repeated: frames between follow what moves.
-        feather: over how many pixels inside the mask's edges the change sets in. Left out, 8.
+        feather: over how many pixels inside the mask's edges the change sets in. Left out, a 64th of the shorter
+            side: 8 of 512.
         still: one mask stays where it is, and does not follow what moves.
     """
 

@@ -12,7 +12,6 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from segue.motion.blend import Blending, blended
 from segue.motion.fields import Fields, reduced, reduced_size
-from segue.motion.followed import Followed
 from segue.types import Frames
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ class Along:
     Where noise is high, the detail of estimates is a guess: they are blended at a half, a quarter, ... of their size,
     and what that changed is enlarged and added, so that detail is left as it is. See `level`.
 
-    What does not move as the guide does is blended along its own movement (see `segue.motion.followed`).
-
     Args:
         fields: of the guide at full size, at half, at a quarter, and so on (`Smaller`); as many as may be used.
         blending: how; the window counts frames at any size.
@@ -53,13 +50,13 @@ class Along:
         """
         coarse = min(level(noise), len(self.fields) - 1)
         if coarse == 0:
-            return blended(pictures, Followed(self.fields[0], pictures), self.blending)
+            return blended(pictures, self.fields[0], self.blending)
         return self._coarsely(pictures, coarse)
 
     def _coarsely(self, pictures: Frames, coarse: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         small = Smaller(pictures, coarse)
         width, height = (side << coarse for side in small.size)
-        for number, picture, change in blended(small, Followed(self.fields[coarse], small), self.blending):
+        for number, picture, change in blended(small, self.fields[coarse], self.blending):
             whole, before = pictures[number : number + 1], small[number : number + 1].to(picture)
             moved = interpolate(picture[None] - before, (height, width), mode="bilinear")
             around = interpolate(max_pool2d(change[None, None], 3, 1, 1), (height, width), mode="nearest")
