@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from segue.errors import TaskError
 from segue.tasks.contents import sha256_of
-from segue.tasks.on_file import OnFile, check_result
+from segue.tasks.on_file import OnFile
 from segue.tasks.sampling import Execution
 from segue.tasks.shots import shots_said, spelled_cuts
 from segue.types import Progress, silent
@@ -204,16 +204,10 @@ class Deflicker(OnFile):
                 f"the plan has {plan.shots}"
             )
 
-    def check_result(self, path: Path) -> None:
-        """Find out whether a result, or its record, would replace what it is made of.
-
-        Raises:
-            TaskError: it would.
-            MediaError: its suffix names no format.
-        """
-        for name in (self.input, self.guide, self.keys):
-            if name is not None:
-                check_result(Path(name).expanduser(), path)
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of all other files that the result depends on."""
+        return tuple(name for name in (self.guide, self.keys) if name is not None)
 
     def notes(self, size: tuple[int, int]) -> tuple[str, ...]:
         """What is good to know before it is run on frames of this (width, height), a line each."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from segue.errors import TaskError
 from segue.tasks.contents import sha256_of
 from segue.tasks.edit_settings import METHODS, Change, EditArea, MaskFile, Method
-from segue.tasks.on_file import OnFile, check_result
+from segue.tasks.on_file import OnFile
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
 from segue.tasks.stylize import Stylize, absolute
 from segue.tasks.stylize_plan import StylizePlan
@@ -200,16 +200,6 @@ class Edit(OnFile):
         from segue.tasks.edit_prepare import PreparedEdit
 
         return PreparedEdit.opened(self, model)
-
-    def check_result(self, path: Path) -> None:
-        """Find out whether a result, or its record, would replace what it is made of.
-
-        Raises:
-            TaskError: it would.
-            MediaError: its suffix names no format.
-        """
-        for name in (self.input, *self.others):
-            check_result(Path(name).expanduser(), path)
 
     def run(
         self,

@@ -42,6 +42,21 @@ class OnFile:
         """Frames per second of the input."""
         return float(self.source().fps)
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of all other files that the result depends on."""
+        return ()
+
+    def check_result(self, path: Path) -> None:
+        """Find out whether a result, or its record, would replace what it is made of.
+
+        Raises:
+            TaskError: it would.
+            MediaError: its suffix names no format.
+        """
+        for name in (self.input, *self.others):
+            check_result(Path(name).expanduser(), path)
+
 
 def result_name(source: Path, frames: int, word: str = "large") -> str:
     """What to call the result of so many frames if nobody says.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
 from segue.tasks.contents import sha256_of
-from segue.tasks.on_file import OnFile, check_result
+from segue.tasks.on_file import OnFile
 from segue.tasks.record import first_fault, notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_seeds
 from segue.tasks.shots import shots_said
@@ -266,16 +266,6 @@ class Stylize(OnFile):
         from segue.tasks.stylize_prepare import Prepared
 
         return Prepared.of(self, model)
-
-    def check_result(self, path: Path) -> None:
-        """Find out whether a result, or its record, would replace what it is made of.
-
-        Raises:
-            TaskError: it would.
-            MediaError: its suffix names no format.
-        """
-        for name in (self.input, *self.others):
-            check_result(Path(name).expanduser(), path)
 
     def run(
         self,

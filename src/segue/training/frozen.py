@@ -28,13 +28,16 @@ def read_frozen(
         networks: the kinds of networks that the recipe knows.
 
     Raises:
-        TrainingError: it is of another kind, an upscaler, or one that is shown pictures.
+        TrainingError: it is of another kind, an upscaler, or one that is shown pictures; or it predicts what there is
+            no loss for.
         ModelError: it cannot be loaded.
     """
     model = load(source, device, "float32")
     if not isinstance(model.denoiser.network, networks) or model.upscaling or model.inpaints or model.instructs:
         known = ", or ".join(FAMILIES[kind] for kind in networks)
         raise TrainingError(f"model={source} is nothing that this recipe can teach: expected {known}, from text alone")
+    if model.denoiser.prediction == "sample":
+        raise TrainingError(f"model={source} predicts pictures, for which this recipe has no loss")
     unet: Any = model.parts["unet"]
     unet.requires_grad_(False)
     unet.to(memory_format=torch.channels_last)

@@ -140,8 +140,6 @@ def read_model(config: Config, ranks: Ranks) -> LatentDiffusion:
         TrainingError: it has no UNet of Stable Diffusion, or predicts what there is no loss for.
     """
     model = read_frozen(config.model, ranks.device, bool(config.bf16), (UNetNetwork, XlNetwork))
-    if model.denoiser.prediction == "sample":
-        raise TrainingError(f"model={config.model} predicts pictures, for which this recipe has no loss")
     return model.batched(4 * config.batch)
 
 
