@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from functools import cache
+from math import exp
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
@@ -19,26 +22,73 @@ _AROUND = 4.0
 """Standard deviation, in pixels, of the area over which energies are compared."""
 _NOTHING = 1e-8
 """Mean square of detail that is none: far below what one of 256 levels makes."""
+_ONE = np.ones(1, np.float32)
+_VECTOR = 16
+"""Numbers that the widest vectors hold."""
 
 
 def low(pictures: Float[Tensor, "b c h w"], sigma: float = REACH) -> Float[Tensor, "b c h w"]:
     """What is left without detail: a Gaussian mean, mirrored at the border (repeated where it is too small)."""
+    bell = _bell(sigma)
+    mirrored = len(bell) // 2 < min(pictures.shape[2:])
+    if pictures.device.type == "cpu" and pictures.dtype == torch.float32 and not pictures.requires_grad:
+        border = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_REPLICATE
+        found = np.empty(pictures.shape, np.float32)
+        for picture, room in zip(pictures.numpy(), found, strict=True):
+            _filtered(picture, bell.astype(np.float32), border, room)
+        return torch.from_numpy(found)
+    radius = len(bell) // 2
+    wide = pad(pictures, (radius, radius, radius, radius), mode="reflect" if mirrored else "replicate")
+    return _summed(_summed(wide, 3, bell), 2, bell)
+
+
+@cache
+def _bell(sigma: float) -> Float[np.ndarray, " n"]:
+    """The weights of a Gaussian mean over three standard deviations to each side."""
     radius = max(1, round(3 * sigma))
-    bell = [math.exp(-0.5 * (place / sigma) ** 2) for place in range(radius + 1)]
-    total = bell[0] + 2 * sum(bell[1:])
-    mode = "reflect" if radius < min(pictures.shape[2:]) else "replicate"
-    wide = pad(pictures, (radius, radius, radius, radius), mode=mode)
-    return _summed(_summed(wide, 3, [part / total for part in bell]), 2, [part / total for part in bell])
+    bell = [exp(-0.5 * (place / sigma) ** 2) for place in range(-radius, radius + 1)]
+    total = bell[radius] + 2 * sum(bell[radius + 1 :])
+    return np.array([part / total for part in bell])
 
 
-def _summed(wide: Tensor, dim: int, bell: list[float]) -> Tensor:
-    """The sum of shifted pictures. Ten times as fast on a CPU as a convolution, whose bits would depend on shapes."""
-    radius = len(bell) - 1
+def _filtered(
+    picture: Float[np.ndarray, "c h w"], bell: Float[np.ndarray, " n"], border: int, room: Float[np.ndarray, "c h w"]
+) -> None:
+    """Put into `room` what OpenCV makes of a picture: 3 to 6 times as fast as sums of shifted pictures, of equal bits.
+
+    Its means down columns add what lies above and below in pairs, so that mirrored pictures give mirrored bits; those
+    along rows do not. So rows are turned into columns for theirs. Columns at the end of a row that make no full vector
+    are rounded otherwise: planes lie side by side, filled up to a multiple.
+    """
+    planes, height, width = picture.shape
+    turned = _side_by_side(width, planes * height)
+    for plane, part in enumerate(picture):
+        cv2.transpose(part, turned[:, plane * height : (plane + 1) * height])
+    turned = cv2.sepFilter2D(turned, -1, _ONE, bell, borderType=border)
+    wide = _side_by_side(height, planes * width)
+    for plane in range(planes):
+        there = slice(plane * width, (plane + 1) * width)
+        cv2.transpose(turned[:, plane * height : (plane + 1) * height], wide[:, there])
+    wide = cv2.sepFilter2D(wide, -1, _ONE, bell, borderType=border)
+    for plane, part in enumerate(room):
+        part[:] = wide[:, plane * width : (plane + 1) * width]
+
+
+def _side_by_side(rows: int, columns: int) -> Float[np.ndarray, "rows filled"]:
+    """Room for so many columns, and zeros up to a full vector."""
+    room = np.empty((rows, -(-columns // _VECTOR) * _VECTOR), np.float32)
+    room[:, columns:] = 0
+    return room
+
+
+def _summed(wide: Tensor, dim: int, bell: Float[np.ndarray, " n"]) -> Tensor:
+    """The sum of shifted pictures: the bits of a convolution would depend on shapes."""
+    radius = len(bell) // 2
     length = wide.shape[dim] - 2 * radius
-    found = wide.narrow(dim, radius, length) * bell[0]
+    found = wide.narrow(dim, radius, length) * float(bell[radius])
     for away in range(1, radius + 1):
         pair = wide.narrow(dim, radius - away, length) + wide.narrow(dim, radius + away, length)
-        found.add_(pair, alpha=bell[away])
+        found.add_(pair, alpha=float(bell[radius + away]))
     return found
 
 
