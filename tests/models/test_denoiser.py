@@ -139,6 +139,7 @@ def test_groups_stay_together():
         NetworkDenoiser(spy, "epsilon", max_batch=8, group=14)
     with pytest.raises(ValueError, match="groups of 2"):
         NetworkDenoiser(spy, "epsilon", group=2)(X[:3], AT[[0, 1, 2]], text(3))
+    assert [call.group for call in spy.calls] == [2] * len(spy.calls)
 
 
 def test_rescale_restores_the_deviation_of_the_last_term():

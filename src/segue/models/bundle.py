@@ -89,6 +89,27 @@ class Upscaling:
 
 
 @dataclass(frozen=True)
+class Moving:
+    """What a model can do whose rows are the frames of a clip, denoised together.
+
+    Args:
+        frames: how many it usually makes at once.
+        fps: frames per second that it usually makes them for.
+        most: the longest clip that it can look at as a whole; None if any can be.
+        words: whether it is told in words what to show.
+        given: which frames of a clip it can be shown as pictures: "first", "last".
+        engine: what people call the way in which it makes frames agree.
+    """
+
+    frames: int
+    fps: float
+    most: int | None = None
+    words: bool = True
+    given: tuple[str, ...] = ()
+    engine: str = ""
+
+
+@dataclass(frozen=True)
 class LatentDiffusion:
     """A latent diffusion model: text in, a denoiser of latents, pictures out.
 
@@ -111,6 +132,7 @@ class LatentDiffusion:
         inpaints: whether it must be shown a picture and a mask; see `segue.models.inpainting`.
         instructs: whether it must be shown the picture that it changes; see `segue.models.instruction`.
         upscaling: how it is shown what it enlarges; None for a model that makes pictures from words.
+        moving: what it can do with the frames of a clip together; None for a model of single pictures.
         placement: how its networks are kept and run.
         patch: latents per token along one side, where a transformer reads them as tokens; else 1.
         waiting: the parts that stay in main memory, and come to the device by themselves while they work.
@@ -138,6 +160,7 @@ class LatentDiffusion:
     inpaints: bool = False
     instructs: bool = False
     upscaling: Upscaling | None = None
+    moving: Moving | None = None
     placement: Placement = field(default_factory=Placement)
     patch: int = 1
     waiting: tuple[str, ...] = ()
@@ -223,6 +246,28 @@ class LatentDiffusion:
             TaskError: max_batch is below the rows that the model must see together.
         """
         return replace(self, denoiser=replace(self.denoiser, max_batch=max_batch, deterministic_batch=deterministic))
+
+    def over(self, frames: int) -> LatentDiffusion:
+        """The same model, every `frames` consecutive rows of which are one clip; a call takes whole clips.
+
+        Args:
+            frames: of a clip; 1 makes single pictures, as the model of these does.
+
+        Raises:
+            TaskError: the model makes single pictures only, or cannot look at so many frames at once.
+        """
+        if frames < 1:
+            raise TaskError(f"a clip must have at least one frame, got {frames}")
+        if self.moving is None and frames > 1:
+            raise TaskError(
+                f"{self.name} makes single pictures; expected a model whose frames are denoised together, or one frame"
+            )
+        if self.moving is not None and self.moving.most is not None and frames > self.moving.most:
+            raise TaskError(
+                f"{self.name} can look at {self.moving.most} frames at once, got {frames}: make a longer clip in parts"
+            )
+        most = max(self.denoiser.max_batch, frames)
+        return replace(self, denoiser=replace(self.denoiser, group=frames, max_batch=most))
 
 
 def _is_note(key: str) -> bool:

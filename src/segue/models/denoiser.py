@@ -136,7 +136,7 @@ class NetworkDenoiser:
             pick = [source[i] for i in rows + fill]
             here = at[pick]
             term = tuple(labels[i] for i in rows) + (PADDING,) * len(fill)
-            call = Call(here, here.rows, term, terms=count)
+            call = Call(here, here.rows, term, terms=count, group=self.group)
             seen = x[pick]
             with told_if_exhausted(*self._told(seen)):
                 raw = self.network(seen, here.time, cond[rows + fill], call)

@@ -287,6 +287,7 @@ class Call:
         term: the guidance term of each network row; -1 marks a row that only fills a batch up, whose answer is dropped.
         text_tokens: of each row, where a network attends to text and picture as one sequence; the text goes first.
         terms: how many guidance terms there are in all; the last says what is wanted.
+        group: consecutive network rows that are the frames of one clip, in order; 1 where rows are pictures.
     """
 
     at: Point
@@ -294,3 +295,4 @@ class Call:
     term: tuple[int, ...]
     text_tokens: int = 0
     terms: int = 1
+    group: int = 1
