@@ -1,4 +1,4 @@
-"""Pairs of pictures in memory, their latents, and what a step sees of them."""
+"""Pairs of pictures in memory, and what a step sees of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from segue.errors import TrainingError
 from segue.training.data import described_lines, stored_pictures
-from segue.training.journal import watched
-from segue.types import Codec
-
-SLICE = 16
 
 
 class Told(NamedTuple):
@@ -128,27 +122,3 @@ class EditPairs:
         seen = torch.from_numpy((chance < dropped) | (chance >= 3 * dropped))
         said = ["" if u < 2 * dropped else words for words, u in zip(said, chance.tolist(), strict=True)]
         return Told(self.before[rows], self.after[rows], said, seen)
-
-
-def latents_of(
-    pairs: EditPairs, codec: Codec, kept: Path, key: str, precision: torch.autocast, device: torch.device
-) -> Float[Tensor, "n c h w"]:
-    """The latents of all pictures, in half precision; kept in the file `kept` while `key` is the same.
-
-    Raises:
-        TaskError: the pictures do not fit the codec.
-    """
-    if kept.exists():
-        with safe_open(kept, "pt") as file:
-            if (file.metadata() or {}).get("made_of") == key:
-                return file.get_tensor("latents")
-    made: list[Tensor] = []
-    with torch.no_grad(), precision, watched("encoding", len(pairs.pictures)) as tell:
-        for first in range(0, len(pairs.pictures), SLICE):
-            rows = np.arange(first, min(first + SLICE, len(pairs.pictures)))
-            made.append(codec.encode(pairs.floats(rows).to(device)).half().cpu())
-            tell(int(rows[-1]) + 1)
-    latents, part = torch.cat(made).contiguous(), kept.with_name(kept.name + ".part")
-    save_file({"latents": latents}, part, {"made_of": key})
-    part.replace(kept)
-    return latents

@@ -32,8 +32,9 @@ from segue.training.checkpoint import Run
 from segue.training.data import step_generator, step_rng
 from segue.training.ema import Ema
 from segue.training.frozen import read_frozen
-from segue.training.instruct_data import EditPairs, Told, latents_of
+from segue.training.instruct_data import EditPairs, Told
 from segue.training.journal import save_sheet
+from segue.training.latents import latents_of
 from segue.training.losses import TrainedPrediction, prediction_error
 from segue.training.lowrank import add_low_rank, save_lora
 from segue.training.ranks import Ranks
@@ -172,7 +173,7 @@ def lessons(config: Config, model: LatentDiffusion, precision: torch.autocast) -
         )
     made_of = (config.pairs / "sources.json").read_bytes() + model.fingerprint.encode()
     key = hashlib.sha256(made_of).hexdigest()
-    latents = latents_of(pairs, model.codec, config.out / "latents.safetensors", key, precision, model.device)
+    latents = latents_of(pairs.pictures, model.codec, config.out / "latents.safetensors", key, precision)
     seen = cast(Any, model.codec).unscaled(latents.float())
     return Lessons(learned, latents, seen), Lessons(kept, latents, seen)
 
