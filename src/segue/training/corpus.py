@@ -340,17 +340,18 @@ def sources_of(packages: Sequence[Package], concepts_path: Path) -> dict[str, An
     }
 
 
-def write_texts(out: Path, name: str, lines: str, sources: Mapping[str, Any]) -> None:
-    """The two text files beside pictures.npy; sources.json comes last, so a folder that has it is whole.
+def write_texts(out: Path, name: str, lines: str, sources: Mapping[str, Any], *, pictures: str = "pictures") -> None:
+    """The two text files beside the pictures; sources.json comes last, so a folder that has it is whole.
 
     Args:
         out: the folder.
         name: of the file that describes what is there.
         lines: of it.
         sources: what it was made of; the hash of the pictures is added.
+        pictures: what their file is called, without its ending.
     """
-    with (out / "pictures.npy").open("rb") as file:
-        said = {**sources, "pictures_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    with (out / f"{pictures}.npy").open("rb") as file:
+        said = {**sources, f"{pictures}_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     for title, text in ((name, lines), ("sources.json", json.dumps(said, indent=1))):
         part = out / f"part-{title}"
         part.write_text(text, "utf-8")
