@@ -1,0 +1,291 @@
+"""Time put into a model of single pictures: its frames are denoised together, its own weights stay as they are.
+
+Layers that look along time stand behind the blocks of its UNet (Video LDM: Blattmann et al. 2023, arXiv:2304.08818,
+section 3.1). Modules of the UNet keep their names, places and weights; those of the new layers are below `time_layers`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import nn
+
+from segue.errors import ModelError, TaskError
+from segue.models.bundle import LatentDiffusion, Moving
+from segue.models.families.sd import UNetNetwork
+from segue.models.families.sdxl import XlNetwork
+from segue.models.temporal_layers import (
+    KnownFrames,
+    MotionVector,
+    TemporalAttention,
+    TemporalConvolution,
+    TemporalLayer,
+    TemporalRecurrence,
+    Told,
+)
+from segue.types import Call, Conditioning, Network
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+Kind = Literal["convolution", "attention", "recurrence"]
+FPS = "fps"
+"""What `Conditioning.extra` calls the frames per second of each row."""
+CONTEXT = "context"
+"""What `Conditioning.extra` calls the latents of known frames and where they are known: (m z, m), C + 1 channels."""
+PART = "time_layers"
+ENGINE = "Video LDM"
+_told: ContextVar[Told | None] = ContextVar("told", default=None)
+
+
+@dataclass(frozen=True)
+class TimeSettings:
+    """The shape of the layers that look along time, and what they are made for.
+
+    Args:
+        blocks: what stands behind each residual block; None is nothing.
+        transformers: what stands behind each transformer; None is nothing.
+        inner: channels inside of a convolution, and of what a recurrence carries.
+        heads: of attention.
+        head_width: channels of each.
+        window: how many frames apart attention still looks.
+        vector: width of the motion vector.
+        queries: how many look at the text.
+        context: channels of the features of known frames; 0 for layers that are never told of any.
+        frames: that a clip usually has.
+        fps: frames per second that it usually has.
+        shared_noise: share of the noise's variance that all frames of a clip have in common (Ge et al. 2023, "Preserve
+            Your Own Correlation", arXiv:2305.10474, section 3.2, mixed noise); in [0, 1].
+    """
+
+    blocks: Kind | None = "convolution"
+    transformers: Kind | None = "attention"
+    inner: int = 64
+    heads: int = 4
+    head_width: int = 32
+    window: int = 8
+    vector: int = 128
+    queries: int = 8
+    context: int = 32
+    frames: int = 16
+    fps: float = 8.0
+    shared_noise: float = 0.0
+
+    def layer(self, kind: Kind, channels: int) -> TemporalLayer:
+        """A new layer behind one that answers so many channels."""
+        if kind == "attention":
+            inner = self.heads * self.head_width
+            return TemporalAttention(channels, inner, self.vector, self.context, heads=self.heads, window=self.window)
+        made = TemporalConvolution if kind == "convolution" else TemporalRecurrence
+        return made(channels, self.inner, self.vector, self.context)
+
+
+class TimeLayers(nn.Module):
+    """All that learns when time is put into a UNet.
+
+    Args:
+        settings: its shape.
+        places: channels of the layers' neighbours in the UNet and the kinds, by the neighbours' names.
+        text: width of the text's tokens.
+        channels: of the latents.
+        halvings: how often the UNet halves its size.
+    """
+
+    def __init__(
+        self, settings: TimeSettings, places: Mapping[str, tuple[Kind, int]], text: int, channels: int, halvings: int
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.vector = MotionVector(text, settings.vector, settings.queries)
+        self.known = KnownFrames(channels, settings.context, halvings) if settings.context else None
+        self.layers = nn.ModuleDict({key_of(name): settings.layer(*place) for name, place in places.items()})
+
+    def told(self, time: Tensor, cond: Conditioning, frames: int, motion: float) -> Told:
+        """What the layers are told about a call."""
+        weight = self.vector.queries
+        text, time = cond.text.to(weight), time.float().to(weight.device)
+        fps = cond.extra.get(FPS)
+        speed = torch.full_like(time, self.settings.fps) if fps is None else fps.to(time)
+        vector, context = self.vector(time, text, speed), cond.extra.get(CONTEXT)
+        if context is not None and self.known is None:
+            raise TaskError("these layers along time never learned to be told of known frames: leave them out")
+        known = self.known(context.to(weight)) if context is not None and self.known is not None else {}
+        return Told(frames, vector, known, motion)
+
+
+def key_of(name: str) -> str:
+    """What the layer behind a module is called: the module's name, without dots, which keys may not have."""
+    return name.replace(".", "_")
+
+
+@dataclass(frozen=True)
+class TimeNetwork:
+    """A Network around one whose UNet has layers along time.
+
+    They answer only where the call's rows are frames of a clip: single pictures are those of the image model, to the
+    bit, and so are the frames of a clip at `motion` 0.
+
+    Args:
+        network: of the image model.
+        layers: along time.
+        motion: the dial: how much of what they learned is added; 1 is as they were trained.
+    """
+
+    network: Network
+    layers: TimeLayers
+    motion: float = 1.0
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
+    ) -> Float[Tensor, "b c h w"]:
+        """What the network predicts; `extra` of the conditioning may hold FPS and CONTEXT."""
+        rest = {name: part for name, part in cond.extra.items() if name not in (FPS, CONTEXT)}
+        plain = replace(cond, extra=rest)
+        if call.group == 1 or self.motion == 0:
+            return self.network(x, time, plain, call)
+        with _telling(self.layers.told(time, cond, call.group, self.motion)):
+            return self.network(x, time, plain, call)
+
+
+@contextmanager
+def _telling(told: Told) -> Generator[None]:
+    token = _told.set(told)
+    try:
+        yield
+    finally:
+        _told.reset(token)
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """A forward hook by which a layer along time stands behind a module."""
+
+    layer: TemporalLayer
+
+    def __call__(self, module: nn.Module, inputs: Any, answer: Any) -> Any:
+        told = _told.get()
+        if told is None:
+            return answer
+        if isinstance(answer, tuple):
+            answered = cast("tuple[Tensor, ...]", answer)
+            return (self.layer(answered[0], told), *answered[1:])
+        return self.layer(answer, told)
+
+
+def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> LatentDiffusion:
+    """The model with new layers along time, which change nothing yet; the given model stays as it is.
+
+    All weights of the given model are shared, and not copied. `model.over(frames)` then says how many rows are a clip.
+
+    Args:
+        model: with the UNet of Stable Diffusion 1.x, 2.x or XL, or an upscaler; nothing stands around its network yet.
+        settings: the layers' shape; None is the usual one.
+
+    Raises:
+        ModelError: it has another network, moves already, or its networks are stored, placed or compiled already.
+    """
+    settings, network = settings or TimeSettings(), model.denoiser.network
+    if model.moving is not None:
+        raise ModelError(f"{model.name} denoises the frames of a clip together already")
+    if not isinstance(network, UNetNetwork | XlNetwork):
+        raise ModelError(
+            f"time cannot be put into {model.name}, whose network is {type(network).__name__}: expected the UNet of "
+            "Stable Diffusion 1.x, 2.x or XL, or of an upscaler, before controls and pictures are added"
+        )
+    if model.placement.begins_at_home or model.placement.compile is not None:
+        raise ModelError(f"{model.name} is stored, placed or compiled already: put time into it before")
+    unet: Any = _copied(network.unet, {})
+    found = places(unet, settings)
+    halvings = len(unet.config["block_out_channels"]) - 1
+    layers = TimeLayers(settings, found, unet.config["cross_attention_dim"], model.codec.channels, halvings)
+    layers.to(unet.device, unet.dtype).train(unet.training)
+    for name in found:
+        layer = cast(TemporalLayer, layers.layers[key_of(name)])
+        unet.get_submodule(name).register_forward_hook(_Behind(layer))
+    setattr(unet, PART, layers)
+    inserted = TimeNetwork(replace(network, unet=unet), layers)
+    return replace(
+        model,
+        denoiser=replace(model.denoiser, network=inserted),
+        parts={**model.parts, "unet": unet},
+        moving=moving_of(settings),
+    )
+
+
+def moving_of(settings: TimeSettings) -> Moving:
+    """What a model with such layers can do."""
+    given = ("first", "last") if settings.context else ()
+    return Moving(settings.frames, settings.fps, given=given, engine=ENGINE)
+
+
+def places(unet: nn.Module, settings: TimeSettings) -> dict[str, tuple[Kind, int]]:
+    """Behind which modules of a UNet layers along time stand: the kind of each, and its channels."""
+    found: dict[str, tuple[Kind, int]] = {}
+    for name, module in unet.named_modules():
+        if isinstance(module, ResnetBlock2D) and settings.blocks is not None:
+            found[name] = settings.blocks, int(module.out_channels or module.in_channels)
+        elif isinstance(module, Transformer2DModel) and settings.transformers is not None:
+            found[name] = settings.transformers, module.out_channels or module.in_channels
+    return found
+
+
+def time_layers(model: LatentDiffusion) -> TimeLayers:
+    """All that learns in a model that time was put into.
+
+    Raises:
+        ModelError: it has no such layers.
+    """
+    return _time_network(model.denoiser.network, model.name).layers
+
+
+def with_motion(model: LatentDiffusion, motion: float) -> LatentDiffusion:
+    """The model with its dial at `motion`: 0 is the image model, frame by frame, to the bit; 1 is as it was trained.
+
+    Raises:
+        ModelError: it has no layers along time that `with_time` inserted.
+        TaskError: `motion` is below 0.
+    """
+    if not motion >= 0:
+        raise TaskError(f"motion must be a number from 0, got {motion}")
+    _time_network(model.denoiser.network, model.name)
+
+    def dialled(network: Any) -> Any:
+        if isinstance(network, TimeNetwork):
+            return replace(network, motion=motion)
+        return replace(network, network=dialled(network.network))
+
+    return replace(model, denoiser=replace(model.denoiser, network=dialled(model.denoiser.network)))
+
+
+def _time_network(network: Any, name: str) -> TimeNetwork:
+    while not isinstance(network, TimeNetwork):
+        if not hasattr(network, "network"):
+            raise ModelError(f"{name} has no layers along time; with_time puts them into a model of single pictures")
+        network = network.network
+    return network
+
+
+def _copied(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    """A module of its own, down to the last, whose weights are those of the given one, and not copied."""
+    if id(module) in made:
+        return made[id(module)]
+    twin = copy.copy(module)
+    made[id(module)] = twin
+    for name, value in vars(module).items():
+        # Hooks, parameters and buffers are listed in containers, which the twin must not share.
+        if name in _CONTAINERS:
+            twin.__dict__[name] = copy.copy(value)
+    twin._modules = {name: None if child is None else _copied(child, made) for name, child in module._modules.items()}
+    return twin
+
+
+_CONTAINERS = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict | set))
