@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load, save
+from torch import Tensor
 
 from motion.clips import Held, joined, noisy, panned
 from motion.engines import Shifts
@@ -194,10 +195,30 @@ def test_coarse_fields_are_of_the_full_size(engine: Shifts | FlowMatcher) -> Non
     assert way.whole == isinstance(engine, Shifts)
     inner = way.way[..., 16:-16, 16:-16] - torch.tensor([-4.0, -2.0]).view(1, 2, 1, 1)
     assert float(inner.abs().mean()) < 0.3
+    assert torch.equal((way.way * FINENESS).round(), way.way * FINENESS), (
+        "the warp of other ways takes three times as long"
+    )
     assert reduced_size((75, 61), 2) == (38, 31)
     assert reduced(clip[0:1], 2).shape == (1, 3, 31, 38)
     with pytest.raises(ValueError, match="level"):
         Fields(engine, clip, level=-1)
+
+
+def test_a_key_is_read_once_while_frames_pass() -> None:
+    clip, read = panned(9), list[int]()
+
+    class Slow(Held):
+        """What takes time to make."""
+
+        def __getitem__(self, window: slice, /) -> Tensor:
+            read.extend(range(len(self))[window])
+            return super().__getitem__(window)
+
+    fields = Fields(Shifts(), Slow(clip.pictures))
+    for number in range(1, 8):
+        for each in (number, 0, number, 8):
+            assert torch.equal(fields.picture(each), clip[each : each + 1])
+    assert sorted(read) == list(range(9))
 
 
 def test_what_is_packed_is_unpacked_to_the_same_bits() -> None:

@@ -33,10 +33,10 @@ def low(pictures: Float[Tensor, "b c h w"], sigma: float = REACH) -> Float[Tenso
     mirrored = len(bell) // 2 < min(pictures.shape[2:])
     if pictures.device.type == "cpu" and pictures.dtype == torch.float32 and not pictures.requires_grad:
         border = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_REPLICATE
-        found = np.empty(pictures.shape, np.float32)
-        for picture, room in zip(pictures.numpy(), found, strict=True):
+        found = torch.empty(pictures.shape)
+        for picture, room in zip(pictures.numpy(), found.numpy(), strict=True):
             _filtered(picture, bell.astype(np.float32), border, room)
-        return torch.from_numpy(found)
+        return found
     radius = len(bell) // 2
     wide = pad(pictures, (radius, radius, radius, radius), mode="reflect" if mirrored else "replicate")
     return _summed(_summed(wide, 3, bell), 2, bell)

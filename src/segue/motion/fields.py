@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from segue.errors import DiskError
 from segue.motion.kept import Packed, Shelf, digest, store, stored
 from segue.motion.match import Match, Matcher
+from segue.motion.warp import stepped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 LAYOUT = "segue fields 1"
 MEMORY = 1 << 30
 """Bytes of matches that are held unless it is said otherwise."""
+PICTURES = 5
+"""Of the guide that are held as they are: two keys, two frames between that are gone through, and one ahead."""
 
 
 class Fields:
@@ -78,6 +81,7 @@ class Fields:
             _make(folder)
         self._pairs: Shelf[tuple[Packed, Packed]] = Shelf(memory)
         self._pictures: Shelf[Tensor] = Shelf(memory // 4)
+        self._shown: Shelf[Tensor] = Shelf(0, least=PICTURES)
         self._digests: dict[int, bytes] = {}
 
     @property
@@ -119,7 +123,12 @@ class Fields:
 
     def picture(self, number: int) -> Float[Tensor, "1 3 h w"]:
         """The guide at a frame."""
-        return self.guide[number : number + 1].to(self.device, torch.float32)
+        # A key is compared with one frame after the other, and making a guide of a film takes time.
+        picture = self._shown.get(number)
+        if picture is None:
+            picture = self.guide[number : number + 1].to(self.device, torch.float32)
+            self._shown.put(number, picture, 1)
+        return picture
 
     def direct(self, here: int, there: int) -> Match:
         """As `way`, but searched at any distance, starting from the composed way.
@@ -219,7 +228,7 @@ def reduced(pictures: Float[Tensor, "b 3 h w"], scale: int) -> Float[Tensor, "b 
 
 
 def _enlarged(match: Match, scale: int, size: tuple[int, int]) -> Match:
-    """As many times longer ways for pictures as many times larger; whole ways stay whole."""
+    """As many times longer ways for pictures as many times larger; whole ones stay whole, others stay stepped."""
     if scale == 1:
         return match
     fields = torch.cat([match.way * scale, match.error[:, None], match.confidence[:, None]], 1)
@@ -228,4 +237,5 @@ def _enlarged(match: Match, scale: int, size: tuple[int, int]) -> Match:
     else:
         fields = interpolate(fields, scale_factor=scale, mode="bilinear", align_corners=False)
     fields = fields[..., : size[1], : size[0]]
-    return Match(fields[:, :2].contiguous(), fields[:, 2], fields[:, 3], match.whole)
+    way = fields[:, :2].contiguous() if match.whole else stepped(fields[:, :2])
+    return Match(way, fields[:, 2], fields[:, 3], match.whole)

@@ -54,14 +54,15 @@ class Match:
             raise ValueError(f"ways of shape {tuple(self.way.shape)} do not lead into {tuple(there.shape)}")
         if self.whole:
             return gathered(there, self.way)
-        return torch.where((self.way == 0).all(1, keepdim=True), there, warp(there, self.way))
+        return warp(there, self.way)
 
     def then(self, onward: Match) -> Match:
         """These ways and, from where they end, those of another match: errors add up, confidences are multiplied."""
+        far = self.remap(torch.cat([onward.way, onward.error[:, None], onward.confidence[:, None]], 1))
         return Match(
-            self.way + self.remap(onward.way),
-            self.error + self.remap(onward.error[:, None])[:, 0].clamp(min=0),
-            self.confidence * self.remap(onward.confidence[:, None])[:, 0].clamp(0, 1),
+            self.way + far[:, :2],
+            self.error + far[:, 2].clamp(min=0),
+            self.confidence * far[:, 3].clamp(0, 1),
             self.whole and onward.whole,
         )
 

@@ -23,12 +23,15 @@ def warp(fields: Float[Tensor, "b c h w"], along: Float[Tensor, "b 2 h w"]) -> F
     """What each pixel meets at the end of its way: out(x, y) = fields(x + u, y + v), bicubic.
 
     With `along = flow(a, b)`, `warp(b, along)` looks like `a`. Beyond the border, its nearest pixel is taken. Ways in
-    steps of 1/32 pixel, as those that are kept, take a third of the time on a CPU.
+    steps of 1/32 pixel, as those that are kept, take a third of the time on a CPU. Where a way has no length, a pixel
+    comes as it is, bit for bit.
     """
     height, width = fields.shape[-2:]
     if _is_stepped(fields, along):
-        rows = zip(fields.detach().numpy(), along.detach(), strict=True)
-        return torch.stack([_stepped(row, way) for row, way in rows]) if len(fields) else fields.clone()
+        found = torch.empty(fields.shape)
+        for row, way, room in zip(fields.numpy(), along, found.numpy(), strict=True):
+            _put_stepped(row, way, room)
+        return found
     y, x = torch.meshgrid(
         torch.arange(height, device=along.device, dtype=along.dtype),
         torch.arange(width, device=along.device, dtype=along.dtype),
@@ -38,7 +41,8 @@ def warp(fields: Float[Tensor, "b c h w"], along: Float[Tensor, "b 2 h w"]) -> F
     across = (2 * (x + along[:, 0]) + 1) / width - 1
     down = (2 * (y + along[:, 1]) + 1) / height - 1
     grid = torch.stack([across, down], -1)
-    return grid_sample(fields, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    found = grid_sample(fields, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return torch.where((along == 0).all(1, keepdim=True), fields, found)
 
 
 def stepped(along: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b 2 h w"]:
@@ -55,13 +59,13 @@ def _is_stepped(fields: Tensor, along: Tensor) -> bool:
     return bool((steps == steps.round()).all())
 
 
-def _stepped(fields: Float[np.ndarray, "c h w"], along: Float[Tensor, "2 h w"]) -> Float[Tensor, "c h w"]:
+def _put_stepped(
+    fields: Float[np.ndarray, "c h w"], along: Float[Tensor, "2 h w"], room: Float[np.ndarray, "c h w"]
+) -> None:
     height, width = fields.shape[1:]
     x = (torch.arange(width) + along[0]).numpy()
     y = (torch.arange(height)[:, None] + along[1]).numpy()
-    found = np.empty_like(fields)
     for first in range(0, len(fields), _TOGETHER):
-        part = np.ascontiguousarray(fields[first : first + _TOGETHER].transpose(1, 2, 0))
+        part = cv2.merge([np.ascontiguousarray(field) for field in fields[first : first + _TOGETHER]])
         moved = cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        found[first : first + _TOGETHER] = moved.reshape(height, width, -1).transpose(2, 0, 1)
-    return torch.from_numpy(found)
+        room[first : first + _TOGETHER] = moved.reshape(height, width, -1).transpose(2, 0, 1)
