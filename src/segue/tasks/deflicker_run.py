@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 STAGE = "making frames agree"
 PACKED = 14
 """Bytes a pixel of what is found of a pair of frames."""
-GIVEN_BACK = 4
-"""Frames after which memory that is free goes back to the system."""
 
 
 def deflickered(
@@ -271,8 +269,7 @@ class DeflickerRun:
             frames.spool.append(self._finished(picture.cpu(), number)[None])
             measured.add(self._measure(fields, frames, number))
             passed.forget(number)
-            if number % GIVEN_BACK == 0:
-                give_back()
+            give_back()
             self._count(1)
 
     def _pictures(self, fields: Fields, left: range) -> Iterator[tuple[int, Float[Tensor, "3 h w"]]]:
