@@ -59,8 +59,6 @@ SIZES = (192, 128), (128, 224), (256, 144)
 """Neither square nor of one shape."""
 COLOURED = "a purple {}", "a teal {}", "a red {}", "a green {}"
 """What references of the clips show, one after the other."""
-LARGER = 2
-"""Times as large as they are films are drawn that are to be restored: a codec keeps no finer detail than it can."""
 SHOWN = 6
 
 
@@ -128,25 +126,20 @@ class Bench:
             Clip(frames, self.given.rate).save(folder)
         return Source(name, frames, folder, prompt)
 
-    def film(self, source: Source, preset: Any, *, times: int = 1, **said: Any) -> Film:
+    def film(self, source: Source, preset: Any, **said: Any) -> Film:
         """What a preset makes of a source in its own size; kept, and drawn where it is missing.
 
         Args:
             source: the film.
             preset: which.
-            times: how many times as large it is drawn.
             said: other fields of the task.
         """
-        said = {"prompt": source.prompt} | said
-        width, height = source.frames.size
-        task = Stylize(
-            str(source.folder),
-            preset=preset,
-            seed=self.given.seed,
-            sampling=Sampling(self.given.steps, size=(times * width, times * height)),
-            shape=Shape(model_size=times == 1),
-            **said,
-        )
+        usual: dict[str, Any] = {
+            "prompt": source.prompt,
+            "shape": Shape(own_size=True, model_size=True),
+            "seed": self.given.seed,
+        }
+        task = Stylize(str(source.folder), preset=preset, sampling=Sampling(self.given.steps), **(usual | said))
         others = [frames_digest(whole(read(Path(name)).frames)) for name in task.others]
         asked = [asdict(task.filled_in()), frames_digest(source.frames), others, self.model.fingerprint]
         asked += control_digests(["softedge"], self.model)
@@ -247,7 +240,7 @@ def restored(bench: Bench, source: Source, damage: str) -> dict[str, float]:
     """One damaged film, before and after."""
     spoiled = TensorFrames.rounded(DAMAGES[damage](source.frames[:], bench.given.seed))
     before = bench.laid_out(f"{source.name}, {damage}", spoiled, "")
-    film = bench.film(before, "restore", times=LARGER)
+    film = bench.film(before, "restore")
     bench.sheet(f"restore-{source.name}-{damage}", [source.frames, spoiled, film.frames])
     found: dict[str, float] = {}
     for when, frames in (("before", spoiled), ("after", kept(film))):

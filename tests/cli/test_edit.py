@@ -55,6 +55,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "agreement.blend": ("--blend 0.5", 0.5),
     "agreement.grain": ("--grain 0.5", 0.5),
     "shape.fit": ("--fit crop", "crop"),
+    "shape.own_size": ("--own-size", True),
     "shape.model_size": ("--model-size", True),
     "shape.window": ("--window 12", 12),
     "shape.overlap": ("--overlap 3", 3),

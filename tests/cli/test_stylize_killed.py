@@ -102,7 +102,7 @@ LOOKS = "--bank bank.safetensors --attention bank,first,self --blend 0.5"
 CASES = {
     "frames after a control": Case("spool('drawn', 3)", "--control softedge", "drawn/frames.rgb"),
     "what a bank did": Case("measured(1)", LOOKS, "frames/frames.rgb"),
-    "a bank": Case("bank()", "--save-bank look.safetensors --attention first,self", "frames/frames.rgb"),
+    "a bank": Case("bank()", "--save-bank look.safetensors --attention anchors,self", "frames/frames.rgb"),
     "a shot of another method": Case("part(2)", "--method text2video-zero", "part-0000.safetensors"),
 }
 

@@ -286,7 +286,7 @@ CHANGES: dict[str, tuple[Method, Any]] = {
 ELSEWHERE = {
     *("control", "change.picture_guidance", "change.source_model", "change.candidates", "change.ranked_by", "freeu"),
     *("agreement.attention", "agreement.bank", "agreement.around", "agreement.grain", "agreement.bank_power"),
-    *("shape.window", "shape.overlap"),
+    *("shape.window", "shape.overlap", "shape.own_size"),
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import wave
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from flickers import saved, textured
 from segue.diffusion.guidance import classifier_free
@@ -19,16 +22,18 @@ from segue.diffusion.noise import start_noise
 from segue.diffusion.starts import from_latents
 from segue.errors import InterruptedRunError, TaskError
 from segue.media import Audio, Clip, TensorFrames, read
-from segue.media.clip import levels_of, to_uint8
+from segue.media.clip import as_floats, levels_of, to_uint8
+from segue.models.denoiser import NetworkDenoiser
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_agree import LITTLE
 from segue.tasks.stylize_draw import moments
 from segue.tasks.stylize_plan import StylizePlan, parts_of
 from segue.tasks.stylize_settings import Agreement, Beginning, References, Shape
-from segue.types import RowId
+from segue.types import Condition, Point, RowId
 from shown import record
-from toy import toy_model
+from toy import PatchCodec, toy_model
 
 SIZE = (48, 32)
 ALONE = Agreement(attention="self", deflicker=0, blend=0.0)
@@ -184,6 +189,7 @@ CHANGES: dict[str, Any] = {
 ELSEWHERE = {
     *("preset", "method", "control", "references.reference", "references.ip_adapter", "references.image_scale"),
     *("beginning.source_prompt", "agreement.attention", "agreement.bank", "agreement.bank_power"),
+    *("beginning.detail", "shape.own_size"),
 }
 
 
@@ -195,16 +201,27 @@ def test_every_field_is_tried() -> None:
     assert names == {*CHANGES, *ELSEWHERE}
 
 
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(tmp_path_factory.mktemp("tried") / "film.apng", textured(9, SIZE))
+
+
+@cache
+def drawn_once(task: Stylize) -> Tensor:
+    """What many are compared with."""
+    return pixels(task.run(toy_model()))
+
+
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_field_changes_the_film(film: str, name: str) -> None:
-    start = small(film, shape=Shape(cuts="none", window=5, overlap=1))
+def test_every_field_changes_the_film(tried: str, name: str) -> None:
+    start = small(tried, shape=Shape(cuts="none", window=5, overlap=1))
     if name in ("shape.fit", "shape.model_size"):
         start = replace(start, sampling=Sampling(size=(32, 32)))
     head, _, tail = name.partition(".")
     part = getattr(start, head)
     after = replace(start, **{head: replace(part, **{tail: CHANGES[name]}) if tail else CHANGES[name]})
-    one, other = start.run(toy_model()), after.run(toy_model())
-    assert one.size != other.size or not torch.equal(pixels(one), pixels(other))
+    one, other = drawn_once(start), pixels(after.run(toy_model()))
+    assert one.shape != other.shape or not torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +249,70 @@ def test_a_size_is_found_on_the_grid_in_the_proportions_of_the_film(tmp_path: Pa
     clip = Stylize(wide, "one", agreement=ALONE, shape=Shape(cuts="none")).run(toy_model())
     assert record(clip)["fields"]["sampling"]["size"] == (26, 10)
     assert clip.size == (160, 60)
+
+
+def test_a_film_may_be_drawn_in_its_own_size(tmp_path: Path) -> None:
+    """Up to the grid there are bars; the record says the size that was found, and makes the same."""
+    odd = saved(tmp_path / "odd.apng", textured(2, (160, 60))[..., :-1])
+    task = Stylize(odd, "one", agreement=ALONE, beginning=Beginning(0.3), shape=Shape(own_size=True, cuts="none"))
+    clip = task.run(toy_model())
+    said = record(clip)["fields"]
+    assert said["sampling"]["size"] == (160, 60) and clip.size == (159, 60)
+    assert (said["shape"]["fit"], said["shape"]["own_size"]) == ("pad", False)
+    assert any("drawn at 160x60, with bars" in note for note in record(clip)["notes"])
+    clip.save(tmp_path / "a.apng")
+    assert torch.equal(pixels(Rerun.read(tmp_path / "a.json").run(toy_model())), pixels(clip))
+    with pytest.raises(TaskError, match="as large as they are: leave it out, or size 64x64"):
+        replace(task, sampling=Sampling(size=(64, 64)))
+
+
+@dataclass(frozen=True)
+class Coarse(PatchCodec):
+    """A codec that keeps the mean of every four neighbours, as real ones lose what is fine."""
+
+    def encode(self, frames: Tensor) -> Tensor:
+        return super().encode(avg_pool2d(frames, 2).repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_the_codec_loses_of_a_film_is_put_back(film: str, share: float) -> None:
+    model = replace(toy_model(), codec=Coarse())
+    drawn, detailed = (
+        small(film, agreement=ALONE, beginning=Beginning(0.3, detail=detail)).run(model) for detail in (None, share)
+    )
+    shown = read(film).frames[:]
+    lost = shown - model.codec.decode(model.codec.encode(shown))
+    assert float(lost.abs().max()) > 0.05
+    expected = (as_floats(pixels(drawn)) + share * lost).clamp(0, 1)
+    assert (as_floats(pixels(detailed)) - expected).abs().max() <= 1.01 / 255
+    with pytest.raises(TaskError, match="nothing of the film is left"):
+        small(film, beginning=Beginning(1.0, detail=share)).filled_in()
+    with pytest.raises(TaskError, match=r"detail must be in \[0, 1\], got 2"):
+        Beginning(detail=2)
+
+
+@dataclass(frozen=True)
+class Known(NetworkDenoiser):
+    """A model that draws what it is told to, whatever it is shown."""
+
+    shown: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
+
+    def __call__(self, x: Tensor, at: Point, cond: Condition) -> Tensor:
+        return torch.stack([self.shown[row.frame] for row in at.rows])
+
+
+def test_how_far_a_drawing_moves_as_its_film_is_recorded_and_said_if_it_is_little(film: str) -> None:
+    model, moving = toy_model(), read(film).frames[:]
+    still = (textured(1, SIZE, seed=5) / 255).expand(9, -1, -1, -1)
+    found: list[tuple[float, bool]] = []
+    for frames in (moving, still):
+        shown = dict(enumerate(model.codec.encode(frames)))
+        drawing = replace(model, denoiser=Known(model.denoiser.network, "v_prediction", shown=shown))
+        said = record(small(film, agreement=Agreement("self", deflicker=0, around=2)).run(drawing))
+        found.append((said["scores"]["follows"], any("does not move as the film does" in one for one in said["notes"])))
+    (along, strayed), (other, said_so) = found
+    assert along > 0.95 and not strayed
+    assert other < LITTLE and said_so
 
 
 def test_a_film_of_one_frame_is_a_picture(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from segue.errors import InterruptedRunError, TaskError
 from segue.media import Clip
 from segue.media.clip import levels_of
 from segue.models.bundle import LatentDiffusion
+from segue.models.denoiser import Tally
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
+from segue.tasks.stylize_plan import StylizePlan
 from segue.tasks.stylize_settings import Agreement, Beginning, References, Shape
 from shown import record
 
@@ -94,6 +97,56 @@ def test_what_was_looked_at_is_gone_on_with(film: str, model: LatentDiffusion, t
     assert torch.equal(pixels(again), pixels(whole))
     (kept, said), (wanted, told) = (bank(tmp_path / f"{name}.safetensors") for name in ("again", "whole"))
     assert said == told and kept.keys() == wanted.keys()
+    assert all(torch.equal(part, wanted[name]) for name, part in kept.items())
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> str:
+    """A film of three shots: the second shows something else, and the third what the first does."""
+    shown = textured(6, SIZE)
+    return saved(tmp_path / "shots.apng", torch.cat([shown[:3], textured(4, SIZE, seed=9), shown[:2]]))
+
+
+ANCHORS = replace(LOOKS, attention="anchors, self")
+CUT = Shape(cuts="3,7")
+
+
+def test_a_shot_that_shows_something_else_has_anchors_of_its_own(shots: str, model: LatentDiffusion) -> None:
+    asked, tally = task(shots, agreement=ANCHORS, shape=CUT), Tally(timed=False)
+    clip = asked.run(replace(model, denoiser=tally.watching(model.denoiser)))
+    plan = StylizePlan(**record(clip)["plan"])
+    first, second = ([one for one in plan.anchors if one in shot] for shot in (range(3), range(3, 7)))
+    assert first and second and [*first, *second] == plan.anchors, "what was seen before needs no others"
+    assert record(clip)["scores"]["evaluations"] == tally.rows
+    # As it was made before there were such anchors; the same plan still makes it.
+    before = asked.run(model, plan=replace(plan, anchors=first))
+    assert record(before)["plan"]["anchors"] == first
+    assert torch.equal(pixels(clip)[:3], pixels(before)[:3])
+    assert apart(pixels(clip)[3:], pixels(before)[3:]) > 0.1
+    again = asked.run(model, plan=plan)
+    assert torch.equal(pixels(again), pixels(clip)) and record(again) == record(clip)
+
+
+@pytest.mark.parametrize("at", [3, 5, 7, 9])
+def test_anchors_of_all_shots_are_gone_on_with(shots: str, model: LatentDiffusion, tmp_path: Path, at: int) -> None:
+    asked, calls = task(shots, agreement=ANCHORS, shape=CUT), 0
+    whole = asked.run(model, save_bank=tmp_path / "whole.safetensors")
+    anchors = record(whole)["plan"]["anchors"]
+
+    def stop(what: str, done: float, total: float) -> None:
+        nonlocal calls
+        calls += what == "drawing frames"
+        if calls == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError):
+        asked.run(model, progress=stop, work=tmp_path)
+    again = asked.run(model, work=tmp_path, save_bank=tmp_path / "again.safetensors")
+    assert torch.equal(pixels(again), pixels(whole)) and record(again) == record(whole)
+    (kept, said), (wanted, told) = (bank(tmp_path / f"{name}.safetensors") for name in ("again", "whole"))
+    assert said == told and [row["name"] for row in json.loads(said["run"])["anchors"]] == [
+        ["clip", number] for number in anchors
+    ]
     assert all(torch.equal(part, wanted[name]) for name, part in kept.items())
 
 

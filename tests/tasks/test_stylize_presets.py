@@ -14,10 +14,10 @@ from segue.errors import ModelError
 from segue.models.annotate.kinds import NETWORKED
 from segue.models.annotate.mediapipe import VARIABLE
 from segue.models.bundle import LatentDiffusion
-from segue.tasks.sampling import Execution
+from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_controls import wanted
-from segue.tasks.stylize_settings import PRESETS, Preset, References, preset_values
+from segue.tasks.stylize_settings import PRESETS, Beginning, Preset, References, preset_values
 from segue.zoo.load import load
 from shown import pixels, record
 
@@ -67,6 +67,16 @@ def test_every_preset_runs_and_says_what_it_left_out(
     # None of those that are there acts at no step.
     assert {kind for kind, found in steps.items() if found} == set(there)
     assert (len(clip), clip.size) == (2, SIZE) and pixels(clip).std() > 0.01
+
+
+def test_damaged_films_are_drawn_in_their_own_size_unless_another_is_said(film: str, model: LatentDiffusion) -> None:
+    assert task(film, "restore").prepared(model).task.sampling.size == SIZE
+    asked = task(film, "restore", sampling=Sampling(size=(128, 64))).prepared(model).task
+    assert (asked.sampling.size, asked.shape.fit, asked.beginning.detail) == ((128, 64), "stretch", 1.0)
+    # Where nothing is left of the film, there is nothing to put its detail on.
+    assert task(film, "restore", beginning=Beginning(1.0)).filled_in().beginning == Beginning(
+        1.0, "noise", "shared", detail=0.0
+    )
 
 
 @pytest.mark.parametrize("kind", NETWORKED)

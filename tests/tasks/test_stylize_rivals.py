@@ -24,6 +24,7 @@ from segue.tasks.stylize_draw import STAGE
 from segue.tasks.stylize_outlook import held_bytes
 from segue.tasks.stylize_settings import Beginning, Shape
 from segue.temporal.rivals.catalogue import RIVALS
+from segue.temporal.rivals.fatezero import Fusing
 from segue.temporal.rivals.tokenflow import Propagation, Turn
 from segue.zoo.load import load
 from shown import record
@@ -115,7 +116,7 @@ def test_methods_are_told_apart(films: Films) -> None:
 def test_what_waits_in_a_step_of_tokenflow_is_said_before(
     films: Films, model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the byte; and so is a call that its key frames do not fit into."""
+    """To the byte."""
     steps, found = Propagation.step, list[int]()
 
     @contextmanager
@@ -132,8 +133,47 @@ def test_what_waits_in_a_step_of_tokenflow_is_said_before(
     assert set(found) == {due}
     said = asked.prepared(model).outlook(Execution())
     assert f"what frames look at takes {max(1, round(due / 1e6))} MB of memory in every step" in said
-    with pytest.raises(TaskError, match=r"1 key frames.* 2 rows each: expected --max-batch 2 or more, got 1"):
-        replace(asked, sampling=replace(asked.sampling, guidance_scale=2.0)).prepared(model).outlook(Execution(1))
+
+
+def test_key_frames_that_do_not_fit_into_a_call_are_told_before_anything_is_done(
+    model: LatentDiffusion, tmp_path: Path
+) -> None:
+    film = saved(tmp_path / "film.apng", textured(9, SIZE))
+    guided = Sampling(steps=3, guidance_scale=2.0, size=SIZE)  # pyright: ignore
+    asked = replace(task(film, "tokenflow"), shape=Shape(cuts="none"), sampling=guided)
+    told = list[str]()
+    for run in (
+        lambda: asked.prepared(model).outlook(Execution(3)),
+        lambda: asked.run(model, Execution(3), progress=lambda what, done, total: told.append(what), work=tmp_path),
+    ):
+        with pytest.raises(TaskError, match=r"2 key frames.* 2 rows each: expected --max-batch 4 or more, got 3"):
+            run()
+    assert not told and not list(tmp_path.glob(".segue-*"))
+    # The terms of guidance need not be in one call.
+    assert asked.prepared(model).outlook(Execution(2))
+
+
+def test_what_waits_in_a_step_of_fatezero_is_said_before(
+    films: Films, model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the byte: what the source asked, and what the middle frame is."""
+    steps, found = Fusing.step, list[int]()
+
+    @contextmanager
+    def step(fusing: Fusing, number: int) -> Generator[None]:
+        with steps(fusing, number):
+            yield
+            held = (vars(fusing)[name].values() for name in ("_asked", "_seen"))
+            parts = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for one in held for part in one}
+            found.append(sum(parts.values()))
+
+    monkeypatch.setattr(Fusing, "step", step)
+    asked = replace(task(films.film, "fatezero"), shape=Shape(cuts="none"))
+    asked.run(model)
+    due = held_bytes(asked.resolved(model, SIZE), model, 4, Execution())
+    assert max(found) == due > 0
+    said = asked.prepared(model).outlook(Execution())
+    assert f"what frames look at takes {max(1, round(due / 1e6))} MB of memory in every step" in said
 
 
 def test_an_unknown_method_is_told_with_all_that_there_are() -> None:

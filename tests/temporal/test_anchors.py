@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from segue.errors import TaskError
 from segue.media.reader import read
-from segue.temporal.anchors import choose_anchors
+from segue.temporal.anchors import choose_anchors, further_anchors
 
 CLIPS = Path(__file__).parents[3] / "shared" / "clips"
 
@@ -114,6 +114,49 @@ def test_a_long_film_is_read_here_and_there() -> None:
     assert any(number < 10 for number in chosen)
     assert any(10 <= number < 20 for number in chosen)
     assert chosen[-1] >= 4990
+
+
+def test_later_parts_have_anchors_for_what_they_show_anew() -> None:
+    film = Film(torch.cat([scene(seed, 6, shift=0) for seed in (0, 1, 0, 2)]))
+    parts = [(0, 6), (6, 12), (12, 18), (18, 24)]
+    found = further_anchors(film, parts, (3,), most=9)
+    assert {number // 6 for number in found} == {1, 3}, "the third part shows what the first does"
+    assert found == further_anchors(film, parts, (3,), most=9)
+    assert further_anchors(film, parts, (3,), most=9, worth=1.0) == ()
+    assert further_anchors(film, parts[:1], (3,), most=9) == () == further_anchors(film, parts, (3,), most=0)
+
+
+def test_further_anchors_are_those_that_bring_the_film_nearest() -> None:
+    """Where not all may be had: what most of the film behind them shows. No part has one for those before it."""
+    film = Film(torch.cat([scene(0, 6), scene(2, 2), scene(1, 4), scene(1, 8), scene(0, 2)]))
+    parts = [(0, 6), (6, 8), (8, 12), (12, 20), (20, 22)]
+    (one,) = further_anchors(film, parts, (3,), most=1)
+    assert 8 <= one < 12
+    assert set(further_anchors(film, parts, (3,), most=2)) > {one}
+
+
+def test_frames_that_two_parts_share_are_of_the_first() -> None:
+    film = Film(torch.cat([scene(0, 6), scene(1, 6)]))
+    assert further_anchors(film, [(0, 12), (8, 12)], (3,), most=2) == ()
+    assert further_anchors(film, [(0, 7), (5, 12)], (3,), most=1)[0] >= 7
+
+
+def test_a_film_of_very_many_shots_is_read_here_and_there() -> None:
+    class Counting(Film):
+        read = 0
+
+        def __getitem__(self, window: slice) -> Tensor:
+            Counting.read += 1
+            place = 6 * (window.start >= 2500) + window.start % 6
+            return self.frames[place : place + 1]
+
+        def __len__(self) -> int:
+            return 5000
+
+    film = Counting(torch.cat([scene(seed, 6, shift=0) for seed in (0, 1)]))
+    (one,) = further_anchors(film, [(5 * i, 5 * i + 5) for i in range(1000)], (3,), most=4)
+    assert 2500 <= one < 2600
+    assert Counting.read < 110
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the clips are not on this machine")

@@ -51,10 +51,13 @@ def told(model: LatentDiffusion, rows: tuple[RowId, ...], guided: bool = True) -
     return classifier_free(one, texts[[2] * len(rows)], 3.0) if guided else one
 
 
-def run(model: LatentDiffusion, pattern: str, rows: tuple[RowId, ...], strength: float = 1.0, **how: Any) -> Tensor:
+def run(
+    model: LatentDiffusion, pattern: str | Pattern, rows: tuple[RowId, ...], strength: float = 1.0, **how: Any
+) -> Tensor:
     """A clip's final latents; guidance sets in half-way, so that the number of terms changes."""
     x0, shared = torch.zeros(len(rows), 4, 8, 8), noise(0, "start", 0, RowId("all"), (4, 8, 8))
-    own = torch.stack([shared + 0.3 * noise(0, "frame", 0, row, (4, 8, 8)) for row in rows])
+    apart = how.pop("apart", 0.3)
+    own = torch.stack([shared + apart * noise(0, "frame", 0, row, (4, 8, 8)) for row in rows])
     cond = how.pop("cond", None) or replace(told(model, rows), start=0.5)
     levels = schedule(model)
     operators = how.pop("operators", ())
@@ -109,6 +112,19 @@ def test_a_bank_of_a_bank_and_references(model: LatentDiffusion) -> None:
     assert (one - both).abs().max() > 1e-4
     second = recorded(model, "bank, self", TWO, bank=first, anchors=(5,))
     assert [anchor.sees for anchor in second.anchors] == [(), (0,), (0, 1)]
+
+
+def test_anchors_of_a_later_part_see_the_bank_as_its_other_frames_do(model: LatentDiffusion) -> None:
+    """Frames that are alike stay alike, also those that go ahead of the others; and a bank of the part replays them."""
+    bank, anchors = recorded(model, "first, self"), [row.frame for row in TWO[1:3]]
+    pattern, recording = Pattern.parse("anchors, self").continued(anchors=True), Recording()
+    made = run(model, pattern, TWO, apart=0.0, bank=bank, anchors=anchors, recording=recording)
+    assert (made - made[:1]).abs().max() < 1e-5
+    uneven = run(model, replace(pattern, even=False), TWO, apart=0.0, bank=bank, anchors=anchors)
+    assert (uneven - uneven[:1]).abs().max() > 1e-4
+    assert [anchor.own for anchor in recording.bank().anchors] == [1, 3, 2]
+    later = run(model, "bank, self", TWO[:1], apart=0.0, bank=joined(*parted(recording.bank())))
+    assert (later - made[:1]).abs().max() < 1e-5
 
 
 def test_recording_changes_nothing_and_needs_no_look(model: LatentDiffusion) -> None:

@@ -77,6 +77,12 @@ def fitted_size(source: tuple[int, int], size: tuple[int, int], how: Fit) -> tup
     return max(1, round(source[0] * scale)), max(1, round(source[1] * scale))
 
 
+def within_grid(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The smallest (width, height) of multiples that pictures of this size fit into as they are."""
+    width, height = (-(-side // multiple) * multiple for side in size)
+    return width, height
+
+
 def on_grid(size: tuple[int, int], multiple: int, *, area: int | None = None) -> tuple[int, int]:
     """The size nearest to `size` whose sides a model takes.
 

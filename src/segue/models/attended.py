@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import accumulate
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from segue.errors import TaskError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from segue.models.bundle import LatentDiffusion
 
+WITHIN = "self", "joint"
+"""Kinds of sites at which pictures are attended to."""
 _BLOCK = re.compile(r"(mid_block|down_blocks|up_blocks)(?:\.(\d+))?\.")
 
 
@@ -32,7 +35,9 @@ def model_sites(model: LatentDiffusion) -> tuple[Site, ...]:
     return tuple(found)
 
 
-def attended_bytes(model: LatentDiffusion, size: tuple[int, int]) -> int:
+def attended_bytes(
+    model: LatentDiffusion, size: tuple[int, int], *, kinds: Collection[str] = WITHIN, most: float = inf
+) -> int:
     """Bytes that wait for others of one network row, at all sites where pictures are attended to.
 
     A frame of n guidance terms is n network rows; `segue.temporal.frame_attention.most_held` says how many wait at
@@ -41,11 +46,14 @@ def attended_bytes(model: LatentDiffusion, size: tuple[int, int]) -> int:
     Args:
         model: its backbone, and the control networks beside it.
         size: (width, height) in pixels.
+        kinds: of sites that are counted; what pictures ask there is as large as what they say.
+        most: tokens of a site, up to which it is counted.
 
     Raises:
         TaskError: the model has no network to step into.
     """
-    return sum(tokens * width for tokens, width in _self_sites(model, size)) * model.dtype.itemsize
+    counted = (tokens * width for tokens, width in _sized_sites(model, size, kinds) if tokens <= most)
+    return sum(counted) * model.dtype.itemsize
 
 
 def attended_tokens(model: LatentDiffusion, size: tuple[int, int]) -> int:
@@ -54,14 +62,14 @@ def attended_tokens(model: LatentDiffusion, size: tuple[int, int]) -> int:
     Raises:
         TaskError: the model has no network to step into.
     """
-    return sum(tokens for tokens, _ in _self_sites(model, size))
+    return sum(tokens for tokens, _ in _sized_sites(model, size, WITHIN))
 
 
-def _self_sites(model: LatentDiffusion, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def _sized_sites(model: LatentDiffusion, size: tuple[int, int], kinds: Collection[str]) -> Iterator[tuple[int, int]]:
     """Of each site its tokens, and how many numbers each of them has."""
     networks = {f"{name}.": part for name, part in model.parts.items() if name.startswith(PART)}
     for site in model_sites(model):
-        if site.kind in ("self", "joint"):
+        if site.kind in kinds:
             prefix = next((name for name in networks if site.name.startswith(name)), "")
             network = networks.get(prefix, model.backbone)
             width, height = (side // model.grid for side in size)

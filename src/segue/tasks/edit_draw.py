@@ -53,9 +53,8 @@ class EditDrawing(Drawing):
     def __call__(self, number: int) -> Float[Tensor, "t c h w"]:
         """The latents of a part, edited, or as they were kept."""
         part = range(*self.plan.parts[number])
+        self.recall(number)
         if not self._is_whole(number) and self.prepared.edit.method in ("cycle", "ddib"):
-            if number and self.looking.keeps and not self.looking.recording.latents:
-                self(0)
             self._ways[part.start] = self._way(part, number)
         for one in range(self._done_passes(number), self.passes):
             self._pass = one
@@ -154,7 +153,7 @@ class EditDrawing(Drawing):
                 strength=strength, rounds=change.rounds or 0, progress=self._tell_way,
             )  # fmt: skip
         told, latents = self.told.told_of_source(part), self.encoded(part)
-        with self.looking.during(rows, first=number == 0, records=False) as denoiser:
+        with self.looking.during(rows, number, records=False) as denoiser:
             if self.prepared.edit.method == "ddib":
                 return back(
                     denoiser, latents, self.schedule, told, rows,

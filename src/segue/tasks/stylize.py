@@ -102,6 +102,11 @@ class Stylize(OnFile):
             raise TaskError(
                 f"guidance_scale is one number for the whole film, got {list(self.sampling.guidance_scale)}"
             )
+        if self.shape.own_size and self.sampling.size is not None:
+            raise TaskError(
+                f"own_size draws frames as large as they are: leave it out, or size {self.sampling.size[0]}x"
+                f"{self.sampling.size[1]}"
+            )
         if self.method != OURS:
             self._check_method()
         elif self.beginning.source_prompt is not None and self.beginning.start != "inverted":
@@ -116,6 +121,8 @@ class Stylize(OnFile):
             raise TaskError(f"method must be one of {', '.join([OURS, *RIVALS])}; got {self.method!r}")
         if self.beginning.start is not None:
             raise TaskError(f"{self.method} has a start of its own: leave out start {self.beginning.start}")
+        if self.beginning.detail:
+            raise TaskError(f"detail is put back by the method {OURS} alone: leave it out with {self.method}")
         if self.agreement != Agreement():
             said = [name for name, value in vars(self.agreement).items() if value is not None]
             raise TaskError(
@@ -138,7 +145,7 @@ class Stylize(OnFile):
         if task.prompt is None:
             raise TaskError("PROMPT is missing: say what the film is to show, or take a preset that does without")
         controlled = any(one.kind not in OF_LOOKS for one in task.controls)
-        shape = filled(task.shape, USUAL_SHAPE)
+        shape = filled(task.shape, replace(USUAL_SHAPE, fit="pad" if task.shape.own_size else "stretch"))
         if task.shape.overlap is None:
             shape = replace(shape, overlap=min(shape.overlap or 0, (shape.window or 1) // 3))
         agreement = self._agreement(task) if self.method == OURS else Agreement()
@@ -158,6 +165,7 @@ class Stylize(OnFile):
             TaskError: it goes by a picture, and there is none.
         """
         found, pictures, asked = _read(preset, self.input), self.references.reference, self.agreement
+        shape = replace(found.shape, own_size=found.shape.own_size and self.sampling.size is None)
         if preset == "image" and not pictures:
             raise TaskError("the preset image is about the looks of a picture: name one (--reference PICTURE)")
         agreement, beginning = found.agreement, found.beginning
@@ -165,10 +173,10 @@ class Stylize(OnFile):
             words = [word for word in agreement.attention.split(", ") if word != "reference" or pictures]
             agreement = replace(agreement, attention=", ".join([*["bank"] * bool(asked.bank), *words]))
         if self.method != OURS:
-            agreement, beginning = Agreement(), replace(beginning, start=None)
-        if self.beginning.start == "noise":
-            beginning = replace(beginning, strength=None)
-        return replace(found, agreement=agreement, beginning=beginning)
+            agreement, beginning = Agreement(), replace(beginning, start=None, detail=None)
+        if self.beginning.start == "noise" or self.beginning.strength == 1:
+            beginning = replace(beginning, strength=None, start=None, detail=None)
+        return replace(found, agreement=agreement, beginning=beginning, shape=shape)
 
     def _agreement(self, task: Stylize) -> Agreement:
         """How frames of a task are made to agree, where it says nothing else.
@@ -202,12 +210,13 @@ class Stylize(OnFile):
         Raises:
             TaskError: the model does not fit the task.
         """
-        from segue.media.resize import on_grid
+        from segue.media.resize import on_grid, within_grid
 
         task = self.filled_in()
         model.refuse_negative([task.negative or ""])
         width, height = model.defaults.size
-        drawn = task.sampling.size or on_grid(size, model.grid, area=width * height)
+        usual = within_grid(size, model.grid) if task.shape.own_size else on_grid(size, model.grid, area=width * height)
+        drawn = task.sampling.size or usual
         settings = replace(task.sampling, size=drawn).resolve(model, 1).pinned()
         return replace(
             task,
@@ -215,6 +224,7 @@ class Stylize(OnFile):
             control=tuple(_absolute(one).spelled for one in task.controls) or (OFF,),
             references=replace(task.references, reference=tuple(map(absolute, task.references.reference))),
             agreement=self._settled(task, model),
+            shape=replace(task.shape, own_size=False),
             sampling=settings,
         )
 

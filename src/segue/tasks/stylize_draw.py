@@ -86,19 +86,23 @@ class Drawing:
         """The latents of a part, drawn, or as they were kept."""
         part = range(*self.plan.parts[number])
         path, rows = self.path(number), [RowId(CLIP, frame) for frame in part]
-        if number and self.looking.keeps and not self.looking.recording.latents:
-            self(0)
+        self.recall(number)
         kept, cond = resumed(path, rows, self.shape, self.model.device), self.telling.frames(part)
         start, recorded = kept or (self._begun(part, number), {})
-        with self.looking.during(rows, first=number == 0) as denoiser:
-            state, done = start, range(self.first, int(start.step[0]))
-            if number == 0 and self.looking.keeps:
-                self.looking.restore(recorded, rows, cond, done, self.schedule)
+        with self.looking.during(rows, number) as denoiser:
+            state, done, records = start, range(self.first, int(start.step[0])), self.looking.records(number)
+            if records:
+                self.looking.restore(number, recorded, rows, cond, done, self.schedule)
             for place, state in enumerate(self._states(denoiser, start, cond, part)):
                 if place or kept is None:
-                    pause(path, state, self.looking.kept() if number == 0 else None)
+                    pause(path, state, self.looking.kept(number) if records else None)
                 self.tell(number, int(state.step[0]) - self.first)
         return state.x
+
+    def recall(self, number: int) -> None:
+        """Draw, or read, the parts that a part looks at, if that was not done yet."""
+        for earlier in self.looking.unknown(number):
+            self(earlier)
 
     def _states(self, denoiser: Denoiser, state: State, cond: Guided, part: range) -> Iterator[State]:
         solver, kick = find_solver(self.task.sampling.solver or "ddim").solver, self._kick
@@ -168,7 +172,7 @@ class Drawing:
         strength = self.task.beginning.strength or 1.0
         if self.task.beginning.start == "inverted":
             told, latents = self.telling.source(part), self.encoded(part)
-            with self.looking.during(rows, first=number == 0, records=False) as denoiser:
+            with self.looking.during(rows, number, records=False) as denoiser:
                 back = inverted(denoiser, latents, self.schedule, told, rows, strength=strength, rounds=self._rounds)
             return back.state
         noise = self.placed[part.start : part.stop].start(self.task.seed, self.shape[0], CLIP).to(device)
@@ -182,6 +186,11 @@ class Drawing:
         firsts = range(part.start, part.stop, ENCODED)
         parts = [self.source[first : min(part.stop, first + ENCODED)] for first in firsts]
         return torch.cat([self.model.codec.encode(pictures).float().to(self.model.device) for pictures in parts])
+
+    def lost(self, part: range) -> Float[Tensor, "t 3 h w"]:
+        """What the codec cannot hold of frames of the film: they are what it makes of their latents, and this."""
+        known = self.model.codec.decode(self.encoded(part)).float().cpu()
+        return self.source[part.start : part.stop].cpu() - known
 
     @property
     def _rounds(self) -> int:

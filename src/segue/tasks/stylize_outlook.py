@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from segue.errors import TaskError
 from segue.models.attended import attended_bytes, attended_tokens
 from segue.models.bundle import LatentDiffusion
 from segue.models.capacity import memory_of
@@ -21,7 +20,9 @@ from segue.types import RowId
 PLACE = 8
 """Bytes of the number of a token."""
 ANCHORS = 2
-"""Frames that are chosen for all to look at, at most."""
+"""Frames that are chosen in the first part of a film for all to look at, at most."""
+FURTHER = 4
+"""Frames that are chosen besides, of all other parts, for what these show anew, at most."""
 
 
 def outlook(task: Stylize, model: LatentDiffusion, frames: int, controls: int, execution: Execution) -> tuple[str, ...]:
@@ -45,10 +46,12 @@ def outlook(task: Stylize, model: LatentDiffusion, frames: int, controls: int, e
     total = rows * (sum(stop - first for first, stop in parts) + riding)
     cost = f": {rows} evaluations a frame, about {total} in all" if task.method == OURS else ""
     said = [f"{counted} of up to {window}{more}{cost}"]
-    held = held_bytes(task, model, min(frames, window), execution) if frames > 1 else 0
+    several = len(parts) > 1 or bool(more)
+    held = held_bytes(task, model, min(frames, window), execution, several=several) if frames > 1 else 0
     if has_anchors(looks):
         numbers = prod(task.sampling.size) // model.codec.scale**2 * model.codec.channels * 4 * steps_of(task)
-        said.append(f"a bank of what frames look at takes about {_size(ANCHORS * numbers)} (--save-bank)")
+        most = ANCHORS + FURTHER * (looks.anchors and several)
+        said.append(f"a bank of what frames look at takes up to {_size(most * numbers)} (--save-bank)")
     if held:
         said.append(f"what frames look at takes {_size(held)} of memory in every step")
     width, height = task.sampling.size
@@ -79,8 +82,17 @@ def steps_of(task: Stylize) -> int:
     return steps if begun.start == "noise" else max(1, int(steps * (begun.strength or 1.0)))
 
 
-def held_bytes(task: Stylize, model: LatentDiffusion, frames: int, execution: Execution) -> int:
+def held_bytes(
+    task: Stylize, model: LatentDiffusion, frames: int, execution: Execution, *, several: bool = False
+) -> int:
     """Bytes that wait in memory in a step, at most, for others to look at them.
+
+    Args:
+        task: with nothing left open.
+        model: with its controls.
+        frames: of a part.
+        execution: batches.
+        several: whether there are parts behind the first.
 
     Raises:
         TaskError: another method is to let frames attend to each other in one call, and they do not fit into one.
@@ -95,29 +107,58 @@ def held_bytes(task: Stylize, model: LatentDiffusion, frames: int, execution: Ex
     assert task.sampling.size is not None
     anchors = tuple(range(min(frames, ANCHORS))) if pattern.anchors else ()
     rows = [RowId("clip", frame) for frame in range(frames)]
-    held = Looking(model, pattern, anchors).rows_held(rows, execution.max_batch, len(task.references.reference))
+    looking, pictures = Looking(model, pattern, anchors), len(task.references.reference)
+    held = looking.rows_held(rows, execution.max_batch, pictures)
+    if several and has_anchors(pattern):
+        before = len(pattern.ahead(frames)) + (ANCHORS + FURTHER) * pattern.anchors
+        before += pictures * (pattern.references != ())
+        held = max(held, looking.rows_held(rows, execution.max_batch, pictures, before))
     return held * attended_bytes(model, task.sampling.size)
 
 
 def _held_by_another(task: Stylize, model: LatentDiffusion, frames: int, execution: Execution) -> int:
     """Likewise, of a method that is not ours; 0 where it is no more than a frame or two."""
     from segue.temporal.rivals.catalogue import find_rival
+    from segue.temporal.rivals.fatezero import FateZero
     from segue.temporal.rivals.tokenflow import TokenFlow
 
-    method = find_rival(task.method)
-    if not isinstance(method, TokenFlow):
-        return 0
-    assert task.sampling.size is not None
-    terms, keys = 1 if task.sampling.guidance_scale == (1.0,) else 2, method.keys(frames)
-    if keys * terms > execution.max_batch:
-        raise TaskError(
-            f"{task.method} lets {keys} key frames attend to each other in one call, {terms} rows each: expected "
-            f"--max-batch {keys * terms} or more, got {execution.max_batch}; or take a smaller --window, of which one "
-            f"frame in {method.span} is a key"
-        )
-    rows, places = method.held(frames, terms)
-    size = task.sampling.size
-    return rows * attended_bytes(model, size) + places * PLACE * attended_tokens(model, size)
+    method, size = find_rival(task.method), task.sampling.size
+    assert size is not None
+    check_calls(task, frames, execution)
+    if isinstance(method, TokenFlow):
+        rows, places = method.held(frames, _terms(task))
+        return rows * attended_bytes(model, size) + places * PLACE * attended_tokens(model, size)
+    if isinstance(method, FateZero):
+        (asked, seen), most = method.held(frames), method.most
+        own, words = (attended_bytes(model, size, kinds=(kind,), most=most) for kind in ("self", "cross"))
+        # Where a clip is cut into several calls, what the middle frame is waits for the later ones, too.
+        middle = _terms(task) * attended_bytes(model, size) if frames * _terms(task) > execution.max_batch else 0
+        return asked * (own + words) + seen * own + middle
+    return 0
+
+
+def check_calls(task: Stylize, frames: int, execution: Execution) -> None:
+    """Whether the calls of another method are large enough for it.
+
+    Args:
+        task: with nothing left open.
+        frames: of a part, at most.
+        execution: batches.
+
+    Raises:
+        TaskError: frames that attend to each other in one call do not fit into one.
+    """
+    from segue.temporal.rivals.catalogue import RIVALS
+    from segue.temporal.rivals.tokenflow import TokenFlow
+
+    method = RIVALS[task.method]() if task.method in RIVALS else None
+    if isinstance(method, TokenFlow):
+        method.check_calls(frames, _terms(task), execution.max_batch)
+
+
+def _terms(task: Stylize) -> int:
+    """Of guidance."""
+    return 1 if task.sampling.guidance_scale == (1.0,) else 2
 
 
 def _size(count: int) -> str:

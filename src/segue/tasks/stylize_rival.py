@@ -79,6 +79,7 @@ def _inputs(drawing: Drawing, part: range) -> RivalInputs:
         find_solver(task.sampling.solver or "ddim").solver,
         PlacedKick(placed, task.seed, CLIP),
         task.seed,
+        model.denoiser.max_batch,
     )
 
 

@@ -29,14 +29,14 @@ from segue.tasks.stylize_draw import Drawing
 from segue.tasks.stylize_geometry import FinishedFrames
 from segue.tasks.stylize_inputs import Inputs, blends, check_seen, read_into
 from segue.tasks.stylize_look import Looking, has_anchors
-from segue.tasks.stylize_outlook import ANCHORS, rows_of
+from segue.tasks.stylize_outlook import ANCHORS, FURTHER, check_calls, rows_of
 from segue.tasks.stylize_plan import StylizePlan, parts_of
 from segue.tasks.stylize_prepare import Prepared, Steering
 from segue.tasks.stylize_rival import drawn_by
 from segue.tasks.stylize_settings import PLAIN
 from segue.tasks.stylize_told import Telling
 from segue.tasks.unfinished import KeptFrames, Unfinished
-from segue.temporal.anchors import choose_anchors
+from segue.temporal.anchors import choose_anchors, further_anchors
 from segue.temporal.frame_attention import Pattern
 from segue.temporal.passengers import Noised, Passenger
 from segue.types import Frames, Progress
@@ -76,6 +76,7 @@ def stylized(
         plan.check_unchanged(made, len(prepared.clip), task.shape.window or 1)
         made = replace(plan, device=made.device)
     how = execution.pinned()
+    check_calls(task, min(len(prepared.clip), task.shape.window or 1), how)
     key = _key(asked, made, model, how, plan is not None)
     unfinished = Unfinished.temporary() if work is None else Unfinished.of(work, asked.name, key)
     try:
@@ -185,7 +186,7 @@ class StylizeRun:
     def _drawing(self, source: Spool, pictures: Mapping[str, Spool]) -> Drawing:
         agreement = self.task.agreement
         pattern = Pattern.parse(agreement.attention or PLAIN)
-        looking = Looking(self.ready, pattern, self.plan.anchors, keeps=has_anchors(pattern))
+        looking = Looking(self.ready, pattern, self.plan.anchors, keeps=has_anchors(pattern), parts=self.plan.parts)
         drawing = self._drawn_by(source, pictures, looking)
         looking.references = self._riding(drawing)
         if agreement.bank is not None:
@@ -204,9 +205,11 @@ class StylizeRun:
         return BankUse(self.prepared.steered, self.task.sampling.solver, self.inputs.geometry.drawn, names)
 
     def _save_bank(self, path: Path) -> None:
-        if not self.drawing.looking.recording.latents:
-            self.drawing(0)
-        self._bank_use.save(self.drawing.looking.recording.bank(), path)
+        parts = len(self.plan.parts)
+        self.drawing.recall(parts)
+        bank = self.drawing.looking.bank(parts)
+        assert bank is not None, "there are frames that others look at"
+        self._bank_use.save(bank, path)
 
     def _riding(self, drawing: Drawing) -> tuple[Passenger, ...]:
         """Reference pictures, as frames look at them."""
@@ -248,9 +251,10 @@ class StylizeRun:
                 shares = torch.tensor(weights).view(-1, 1, 1, 1)
                 pictures[: len(faded)] = torch.lerp(old, pictures[: len(faded)], shares)
             drawn.append(pictures[max(0, len(drawn) - first) :])
-        # What the first part left is looked at to the end.
-        for old_number in range(int(self.drawing.looking.keeps), number):
-            self.drawing.path(old_number).unlink(missing_ok=True)
+        # What parts with anchors left is looked at to the end.
+        for old_number in range(number):
+            if not self.drawing.looking.records(old_number):
+                self.drawing.path(old_number).unlink(missing_ok=True)
 
     def _pictures(self, number: int) -> Callable[[range], Float[Tensor, "t 3 h w"]]:
         """The pictures of a drawn part, by their places in it."""
@@ -258,11 +262,15 @@ class StylizeRun:
             latents, pictures = self.drawing(number), None
         else:
             latents, pictures = drawn_by(self.task.method, self.drawing, number)
+        start, share = self.plan.parts[number][0], self.task.beginning.detail
 
         def decoded(places: range) -> Tensor:
             if pictures is not None:
                 return as_floats(pictures[places.start : places.stop])
-            return self.ready.codec.decode(latents[places.start : places.stop]).float().cpu()
+            made = self.ready.codec.decode(latents[places.start : places.stop]).float().cpu()
+            if not share:
+                return made
+            return (made + share * self.drawing.lost(range(start + places.start, start + places.stop))).clamp(0, 1)
 
         return decoded
 
@@ -285,8 +293,9 @@ class StylizeRun:
         parts = parts_of(said, frames, shape.window or 1, shape.overlap or 0)
         anchors = tuple[int, ...]()
         if Pattern.parse(self.task.agreement.attention or PLAIN).anchors:
-            # Those of the first part, which later ones can look at, too.
-            anchors = choose_anchors(Excerpt(source, range(*parts[0])), most=ANCHORS)
+            # Those of a part can be looked at by it, and by all behind it.
+            first = choose_anchors(Excerpt(source, range(*parts[0])), most=ANCHORS)
+            anchors = (*first, *further_anchors(source, parts, first, most=FURTHER))
         self.plan = replace(self.plan, shots=list(said), parts=parts, anchors=list(anchors))
 
     def _measured(self, frames: KeptFrames) -> Measured:
@@ -315,10 +324,7 @@ class StylizeRun:
         if self.task.method != OURS:
             return None
         looking, parts = self.drawing.looking, self.plan.parts
-        riding = len(looking.references) + (len(looking.given.rows) if looking.given else 0)
-        rows = sum(stop - first for first, stop in parts) + riding * len(parts)
-        if looking.keeps:
-            rows += looking.ahead(parts[0][1]) * (len(parts) - 1)
+        rows = sum(stop - first + looking.riding(number) for number, (first, stop) in enumerate(parts))
         return rows * rows_of(self.task, self.ready)
 
     def _ended(self, frames: KeptFrames, exhausted: ExhaustedError | None = None) -> InterruptedRunError:

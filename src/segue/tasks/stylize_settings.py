@@ -37,6 +37,8 @@ class Beginning:
         noise: shared, one for all frames; moved, it goes along with what the film shows; independent, each its own.
             Left out, shared.
         source_prompt: what the film shows, in words: for start inverted, and for methods that go by it.
+        detail: of what the model's codec cannot hold of the film, how much is put back, from 0, nothing, to 1: then a
+            film that is not changed is not blurred either. Left out, 0.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -45,6 +47,7 @@ class Beginning:
     start: Start | None = None
     noise: Noise | None = None
     source_prompt: str | None = None
+    detail: float | None = None
 
     def __post_init__(self) -> None:
         if self.strength is not None and not 0 < self.strength <= 1:
@@ -56,6 +59,8 @@ class Beginning:
                 f"what begins in nothing but noise is run wholly: leave out strength {self.strength:g}, or take start "
                 "noised"
             )
+        if self.detail is not None and not 0 <= self.detail <= 1:
+            raise TaskError(f"detail must be in [0, 1], got {self.detail}")
         if self.start == "inverted" and self.noise not in (None, "shared"):
             raise TaskError(f"an inverted film begins in its own noise: leave out noise {self.noise}")
 
@@ -65,11 +70,19 @@ class Beginning:
         Args:
             controlled: whether a control says what the film shows.
             ours: whether the method has none.
+
+        Raises:
+            TaskError: detail of a film is to be put back of which nothing is left.
         """
         whole = self.start == "noise" or controlled
         strength = (1.0 if whole else STRENGTH) if self.strength is None else float(self.strength)
         start = self.start or (("noise" if strength == 1 else "noised") if ours else None)
-        return Beginning(strength, start, self.noise or "shared", self.source_prompt)
+        if self.detail and start == "noise":
+            raise TaskError(
+                f"nothing of the film is left where frames begin in nothing but noise: leave out detail "
+                f"{self.detail:g}, or take a strength below 1"
+            )
+        return Beginning(strength, start, self.noise or "shared", self.source_prompt, self.detail or 0.0)
 
 
 @dataclass(frozen=True)
@@ -154,6 +167,8 @@ class Shape:
     Args:
         fit: how pictures of the film fill the size that they are drawn in: stretch changes their proportions as little
             as the model's grid demands, crop cuts, pad draws black bars that are cut off again. Left out, stretch.
+        own_size: draw frames as large as they are in the film, and not about as large as the model's pictures; up to
+            the model's grid there are black bars that are cut off again, unless fit says otherwise.
         model_size: leave the result in the size that it was drawn in, and do not enlarge it to that of the film.
         window: frames that are drawn at once. Left out, 64.
         overlap: frames that such a part has in common with the one before, at least, which are cross-faded. Left
@@ -165,6 +180,7 @@ class Shape:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     fit: Fit | None = None
+    own_size: bool = False
     model_size: bool = False
     window: int | None = None
     overlap: int | None = None
@@ -212,4 +228,4 @@ def _check_kind(name: str, value: str | None, kinds: tuple[str, ...]) -> None:
 
 
 USUAL_AGREEMENT = Agreement("anchors, self", deflicker=1, around=7, blend=1.0, grain=1.0)
-USUAL_SHAPE = Shape("stretch", False, 64, 8, "auto")
+USUAL_SHAPE = Shape("stretch", False, False, 64, 8, "auto")

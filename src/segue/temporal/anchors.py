@@ -82,6 +82,53 @@ def choose_anchors(
     return tuple(sorted(numbers[candidates[place]] for place in chosen))
 
 
+def further_anchors(
+    frames: Frames,
+    parts: Sequence[tuple[int, int]],
+    chosen: Sequence[int],
+    *,
+    most: int,
+    worth: float = WORTH,
+    progress: Progress = silent,
+) -> tuple[int, ...]:
+    """Numbers of frames of later parts that are to be looked at besides, in order; none where parts show nothing new.
+
+    A film is drawn part after part, so that an anchor serves its own part and those behind it. Each must bring its own
+    part nearer by what it is worth; of those that do, the ones that bring the whole film nearest are taken.
+
+    Args:
+        frames: the film, which is read once, in order, about 100 frames of it.
+        parts: of it, each the first frame and that after the last, in order.
+        chosen: anchors of the first part.
+        most: how many are taken, at most.
+        worth: what one must bring the frames of its part nearer by, in the mean, 0 or more.
+        progress: told of each frame that is read.
+    """
+    if len(parts) < 2 or most < 1:
+        return ()
+    stops = torch.tensor([stop for _, stop in parts])
+    # Of a film of very many parts, some are left to those before them.
+    starts = [first for first, _ in parts[1:]][: _CLIENTS if len(parts) <= _CLIENTS else 0]
+    numbers = sorted({*_sampled(len(frames), _CLIENTS, starts), *chosen})
+    part = torch.bucketize(torch.tensor(numbers), stops, right=True)
+    patches, sharpness, contrast = _looked_at(frames, numbers, progress)
+    usable = _usable(sharpness, contrast, part) & (part > 0)
+    candidates = torch.nonzero(usable)[:, 0].tolist()
+    least = torch.stack([_farness(patches, patches[numbers.index(one)]) for one in chosen]).amin(0)
+    far = {one: _farness(patches, patches[one]) for one in candidates}
+    found: list[int] = []
+    while len(found) < most:
+        nearer = {one: (least - far[one]).clamp(min=0).mean(1) for one in candidates}
+        helped = [one for one in candidates if float(nearer[one][part == part[one]].mean()) > max(worth, 1e-6)]
+        if not helped:
+            break
+        best = helped[_best(torch.stack([-nearer[one][part >= part[one]].sum() for one in helped]))]
+        found.append(best)
+        behind = part >= part[best]
+        least[behind] = torch.minimum(least, far[best])[behind]
+    return tuple(sorted(numbers[one] for one in found))
+
+
 def _sampled(count: int, most: int, starts: Sequence[int]) -> list[int]:
     """At most so many of `count` things, evenly, and at least one behind each start."""
     stride = -(-count // most)

@@ -65,14 +65,14 @@ class Look:
         weight: in [0, 1]; those of a row's looks add up to 1 at most, and plain attention has the rest.
         sources: what is attended to, one after the other.
         kinds: of sites where one looks.
-        own: whether one attends to oneself, too.
+        own: how often one attends to oneself, too: twice weighs as much as another row that shows the same.
         near: rows that are attended to where they happen to be in the same call, and else are not.
     """
 
     weight: float
     sources: tuple[Source, ...]
     kinds: frozenset[str] = _SELF
-    own: bool = True
+    own: int = 1
     near: tuple[RowId, ...] = ()
 
     @property
@@ -182,7 +182,7 @@ def _context(
         bank: what can be seen of calls before.
     """
     term, (_, step) = name
-    parts = [own[0] if look.own else own[1]]
+    parts = [own[0] if look.own else own[1], *[own[0][len(own[1]) :]] * (look.own - 1)]
     for source in look.sources:
         found = [here.get((term, (row, step)), bank.get((term, (row, step)))) for row, _ in source]
         # A passenger that is told of no control picture leaves nothing in the control network.

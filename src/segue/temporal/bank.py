@@ -34,12 +34,12 @@ class Watch:
 
     Args:
         sees: those who are attended to.
-        own: whether it attends to itself, too.
+        own: how often it attends to itself, too.
         near: those who are attended to where they happen to be in the same call.
     """
 
     sees: tuple[RowId, ...] = ()
-    own: bool = True
+    own: int = 1
     near: tuple[RowId, ...] = ()
 
     def looks(self, step: int, count: int) -> tuple[Look, ...]:
@@ -79,14 +79,14 @@ class Anchor:
         latents: as the network was shown them at each recorded step.
         cond: what it was told, one row.
         sees: the rows that it looks at, by their places in the bank; all before its own.
-        own: whether it attends to itself, too.
+        own: how often it attends to itself, too.
     """
 
     name: RowId
     latents: Float[Tensor, "s c h w"]
     cond: Condition
     sees: tuple[int, ...] = ()
-    own: bool = True
+    own: int = 1
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def joined(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> Bank:
             dtype = DTYPES[row["guidance"]["dtype"]]
             cond = Guided(terms, weights.to(dtype), float(row["guidance"]["rescale"]), float(row["guidance"]["start"]))
         name = RowId(str(trajectory), int(frame))
-        anchors.append(Anchor(name, latents[place].float(), cond, tuple(row["sees"]), bool(row["own"])))
+        anchors.append(Anchor(name, latents[place].float(), cond, tuple(row["sees"]), int(row["own"])))
     return Bank(tuple(anchors), count, first, alphas.double(), sigmas.double())
 
 

@@ -51,6 +51,8 @@ class Pattern:
         anchors: frames that were chosen, see `segue.temporal.anchors`.
         references: pictures from elsewhere, by their numbers; None for all of them.
         bank: anchors of another clip, likewise.
+        even: whether chosen anchors attend to themselves in the place of those that they do not look at, too, so that
+            what is in the bank weighs the same for all frames. Else it would shape anchors more than the others.
     """
 
     own: bool = False
@@ -61,6 +63,7 @@ class Pattern:
     anchors: bool = False
     references: tuple[int, ...] | None = ()
     bank: tuple[int, ...] | None = ()
+    even: bool = False
 
     @staticmethod
     def parse(text: str) -> Pattern:
@@ -98,12 +101,22 @@ class Pattern:
         words += ["previous"] * self.previous + ["self"] * self.own + ["next"] * self.following
         return ", ".join(words)
 
-    def continued(self) -> Pattern:
-        """The same for a later window, or for another clip: what was ahead there is looked at in the bank."""
+    def continued(self, anchors: bool = False) -> Pattern:
+        """The same for a later window, or for another clip: what was ahead there is looked at in the bank.
+
+        Args:
+            anchors: whether it has chosen anchors of its own besides.
+        """
         ahead = self.first or self.anchors or self.every > 0
         bank = None if ahead else self.bank
         return Pattern(
-            self.own, previous=self.previous, following=self.following, references=self.references, bank=bank
+            self.own,
+            previous=self.previous,
+            following=self.following,
+            anchors=anchors,
+            references=self.references,
+            bank=bank,
+            even=anchors,
         )
 
     def ahead(self, count: int) -> list[int]:
@@ -143,7 +156,8 @@ class Pattern:
                 wanted = [one for one in wanted if one in ahead and one < place]
             seen = dict.fromkeys([*always, *(frames[one] for one in wanted if one != place)])
             near = [frames[place + 1]] if self.following and place not in ahead and place + 1 < len(frames) else []
-            found[row] = Watch(tuple(seen), self.own, tuple(one for one in near if one not in seen))
+            unseen = sum(one >= place for one in anchors) if self.even and place in anchors else 0
+            found[row] = Watch(tuple(seen), self.own + unseen, tuple(one for one in near if one not in seen))
         return found
 
     def _wanted(self, place: int, count: int, anchors: Sequence[int]) -> list[int]:

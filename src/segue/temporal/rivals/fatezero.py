@@ -48,6 +48,13 @@ class FateZero:
         if not (0 <= self.self_until <= 1 and 0 <= self.cross_until <= 1):
             raise TaskError(f"{NAME} fuses for shares of the run, got {self.self_until} and {self.cross_until}")
 
+    def held(self, frames: int) -> tuple[int, int]:
+        """What waits for the frames in a step: rows at all sites whose maps are taken over, and more where self alone.
+
+        Of each frame what its source asked there, with the words and without; and what the middle frame is.
+        """
+        return frames, 1
+
     def run(self, inputs: RivalInputs, progress: Progress = silent) -> Outcome:
         """The restyled clip.
 
@@ -142,7 +149,7 @@ class Fusing:
                 if context is not None:
                     self._told[site.name, row.frame] = context[place]
             elif row.frame == self.middle and term == call.terms - 1 and context is None:
-                self._seen[site.name] = hidden[place]
+                self._seen[site.name] = hidden[place].clone()  # a part of the batch would hold all of it
         mine = [(place, row.frame) for place, (row, term) in enumerate(rows) if _is_wanted(row, term, call)]
         if mine:
             answer = answer.clone()

@@ -118,6 +118,7 @@ class RivalInputs:
         solver: how steps are taken.
         kick: noise of solvers that want some.
         seed: of whatever else is drawn.
+        max_batch: network rows in one call, where that is known.
     """
 
     denoiser: Denoiser
@@ -132,6 +133,7 @@ class RivalInputs:
     solver: Solver = ddim
     kick: Kick = field(default_factory=NamedNoise)
     seed: int = 0
+    max_batch: int | None = None
 
     def __post_init__(self) -> None:
         counts = len(self.source.latents), len(self.noise), len(self.cond), len(self.source.cond)
@@ -150,6 +152,11 @@ class RivalInputs:
     def source_rows(self) -> tuple[RowId, ...]:
         """The frames that they are made from."""
         return tuple(RowId(SOURCE, number) for number in range(len(self)))
+
+    @property
+    def terms(self) -> int:
+        """Of guidance."""
+        return len(self.cond.terms) if isinstance(self.cond, Guided) else 1
 
     @property
     def first(self) -> int:

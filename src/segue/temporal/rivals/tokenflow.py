@@ -56,6 +56,26 @@ class TokenFlow:
         keys = self.keys(frames)
         return keys * (1 + terms), min(2, keys) * (frames - keys)
 
+    def check_calls(self, frames: int, terms: int, max_batch: int) -> None:
+        """Whether the key frames, of each term of guidance, are in one call, in which they attend to each other.
+
+        Args:
+            frames: of the clip.
+            terms: of guidance.
+            max_batch: network rows in one call.
+
+        Raises:
+            TaskError: they do not.
+        """
+        keys = self.keys(frames)
+        # Calls take all key frames of one term, then those of the next.
+        if any(first // max_batch != (first + keys - 1) // max_batch for first in range(0, keys * terms, keys)):
+            raise TaskError(
+                f"{NAME} lets {keys} key frames attend to each other in one call, {terms} rows each: expected "
+                f"--max-batch {keys * terms} or more, got {max_batch}; or take a smaller --window, of which one "
+                f"frame in {self.span} is a key"
+            )
+
     def run(self, inputs: RivalInputs, progress: Progress = silent) -> Outcome:
         """The restyled clip.
 
@@ -63,6 +83,8 @@ class TokenFlow:
             TaskError: the model has no self-attention of its own; max_batch is less than the key frames.
         """
         inputs.need_sites(NAME)
+        if inputs.max_batch is not None:
+            self.check_calls(len(inputs), inputs.terms, inputs.max_batch)
         way = inputs.inversion(inputs.denoiser, self.rounds, progress)
         tokens = Propagation()
         with tokens.attached(inputs.sites):
