@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,14 +21,14 @@ _PARTS = 64
 
 
 def latents_of(
-    pictures: UInt8[Tensor, "n h w 3"], codec: Codec, kept: Path, key: str, precision: torch.autocast
+    pictures: NDArray[np.uint8], codec: Codec, kept: Path, key: str, precision: torch.autocast
 ) -> Float[Tensor, "n c h w"]:
     """The latents of all pictures, in half precision; kept in the file `kept` while `key` is the same.
 
     A run that is cut half-way goes on with what it has.
 
     Args:
-        pictures: in memory, or in a mapped file.
+        pictures: (n, h, w, 3), in memory, or in a mapped file.
         codec: with weights that stay as they are.
         kept: a safetensors file.
         key: what the latents follow from.
@@ -41,7 +43,7 @@ def latents_of(
     found, fresh = [made] if len(made) else [], 0
     with torch.no_grad(), precision, watched("encoding", len(pictures)) as tell:
         for first in range(len(made), len(pictures), SLICE):
-            part = pictures[first : first + SLICE].permute(0, 3, 1, 2).float() / 255
+            part = torch.from_numpy(np.array(pictures[first : first + SLICE])).permute(0, 3, 1, 2).float() / 255
             found.append(codec.encode(part).half().cpu())
             fresh += 1
             tell(min(first + SLICE, len(pictures)))

@@ -16,7 +16,7 @@ from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import Ancestry, InheritedNoise
 from segue.diffusion.schedule import Schedule, is_flow
 from segue.diffusion.solvers import find_solver
-from segue.diffusion.starts import from_seeds
+from segue.diffusion.starts import from_clip_seed, from_seeds
 from segue.models.bundle import LatentDiffusion
 from segue.models.instruction import refuse_others, shown
 from segue.temporal.keys import ANY_KEY
@@ -64,6 +64,40 @@ def sample(
         made.append(collect(states, schedule))
         progress("drawing", min(first + batch, len(prompts)), len(prompts))
     return torch.cat(made)
+
+
+@torch.no_grad()
+def sample_clips(
+    model: LatentDiffusion,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    shared: float,
+    *,
+    steps: int | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> Float[Tensor, "n t 3 h w"]:
+    """The frames of one clip for each prompt and its seed, of the model's own size; clip by clip.
+
+    Args:
+        model: that denoises the frames of a clip together, as many as `model.over` said.
+        prompts: of each clip.
+        seeds: likewise.
+        shared: share of the noise's variance that all frames of a clip have in common.
+        steps: None is the model's own number.
+        extra: what else all clips are told, a row for each frame.
+    """
+    settings, frames, made = model.defaults, model.denoiser.group, list[Tensor]()
+    schedule = model.schedule(settings.steps if steps is None else steps, settings.size, solver=settings.solver)
+    solver = find_solver(settings.solver).solver
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        text = model.text([prompt, ""])
+        said, blank = (replace(text[[row] * frames], extra=extra or {}) for row in (0, 1))
+        cond = classifier_free(said, blank, settings.guidance_scale, start=settings.guidance_start)
+        ids = [RowId(str(seed), frame) for frame in range(frames)]
+        state = from_clip_seed(seed, ids, schedule, shape_of(model), model.device, shared)
+        states = denoise(model.denoiser, state, schedule, cond, solver=solver)
+        made.append(decoded(model, collect(states, schedule)).cpu())
+    return torch.stack(made)
 
 
 @torch.no_grad()

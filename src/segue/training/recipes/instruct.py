@@ -173,7 +173,7 @@ def lessons(config: Config, model: LatentDiffusion, precision: torch.autocast) -
         )
     made_of = (config.pairs / "sources.json").read_bytes() + model.fingerprint.encode()
     key = hashlib.sha256(made_of).hexdigest()
-    latents = latents_of(pairs.pictures, model.codec, config.out / "latents.safetensors", key, precision)
+    latents = latents_of(pairs.pictures.numpy(), model.codec, config.out / "latents.safetensors", key, precision)
     seen = cast(Any, model.codec).unscaled(latents.float())
     return Lessons(learned, latents, seen), Lessons(kept, latents, seen)
 
