@@ -91,7 +91,7 @@ def test_what_cannot_be_is_refused(more: list[str], said: str, run: Run, words: 
     assert said in answer.err
 
 
-def test_ctrl_c_ends_it_with_a_whole_file(words: list[str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_with_a_whole_file(run: Run, words: list[str], tmp_path: Path) -> None:
     """As people use it: lines through a pipe that stays open, and then the signal."""
     process = subprocess.Popen(
         [*COMMAND, *words, "-o", "x.mp4", "--play"],
@@ -121,8 +121,7 @@ def test_ctrl_c_ends_it_with_a_whole_file(words: list[str], tmp_path: Path) -> N
     assert f"stopped after {frames} pictures" in err and f", {frames} frames, " in out
     kept = json.loads((tmp_path / "x.json").read_text("utf-8"))
     assert (round(kept["fields"]["seconds"] * 50), kept["complete"]) == (frames, True)
-    again = subprocess.run([*COMMAND, "rerun", "x.json", "-o", "y.mp4", "--quiet"], cwd=tmp_path, check=False)
-    assert again.returncode == 0
+    assert run("rerun", "x.json", "-o", "y.mp4", "--quiet").code == 0
     assert (tmp_path / "y.mp4").read_bytes() == (tmp_path / "x.mp4").read_bytes()
 
 
