@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,15 @@ class ClipStack:
         folder: made if it is not there.
         shape: of a clip.
         key: what all clips follow from.
+
+    `fresh` is whether nothing of an earlier run was there.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], key: str) -> None:
-        self.folder, self.shape, self.key, self.count = folder, shape, key, 0
+        self.folder, self.shape, self.key, self.count, self.fresh = folder, shape, key, 0, True
         self._frames, self._lines = folder / "frames.npy.part", folder / "manifest.jsonl.part"
         self._said: list[str] = []
+        self._log: TextIO | None = None
 
     def __enter__(self) -> ClipStack:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -44,21 +47,29 @@ class ClipStack:
             stamp.write_text(self.key, "utf-8")
         self._file = self._frames.open("r+b" if self._frames.exists() else "w+b")
         self._header(ROOM)
-        self._start, each = self._file.tell(), int(np.prod(self.shape))
-        whole = max(0, self._frames.stat().st_size - self._start) // each
-        self._said = self._known()[:whole]
-        self.count = len(self._said)
-        self._file.truncate(self._start + self.count * each)
-        self._file.seek(0, os.SEEK_END)
-        self._lines.write_text("".join(self._said), "utf-8")
-        self._log = self._lines.open("a", encoding="utf-8")
+        self._start, self._each = self._file.tell(), int(np.prod(self.shape))
+        self.fresh = not self._lines.exists()
+        self._said = self._known()
+        self.keep(max(0, self._frames.stat().st_size - self._start) // self._each)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         self._file.close()
+
+    def keep(self, count: int) -> None:
+        """Drop all clips but the first so many, if there are more."""
+        if self._log is not None:
+            self._log.close()
+        self._said = self._said[:count]
+        self.count = len(self._said)
+        self._file.truncate(self._start + self.count * self._each)
+        self._file.seek(0, os.SEEK_END)
+        self._lines.write_text("".join(self._said), "utf-8")
+        self._log = self._lines.open("a", encoding="utf-8")
 
     def append(self, clip: NDArray[np.uint8], line: str) -> None:
         """Add a clip and what is said of it; the clip is written first.
@@ -71,8 +82,9 @@ class ClipStack:
         self._file.write(np.ascontiguousarray(clip).data)
         self._file.flush()
         self._said.append(line + "\n")
-        self._log.write(line + "\n")
-        self._log.flush()
+        if self._log is not None:
+            self._log.write(line + "\n")
+            self._log.flush()
         self.count += 1
 
     def close(self, sources: Mapping[str, Any]) -> None:
