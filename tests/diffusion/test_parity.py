@@ -141,6 +141,20 @@ def test_euler(steps: int, spacing: Any, karras: bool, noise: Tensor) -> None:
     agree(run_ours(schedule, SOLVERS["euler"].solver, "epsilon", noise), run_diffusers(scheduler, steps, noise, True))
 
 
+@pytest.mark.parametrize("karras", [False, True])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("grid", ["ddim", "sigmas", "multistep"])
+def test_euler_of_continuous_levels(spacing: Any, karras: bool, grid: Grid, noise: Tensor) -> None:
+    """As of Stable Video Diffusion: told a quarter of the logarithm of their noise, which goes up to 700 there."""
+    bounds = {"sigma_min": 0.002, "sigma_max": 700.0} if karras else {}
+    told: dict[str, Any] = {"timestep_spacing": spacing, "prediction_type": "v_prediction", **bounds}
+    scheduler = EulerDiscreteScheduler(**BETAS, **told, use_karras_sigmas=karras, timestep_type="continuous")
+    schedule = Schedule.from_config(saved(scheduler), 12, grid=grid)
+    assert torch.allclose(schedule.now.time, 0.25 * schedule.now.ratio.log())
+    ours = run_ours(schedule, SOLVERS["euler"].solver, "v_prediction", noise)
+    agree(ours, run_diffusers(scheduler, 12, noise, True))
+
+
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])

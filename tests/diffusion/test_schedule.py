@@ -146,3 +146,10 @@ def test_only_what_keeps_no_signal_at_all_is_refused() -> None:
 )
 def test_solvers_that_segue_has_not_are_stood_in_for(settings: dict[str, Any], name: str) -> None:
     assert solver_for({"_class_name": "DPMSolverMultistepScheduler", **settings}) == name
+
+
+def test_continuous_levels_are_those_of_models_that_predict_v() -> None:
+    with pytest.raises(ScheduleError, match="set prediction_type to v_prediction"):
+        Schedule.from_config({**SD, "timestep_type": "continuous"}, 5, grid="sigmas")
+    with pytest.raises(ScheduleError, match="set interpolation_type to linear"):
+        Schedule.from_config({**SD, "interpolation_type": "log_linear"}, 5, grid="sigmas")

@@ -99,7 +99,8 @@ class Schedule:
 
         Parity with diffusers 0.42 is tested, step by step: DDIM ("ddim"), Euler and Euler ancestral ("sigmas"),
         DPM++ 2M ("multistep"), LCM ("lcm"), and flow matching, whose config decides by itself: from the noise to the
-        least trained level or, where its `timestep_spacing` is "trailing", in equal steps to the data.
+        least trained level or, where its `timestep_spacing` is "trailing", in equal steps to the data. Models of
+        continuous noise levels have Euler's times, whatever the grid: they know no others.
         The times are those of diffusers for every number of steps (1 to 200 are tested), but where its list is of no
         use: a last time of -1 beyond the steps that were asked for is left out, and a single step of "linspace" starts
         in the noise, not at time 0. `clip_sample` is a setting of pixel models and is not applied to latents, as in
@@ -130,6 +131,8 @@ class Schedule:
         trained = training_levels(config)
         if steps > len(trained):
             raise ScheduleError(f"steps must be at most {len(trained)}, the trained times of this model; got {steps}")
+        if is_continuous(config):
+            return _sigmas(config, steps, trained)
         build = {"ddim": _ddim, "sigmas": _sigmas, "multistep": _multistep, "lcm": _lcm}[grid]
         return build(config, steps, trained)
 
@@ -137,6 +140,15 @@ class Schedule:
 def is_flow(config: Mapping[str, Any]) -> bool:
     """Whether a scheduler config belongs to a flow-matching model."""
     return str(config.get("_class_name", "")).startswith("FlowMatch")
+
+
+def is_continuous(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler config belongs to a model that is told the logarithm of its noise (Stable Video Diffusion).
+
+    Preconditioned as by Karras et al. 2022 (arXiv:2206.00364, table 1, with sigma_data 1), such a model predicts v of
+    the latents divided by sqrt(1 + s^2), where s is the noise-to-signal ratio: ours, with alpha = 1 / sqrt(1 + s^2).
+    """
+    return config.get("timestep_type", "discrete") == "continuous"
 
 
 def resolution_shift(config: Mapping[str, Any], tokens: int) -> float:
@@ -176,8 +188,10 @@ class _Level(NamedTuple):
 
 
 def _sigmas(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
-    if config.get("interpolation_type", "linear") != "linear" or config.get("timestep_type", "discrete") != "discrete":
-        raise ScheduleError("only linear interpolation of sigmas and discrete times are supported")
+    if config.get("interpolation_type", "linear") != "linear":
+        raise ScheduleError("only linear interpolation of sigmas is supported; set interpolation_type to linear")
+    if is_continuous(config) and config.get("prediction_type") != "v_prediction":
+        raise ScheduleError("continuous times are those of models that predict v: set prediction_type to v_prediction")
     trained = _with_signal(config, trained)
     ratios = trained.ratio
     spacing = config.get("timestep_spacing", "linspace")
@@ -191,6 +205,8 @@ def _sigmas(config: Mapping[str, Any], steps: int, trained: Levels) -> Schedule:
         lowest = config.get("sigma_min") or float(visited[-1])
         visited = _karras(highest, lowest, steps)
         times = _time_of(visited, ratios)
+    if is_continuous(config):
+        times = 0.25 * visited.log()
     top = float(visited.max())
     # Leading times start where the noise is slightly larger than the trained end; diffusers scales for both cases.
     scale = 1.0 if spacing == "leading" else top / math.sqrt(top**2 + 1)

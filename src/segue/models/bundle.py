@@ -99,6 +99,8 @@ class Moving:
         words: whether it is told in words what to show.
         given: which frames of a clip it can be shown as pictures: "first", "last".
         engine: what people call the way in which it makes frames agree.
+        shared_noise: share of the noise's variance that the frames of a clip have in common; see
+            `segue.diffusion.starts.from_clip_seed`.
     """
 
     frames: int
@@ -107,6 +109,7 @@ class Moving:
     words: bool = True
     given: tuple[str, ...] = ()
     engine: str = ""
+    shared_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ class LatentDiffusion:
         instructs: whether it must be shown the picture that it changes; see `segue.models.instruction`.
         upscaling: how it is shown what it enlarges; None for a model that makes pictures from words.
         moving: what it can do with the frames of a clip together; None for a model of single pictures.
+        adapter: the motion adapter that lets it: an absolute path, or a hub repository; None if it has none.
         placement: how its networks are kept and run.
         patch: latents per token along one side, where a transformer reads them as tokens; else 1.
         waiting: the parts that stay in main memory, and come to the device by themselves while they work.
@@ -161,6 +165,7 @@ class LatentDiffusion:
     instructs: bool = False
     upscaling: Upscaling | None = None
     moving: Moving | None = None
+    adapter: str | None = None
     placement: Placement = field(default_factory=Placement)
     patch: int = 1
     waiting: tuple[str, ...] = ()

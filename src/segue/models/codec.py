@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
 from segue.errors import TaskError
@@ -29,7 +30,7 @@ class AutoencoderCodec:
             Tiles of an AutoencoderKL differ a little from the whole, since its norms and attention see less.
     """
 
-    vae: AutoencoderKL | AutoencoderTiny
+    vae: AutoencoderKL | AutoencoderTiny | AutoencoderKLTemporalDecoder
     slice: int = 4
     tile: int = 128
 
@@ -42,6 +43,11 @@ class AutoencoderCodec:
     def channels(self) -> int:
         """Channels of the latents."""
         return int(self._config["latent_channels"])
+
+    @property
+    def together(self) -> int:
+        """Pictures that are decoded at once however large they are."""
+        return 1
 
     def encode(self, frames: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t c h/s w/s"]:
         """Pictures in [0, 1] to latents of about unit variance, float32.
@@ -67,10 +73,10 @@ class AutoencoderCodec:
 
     def _encode(self, frames: Tensor) -> Tensor:
         x = 2 * frames.to(self.vae.device, self.vae.dtype) - 1
-        if isinstance(self.vae, AutoencoderKL):
-            z = self.vae.encode(x, return_dict=False)[0].mode()
-        else:
+        if isinstance(self.vae, AutoencoderTiny):
             z = self.vae.encode(x, return_dict=False)[0]
+        else:
+            z = self.vae.encode(x, return_dict=False)[0].mode()
         return (z.float() - self._shift) * self._scaling
 
     def _decode(self, latents: Tensor) -> Tensor:
@@ -85,7 +91,7 @@ class AutoencoderCodec:
         pixels = round(max(1, factor) * width), round(max(1, factor) * height)
         doing = f"{'decoding' if factor > 1 else 'encoding'} {min(together, len(x))} x {pixels[0]}x{pixels[1]} pixels"
         with told_if_exhausted(doing, f"take a smaller --tile, {FURTHER}"):
-            return torch.cat([_tiled(f, part, tile, factor).to(x.device) for part in x.split(together)])
+            return torch.cat([tiled_call(f, part, tile, factor).to(x.device) for part in x.split(together)])
 
     @property
     def _config(self) -> Mapping[str, Any]:
@@ -104,7 +110,7 @@ def _nearest(side: int, multiple: int) -> int:
     return max(multiple, round(side / multiple) * multiple)
 
 
-def _tiled(f: Callable[[Tensor], Tensor], x: Tensor, tile: int, factor: float) -> Tensor:
+def tiled_call(f: Callable[[Tensor], Tensor], x: Tensor, tile: int, factor: float) -> Tensor:
     """f(x), computed on windows of at most `tile` with a quarter of overlap; `factor` is how f changes sizes."""
     height, width = x.shape[-2:]
     if height <= tile and width <= tile:

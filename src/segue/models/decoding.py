@@ -45,7 +45,7 @@ def tiled(codec: AutoencoderCodec, tile: int | None, memory: int) -> Autoencoder
 
 def largest_side(codec: AutoencoderCodec, room: int) -> int:
     """Latents along the side of the largest square that is decoded within so many bytes, in steps of 8."""
-    area = room / bytes_per_latent(codec)
+    area = room / (bytes_per_latent(codec) * codec.together)
     return max(SMALLEST, math.isqrt(int(area)) // STEP * STEP)
 
 
@@ -62,7 +62,8 @@ def _measured(codec: type[AutoencoderCodec], kind: type[Any], config: str, dtype
 
     meta, side = torch.device("meta"), SMALLEST
     with quiet(), meta:
-        vae = kind.from_config(json.loads(config)).to(dtype).eval().requires_grad_(False)
+        # Also where a constructor fills a tensor with numbers, which come to be in main memory.
+        vae = kind.from_config(json.loads(config)).to(meta, dtype).eval().requires_grad_(False)
     shape = (1, int(vae.config["latent_channels"]), side, side)
     work = rehearsed(lambda: codec(vae).decode(torch.empty(shape, device=meta)), weights_of(vae))
     return work.peak / side**2

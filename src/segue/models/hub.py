@@ -20,6 +20,7 @@ NETWORK = "network"
 """What a part is called that is a repository of its own."""
 
 _SMALL = ("model_index.json", "scheduler/scheduler_config.json")
+_SIGHT = "feature_extractor/preprocessor_config.json"
 _CONFIGURATIONS = ["model_index.json", "*/config.json", "scheduler/scheduler_config.json"]
 _NAME = re.compile(r"(?P<id>[\w.-]+/[\w.-]+?)(?P<file>/.+\.\w+)?(@(?P<revision>[\w./-]+))?")
 
@@ -196,7 +197,8 @@ def needed_files(name: str, files: Iterable[str], index: Mapping[str, Any]) -> s
                 f"{name} has no weights for its {part}; expected {part}/{stem_of(part)}.safetensors"
             )
         tokenizer = f"{part.replace('text_encoder', 'tokenizer')}/"
-        small = (file for file in there if file == f"{part}/config.json")
+        sight = (_SIGHT,) if part == "image_encoder" else ()
+        small = (file for file in there if file in (f"{part}/config.json", *sight))
         words = (file for file in there if tokenizer.startswith("tokenizer") and file.startswith(tokenizer))
         wanted |= {*weights, *small, *words}
     return wanted
@@ -225,7 +227,7 @@ def network_files(name: str, files: Iterable[str], stem: str | None = None) -> s
 
 def stem_of(part: str) -> str:
     """What the weight files of a part are called, without .safetensors."""
-    return "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
+    return "model" if part.startswith(("text_encoder", "image_encoder")) else "diffusion_pytorch_model"
 
 
 def _weights(name: str, part: str, there: set[str], stem: str | None = None) -> set[str]:

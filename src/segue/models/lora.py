@@ -46,6 +46,14 @@ _FLOWS = {"sd3": SD3, "flux": FLUX}
 _ORIGINAL = re.compile(r"(double|single|joint)_blocks[._]")
 FIRST = (("unet", "conv_in"), ("unet", "input_blocks_0_0"))
 """The first layer of a UNet, as files name it."""
+MOTION = "motion"
+"""What a model calls the layers of a motion adapter among its parts."""
+_ORIGINAL_MOTION = (
+    ("_temporal_transformer_", "_"),
+    ("_attention_blocks_0_", "_attn1_"),
+    ("_attention_blocks_1_", "_attn2_"),
+)
+"""How layers of motion adapters are named in the original code, and here."""
 _OLD_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -226,7 +234,8 @@ def fitting(model: LatentDiffusion, path: Path) -> list[tuple[nn.Linear | nn.Con
 def _layers(model: LatentDiffusion) -> dict[tuple[str, str], nn.Linear | nn.Conv2d]:
     """What a LoRA can update, by part and by every spelling of its layers. Autoencoders are left alone."""
     return {
-        (part, spelling): module
+        # Layers along time that were put into a UNet are named as if they were its own.
+        ("unet" if part == MOTION else part, spelling): module
         for part, network in model.parts.items()
         if part != "vae"
         for name, module in network.named_modules()
@@ -250,6 +259,9 @@ def _shape_problem(layer: nn.Linear | nn.Conv2d, update: Update, target: tuple[s
 def _target(layer: str) -> tuple[str, str]:
     """(part, layer) for a name as any of the formats spells it."""
     flat = layer.replace(".", "_").replace("_processor_", "_")
+    if "_motion_modules_" in flat:
+        for old, new in _ORIGINAL_MOTION:
+            flat = flat.replace(old, new)
     for prefix, part in _PREFIXES.items():
         if flat.startswith(prefix):
             name = flat.removeprefix(prefix)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from segue.models.families.flux import PATCH
 from segue.models.hub import configurations, parse_repository
 from segue.models.rehearsal import Work, rehearsed, weights_of
 from segue.models.single_file import INPAINTING, SD2, find_config
+from segue.models.temporal_codec import codec_of
 from segue.models.weights import MISFITS, quiet, read_header, read_json, refuse_pickle
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ class Skeleton:
     @property
     def codec(self) -> AutoencoderCodec:
         """The part that makes pictures of latents."""
-        codec: Any = self.parts[CODEC]
-        return AutoencoderCodec(codec)
+        return codec_of(self.parts[CODEC])
 
     @property
     def size(self) -> tuple[int, int]:
@@ -136,7 +136,7 @@ class Skeleton:
         codec = self.codec
         sides = (size[1] // codec.scale, size[0] // codec.scale)
         if tile is not None:
-            codec = AutoencoderCodec(codec.vae, tile=max(1, tile // codec.scale))
+            codec = replace(codec, tile=max(1, tile // codec.scale))
         shape = (pictures, codec.channels, *sides)
 
         def run() -> Any:
@@ -274,7 +274,8 @@ def _without_weights(
                 network = source.from_config(dict(settings))
             else:
                 network = source(source.config_class.from_dict(dict(settings)))
-            return network.to(dtype).eval().requires_grad_(False)
+            # Some constructors fill tensors with numbers, which come to be in main memory.
+            return network.to(META, dtype).eval().requires_grad_(False)
     except MISFITS as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder / 'config.json'} describes no {kind} that can be built: {why}") from error
@@ -304,6 +305,28 @@ def _unet(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dty
     return inputs
 
 
+def _clip_of_picture(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Rows are the frames of one clip, which is shown one picture: an embedding of one token."""
+    rows, height, width = side
+    del tokens
+    return {
+        "sample": _empty(dtype, 1, rows, config["in_channels"], height, width),
+        "timestep": _empty(torch.float32, 1),
+        "encoder_hidden_states": _empty(dtype, 1, 1, config["cross_attention_dim"]),
+        "added_time_ids": _empty(dtype, 1, 3),
+    }
+
+
+def _clip_of_words(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Rows are the frames of one clip, which is told one text."""
+    rows, height, width = side
+    return {
+        "sample": _empty(dtype, 1, config["in_channels"], rows, height, width),
+        "timestep": _empty(torch.float32, 1),
+        "encoder_hidden_states": _empty(dtype, 1, tokens, config["cross_attention_dim"]),
+    }
+
+
 def _sd3(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dtype) -> dict[str, Any]:
     rows, height, width = side
     return {
@@ -331,6 +354,8 @@ def _flux(config: Any, side: tuple[int, int, int], tokens: int, dtype: torch.dty
 
 _INPUTS: dict[str, _Inputs] = {
     "UNet2DConditionModel": _unet,
+    "UNetSpatioTemporalConditionModel": _clip_of_picture,
+    "UNet3DConditionModel": _clip_of_words,
     "SD3Transformer2DModel": _sd3,
     "FluxTransformer2DModel": _flux,
 }

@@ -192,7 +192,7 @@ def freeze(network: Any, device: torch.device, dtype: torch.dtype) -> None:
         with quiet():
             network.to(device=device, dtype=dtype).eval().requires_grad_(False)
             if dtype.itemsize == 2 or device.type == "cpu":
-                network.to(memory_format=torch.channels_last)
+                _channels_last(network)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"the model does not fit into the memory of {device}; try dtype float16, or device cpu"
@@ -208,6 +208,13 @@ def _misfit(folder: Path, kind: type[Any], why: str) -> str:
         f"{folder} does not hold the {kind.__name__} that its config.json describes: {first[:300]}. "
         "The weights belong to another architecture, or the folder is incomplete"
     )
+
+
+def _channels_last(network: Any) -> None:
+    """Only weights of convolutions over pictures: those over time have five axes, which this order does not know."""
+    for tensor in network.parameters():
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 @contextmanager

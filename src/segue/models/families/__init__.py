@@ -76,6 +76,8 @@ FAMILIES = (
         half="bfloat16",
         preview="madebyollin/taef1",
     ),
+    Family("UNet3D text to video", "unet3d", ("TextToVideoSDPipeline",), ("unet", "text_encoder", "vae")),
+    Family("Stable Video Diffusion", "svd", ("StableVideoDiffusionPipeline",), ("unet", "image_encoder", "vae")),
 )
 
 
