@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segue.types import Conditioning, Guided
+from segue.types import Condition, Conditioning, Guided
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -66,3 +66,33 @@ def instructed(
         replace(wanted, concat=picture),
     )
     return Guided(terms, torch.stack([1 - shown, shown - text, text]), rescale, start)
+
+
+def in_context(told: Condition, untold: Condition, scale: float | Sequence[float] | Float[Tensor, " b"]) -> Guided:
+    """Guidance towards what a model is told of a clip's known frames (Blattmann et al. 2023, arXiv:2304.08818, section
+    3.2): f(untold) + s (f(told) - f(untold)).
+
+    Each f may itself be guided, by words: the terms of both are then summed, and those whose weight is 0 in all rows,
+    as are all of f(untold) at s = 1, are not computed.
+
+    Args:
+        told: of the known frames, one row per row of the batch.
+        untold: the same without them, likewise.
+        scale: s, from 1 on: how strongly the known frames are kept to; one number, or one per row.
+
+    Raises:
+        ValueError: one is guided in another form than the other.
+    """
+    seen, blind = (_as_guided(one) for one in (told, untold))
+    if (seen.rescale, seen.start) != (blind.rescale, blind.start):
+        raise ValueError("only guidance of the same form can be guided by its context")
+    scales = torch.as_tensor(scale, dtype=torch.float64).expand(len(seen)).to(seen.weights.device)
+    weights = torch.cat([(1 - scales) * blind.weights, scales * seen.weights])
+    return Guided(blind.terms + seen.terms, weights, seen.rescale, seen.start)
+
+
+def _as_guided(cond: Condition) -> Guided:
+    """A condition as guidance, of one term if it has none."""
+    if isinstance(cond, Guided):
+        return cond
+    return Guided((cond,), torch.ones(1, len(cond), dtype=torch.float64))

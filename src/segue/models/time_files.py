@@ -92,6 +92,17 @@ def with_time_file(model: LatentDiffusion, path: Path) -> LatentDiffusion:
     return replace(moving, weights=(*model.weights, (path, 1.0)))
 
 
+def is_time_file(path: Path) -> bool:
+    """Whether a file says that it holds layers along time.
+
+    Raises:
+        UnsafeFileError: a pickle.
+        ModelNotFoundError: no such file.
+        CheckpointError: no safetensors file, or damaged.
+    """
+    return METADATA in _said(path)
+
+
 def read_settings(path: Path) -> TimeSettings:
     """The shape of the layers along time in a file.
 
@@ -100,9 +111,7 @@ def read_settings(path: Path) -> TimeSettings:
         ModelNotFoundError: no such file.
         CheckpointError: damaged, or no file of such layers.
     """
-    read_header(path)
-    with safe_open(path, "pt") as file:
-        said = (file.metadata() or {}).get(METADATA)
+    said = _said(path).get(METADATA)
     if said is None:
         raise CheckpointError(f"{path} holds no layers along time: expected a file that segue train videoldm wrote")
     try:
@@ -113,6 +122,15 @@ def read_settings(path: Path) -> TimeSettings:
     if {settings.blocks, settings.transformers} - {None, *get_args(Kind)}:
         raise CheckpointError(f"{path} has layers along time of kinds that Segue does not know")
     return settings
+
+
+def _said(path: Path) -> Mapping[str, str]:
+    read_header(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def _along(scale: Tensor, value: Tensor) -> Tensor:

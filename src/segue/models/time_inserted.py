@@ -224,7 +224,7 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
 def moving_of(settings: TimeSettings) -> Moving:
     """What a model with such layers can do."""
     given = ("first", "last") if settings.context else ()
-    return Moving(settings.frames, settings.fps, given=given, engine=ENGINE)
+    return Moving(settings.frames, settings.fps, given=given, engine=ENGINE, shared_noise=settings.shared_noise)
 
 
 def places(unet: nn.Module, settings: TimeSettings) -> dict[str, tuple[Kind, int]]:
@@ -232,9 +232,9 @@ def places(unet: nn.Module, settings: TimeSettings) -> dict[str, tuple[Kind, int
     found: dict[str, tuple[Kind, int]] = {}
     for name, module in unet.named_modules():
         if isinstance(module, ResnetBlock2D) and settings.blocks is not None:
-            found[name] = settings.blocks, int(module.out_channels or module.in_channels)
+            found[name] = settings.blocks, int(module.out_channels)
         elif isinstance(module, Transformer2DModel) and settings.transformers is not None:
-            found[name] = settings.transformers, module.out_channels or module.in_channels
+            found[name] = settings.transformers, int(module.out_channels or module.in_channels or 0)
     return found
 
 

@@ -23,6 +23,12 @@ base, an embedded model that has none itself:
     base = "emoji"
     lora = "student.safetensors"          # a file in the card's folder, merged at scale 1
 
+Or it is made to move: layers along time (`segue.models.time_inserted`) stand in the UNet of its base, which itself
+stays as it is. A model may have both:
+
+    base = "emoji"
+    time = "motion.safetensors"           # a file in the card's folder
+
 A model may come with a small decoder of its latents, which is read when it is asked for:
 
     preview = "preview"                   # a folder beside the weights
@@ -83,7 +89,8 @@ class ModelCard:
         licence: an SPDX expression.
         folder: where its weights are.
         base: the embedded model that it is derived from; None if its weights are its own.
-        lora: the LoRA in its folder that is merged into the weights of its base; None without a base.
+        lora: the LoRA in its folder that is merged into the weights of its base; None if there is none.
+        time: the layers along time in its folder that are put into its base; None if it makes single pictures.
         text: the embedded model whose text encoder and tokenizer it shares; None if it has its own.
         factor: by how much it enlarges a side; None for what is no upscaler.
         preview: the folder in that of its weights which holds a small decoder of its latents; None if there is none.
@@ -105,6 +112,7 @@ class ModelCard:
     folder: Path
     base: str | None = None
     lora: str | None = None
+    time: str | None = None
     text: str | None = None
     factor: int | None = None
     preview: str | None = None
@@ -197,12 +205,13 @@ def _parsed(folder: Path) -> ModelCard:
         card = _card(folder, tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError, ValueError) as error:
         raise CheckpointError(f"{path} is no model card ({error}); see segue.zoo.cards for its fields") from None
-    if card.lora is None:
+    if card.base is None:
         return card
     if (folder / "model_index.json").exists():
         raise CheckpointError(f"{path} names a base, and its folder has weights of its own; it can only have one")
-    if not (folder / card.lora).is_file():
-        raise ModelNotFoundError(f'{folder / card.lora} is missing; it makes "{card.name}" out of "{card.base}"')
+    for file in (card.lora, card.time):
+        if file is not None and not (folder / file).is_file():
+            raise ModelNotFoundError(f'{folder / file} is missing; it makes "{card.name}" out of "{card.base}"')
     return card
 
 
@@ -224,14 +233,15 @@ def _card(folder: Path, said: dict[str, Any]) -> ModelCard:
             values[key] = tuple(values[key])
     values["words"] = {kind: tuple(words) for kind, words in values.get("words", {}).items()}
     card = ModelCard(folder=folder, **values)
-    if (card.base is None) != (card.lora is None):
-        raise ValueError("base and lora are given together")
+    if (card.base is None) != (card.lora is None and card.time is None):
+        raise ValueError("base is given together with lora, or time, or both")
     if card.base is not None and card.text is not None:
         raise ValueError("a model with a base has the text of its base")
     if card.noise_level is not None and card.factor is None:
         raise ValueError("noise_level is of upscalers, which have a factor")
-    if card.lora is not None and Path(card.lora).name != card.lora:
-        raise ValueError(f"lora must be the name of a file in the same folder, got {card.lora!r}")
+    for key, file in (("lora", card.lora), ("time", card.time)):
+        if file is not None and Path(file).name != file:
+            raise ValueError(f"{key} must be the name of a file in the same folder, got {file!r}")
     return card
 
 
@@ -272,7 +282,9 @@ def _all_are(is_right: Callable[[Any], bool], value: Any) -> bool:
 
 
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("name", "summary", "licence", "base", "lora", "text", "preview"), (_is_text, "words in quotes")),
+    **dict.fromkeys(
+        ("name", "summary", "licence", "base", "lora", "time", "text", "preview"), (_is_text, "words in quotes")
+    ),
     **dict.fromkeys(("concepts", "steps", "factor"), (_is_count, "a whole number from 1")),
     **dict.fromkeys(("guidance_scale", "picture_scale"), (_is_scale, "a number from 0 to 1000")),
     "guidance_start": (_is_start, "a number from 0, below 1"),

@@ -33,7 +33,8 @@ class Entry:
     def family(self) -> str:
         """What its layout is called, and what it is derived from."""
         if self.card and self.card.base:
-            return f"{self.facts.family}, LoRA of {self.card.base}"
+            what = "LoRA of" if self.card.time is None else "layers along time for"
+            return f"{self.facts.family}, {what} {self.card.base}"
         return f"{self.facts.family}, text of {self.card.text}" if self.card and self.card.text else self.facts.family
 
     @property

@@ -33,6 +33,7 @@ def load(
     prediction: Prediction | None = None,
     config: str | Path | None = None,
     loras: Mapping[str | Path, float | str] | None = None,
+    motion: str | Path | None = None,
     placement: Placement | None = None,
     profile: str | None = None,
     preview: str | Path | None = None,
@@ -50,6 +51,9 @@ def load(
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
         loras: LoRA files and their scales, merged into the weights. A scale may be a curve over the film that the
             model makes, "0s:0, 2s:1"; it then acts beside the weights, on each row as strongly as its time says.
+        motion: by which the model makes clips as well: a motion adapter of AnimateDiff, as a folder, a hub repository,
+            or a file, see `segue.models.families.animatediff`, for which LoRAs may be made; or a file of layers along
+            time that was trained by Segue, see `segue.models.families.videoldm`.
         placement: what weights are stored as, and which networks wait off the device; None keeps all of them there.
         profile: what the model is used with: turbo, lcm, lightning, hyper, or sd or sdxl for what is usual with
             these; other families have none. None is what its scheduler or its card asks for.
@@ -81,6 +85,12 @@ def load(
     )
     if card is not None:
         model = with_profile(with_card(model, card), profile, stated=True) if profile else with_card(model, card)
+        if card.time is not None:
+            from segue.models.time_files import with_time_file
+
+            model = with_time_file(model, card.folder / card.time)
+    if motion is not None:
+        model = with_movement(model, motion)
     if loras:
         model = with_loras(model, loras)
     model = placed(model, placement, place)
@@ -132,6 +142,23 @@ def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
         model = replace(model, upscaling=replace(model.upscaling, noise_level=card.noise_level))
     defaults = replace(model.defaults, **stated_by(card))
     return replace(model, defaults=defaults, vocabulary=card.vocabulary, words=card.words, loras=())
+
+
+def with_movement(model: LatentDiffusion, motion: str | Path) -> LatentDiffusion:
+    """A model of single pictures with what makes its frames move together: a motion adapter, or layers along time.
+
+    Raises:
+        ModelError: with the reason; see `segue.models.families.animatediff` and `segue.models.families.videoldm`.
+    """
+    from segue.models.families import videoldm
+    from segue.models.time_files import is_time_file
+
+    file = Path(motion).expanduser()
+    if file.suffix == ".safetensors" and file.is_file() and is_time_file(file):
+        return videoldm.from_file(model, file)
+    from segue.models.families.animatediff import with_motion_adapter
+
+    return with_motion_adapter(model, motion)
 
 
 def _with_preview(
