@@ -14,15 +14,17 @@ from torch import Tensor
 
 from attending import attending_model
 from flickers import saved, textured
+from footage import real_clip
 from segue.errors import InterruptedRunError, TaskError
-from segue.media import Clip
-from segue.media.clip import levels_of
+from segue.media import Clip, fit, read
+from segue.media.clip import levels_of, to_uint8
 from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import Tally
 from segue.tasks.sampling import Sampling
 from segue.tasks.stylize import Stylize
 from segue.tasks.stylize_plan import StylizePlan
 from segue.tasks.stylize_settings import Agreement, Beginning, References, Shape
+from segue.zoo.load import load
 from shown import record
 
 SIZE = (64, 32)
@@ -125,6 +127,27 @@ def test_a_shot_that_shows_something_else_has_anchors_of_its_own(shots: str, mod
     assert apart(pixels(clip)[3:], pixels(before)[3:]) > 0.1
     again = asked.run(model, plan=plan)
     assert torch.equal(pixels(again), pixels(clip)) and record(again) == record(clip)
+
+
+@pytest.mark.parametrize("clips", [("bigbuckbunny", "portrait"), ("portrait", "wolf")])
+def test_frames_of_a_later_shot_are_more_alike_with_an_anchor_of_their_own(
+    clips: tuple[str, str], tmp_path: Path
+) -> None:
+    """On the embedded model; before, they looked at what another shot shows, each in another way."""
+    shots = [fit(read(real_clip(f"{name}.mp4")).frames, (64, 64), "crop") for name in clips]
+    frames = torch.cat([shots[0][0:9:3], shots[1][0:30:5]])
+    film = saved(tmp_path / "film.apng", to_uint8(frames))
+    asked = Stylize(
+        film, "a koala", control=("softedge@0-0.5",), beginning=Beginning(0.8), agreement=ANCHORS,
+        shape=Shape(cuts="3"), sampling=Sampling(steps=4, size=(64, 64)),
+    )  # fmt: skip
+    model = load("emoji-fast")
+    clip = asked.run(model)
+    plan = StylizePlan(**record(clip)["plan"])
+    before = asked.run(model, plan=replace(plan, anchors=[one for one in plan.anchors if one < 3]))
+    assert torch.equal(pixels(clip)[:3], pixels(before)[:3])
+    own, other = (pixels(one)[3:].float() for one in (clip, before))
+    assert apart(own, own.mean(0)) < 0.93 * apart(other, other.mean(0))
 
 
 @pytest.mark.parametrize("at", [3, 5, 7, 9])

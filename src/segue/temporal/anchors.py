@@ -93,8 +93,9 @@ def further_anchors(
 ) -> tuple[int, ...]:
     """Numbers of frames of later parts that are to be looked at besides, in order; none where parts show nothing new.
 
-    A film is drawn part after part, so that an anchor serves its own part and those behind it. Each must bring its own
-    part nearer by what it is worth; of those that do, the ones that bring the whole film nearest are taken.
+    A film is drawn part after part, so that an anchor serves its own part and those behind it. A part has one at most,
+    which must bring it nearer by what it is worth; of those that do, the ones that bring the whole film nearest are
+    taken. A second one of a part costs as much and was seen to bring frames no nearer to each other.
 
     Args:
         frames: the film, which is read once, in order, about 100 frames of it.
@@ -126,6 +127,7 @@ def further_anchors(
         found.append(best)
         behind = part >= part[best]
         least[behind] = torch.minimum(least, far[best])[behind]
+        candidates = [one for one in candidates if part[one] != part[best]]
     return tuple(sorted(numbers[one] for one in found))
 
 
