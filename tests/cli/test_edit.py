@@ -17,7 +17,7 @@ import torch
 from cyclopts import App
 from PIL import Image
 
-from cli.conftest import Run
+from cli.conftest import COMMAND, Run
 from cli.test_bad_input import files, said
 from cli.test_stylize import KILLED
 from footage import moving
@@ -41,10 +41,12 @@ TYPED: dict[str, tuple[str, Any]] = {
     "change.rounds": ("--method ddib --rounds 3", 3),
     "change.exact": ("--method ddib --exact", True),
     "change.passes": ("--passes 2", 2),
+    "change.strokes": ("--strokes 6", 6),
     "change.faithful": ("--faithful psnr=25", "psnr=25"),
     "change.picture_guidance": ("--method instruct --picture-guidance 1.2", 1.2),
     "change.candidates": ("--candidates 4 --ranked-by clip", 4),
     "change.ranked_by": ("--candidates 4 --ranked-by clip", "clip"),
+    "change.latent": ("--method ddib --latent cat.safetensors", "cat.safetensors"),
     "change.source_model": ("--method ddib --source-model x", "x"),
     "area.mask": ("--mask 0=a.png --mask 4=b.png", ("0=a.png", "4=b.png")),
     "area.feather": ("--mask a.png --feather 4", 4.0),
@@ -173,6 +175,8 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "two masks": (["a.png", "x", "--mask", "m.png", "--mask", "1=m.png"], 2, "m.png says none"),
     "a bank": (["a.png", "x", "--bank", "b.safetensors"], 2, "leave out bank"),
     "freeu": (["a.png", "x", "--freeu", "1", "1", "0", "1"], 2, "s1 of freeu must be in (0, 4]"),
+    "no noise": (["a.png", "x", "--save-latent", "a.safetensors"], 2, "sdedit has none"),
+    "strokes": (["a.png", "x", "--strokes", "1"], 2, "strokes are of 2 to 256 colours, got 1"),
     "faithful": (["a.png", "x", "--faithful", "lpips=1"], 2, "faithful is psnr=DB or ssim=SHARE"),
     "faithful and strong": (["a.png", "x", "--faithful", "psnr=20", "--strength", "1"], 2, "leave out one"),
     "unranked": (["a.png", "x", "--candidates", "3"], 2, "candidates are ranked by somebody"),
@@ -249,3 +253,30 @@ def test_pictures_of_all_kinds(run: Run, checkpoint: Path, tmp_path: Path) -> No
         if name == "clear":
             wanted[:8] = 255
         assert np.array_equal(made, wanted)
+
+
+def test_noise_goes_from_one_process_to_another(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    """The source's process has the source's model and words alone, the target's the file: the picture is that of both
+    in one."""
+    saved(tmp_path / "a.png")
+    words = ["edit", "a.png", "a cat", "--method", "ddib", "--model", str(checkpoint)]
+    told = ["--source-prompt", "a dog", "--exact", *QUICK]
+    begin = [*words[:2], "a dog", *words[3:], *told, "--save-latent", "noise.safetensors", "-o", "dog.png"]
+    source = subprocess.run([*COMMAND, *begin], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert source.returncode == 0, source.stderr
+    target = run(*words, "--latent", "noise.safetensors", "-o", "b.png")
+    whole = run(*words, *told, "-o", "c.png")
+    assert (target.code, whole.code) == (0, 0), target.err + whole.err
+    assert "told 'a dog', exactly, in 3 of 3 steps" in target.err
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+    assert (tmp_path / "b.png").read_bytes() != (tmp_path / "dog.png").read_bytes()
+    before = files(tmp_path)
+    for more, expected in (
+        (["--latent", "dog.png"], "dog.png"),
+        (["--latent", "noise.safetensors", "--steps", "4"], "a run of 3 steps, and this run has 4"),
+        (["--save-latent", "noise.png"], "noise is written as safetensors: give a name such as noise.safetensors"),
+        (["--latent", "noise.safetensors", "--save-latent", "x.safetensors"], "nothing goes into noise"),
+    ):
+        answer = run(*words, *more, "-o", "x.png")
+        assert answer.code in (1, 2) and expected in said(answer, answer.code)
+    assert files(tmp_path) == before

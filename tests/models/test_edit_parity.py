@@ -14,10 +14,17 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_instruct_pix2pix import (
     StableDiffusionInstructPix2PixPipeline,
 )
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import (
+    StableDiffusionXLImg2ImgPipeline,
+)
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_inpaint import (
+    StableDiffusionXLInpaintPipeline,
+)
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from test_inpainting import write_inpainting
 from test_instruction import write_instruction
 from tiny import write_model
+from tiny_xl import write_xl
 
 from segue.media import Clip, TensorFrames
 from segue.media.clip import levels_of
@@ -37,6 +44,12 @@ def model(tmp_path_factory):
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "_diffusers_version": "0.30.0"}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Of the layout of XL."""
+    return write_xl(tmp_path_factory.mktemp("edit") / "xl", vae="tiny", seed=6)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +114,21 @@ def test_inpainting_with_any_model_is_diffusers(strength, model, tmp_path):
     # Theirs decodes what is kept, ours is the picture itself.
     assert apart(made[..., inside], expected[..., inside]) <= 1
     assert torch.equal(made[..., ~inside], numbers[..., ~inside] * 255)
+
+
+@pytest.mark.parametrize("strength", [0.4, 0.9])
+def test_edits_of_xl_are_diffusers(strength, large, tmp_path):
+    """Image to image, and inpainting with a model that was not made for it."""
+    picture, name, numbers, mask = scene(tmp_path)
+    expected = theirs(StableDiffusionXLImg2ImgPipeline, large, image=numbers, strength=strength)
+    assert apart(ours(large, picture, change=Change(strength)), expected) <= 1
+    expected = theirs(
+        StableDiffusionXLInpaintPipeline, large, image=numbers, mask_image=mask, strength=strength,
+        width=SIZE[0], height=SIZE[1],
+    )  # fmt: skip
+    made = ours(large, picture, "inpaint", change=Change(strength), area=EditArea((name,), 0))
+    inside = mask[0, 0] > 0
+    assert apart(made[..., inside], expected[..., inside]) <= 1
 
 
 @pytest.mark.parametrize("strength", [0.6, 1.0])

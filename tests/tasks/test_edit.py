@@ -19,6 +19,7 @@ from segue.errors import InterruptedRunError, TaskError
 from segue.evaluation.fidelity import psnr, ssim
 from segue.media import Clip, read
 from segue.media.clip import ScratchFrames, levels_of, to_uint8
+from segue.media.strokes import strokes
 from segue.tasks.edit import Edit
 from segue.tasks.edit_settings import METHODS, TAKEN, USUAL, Change, EditArea, Method
 from segue.tasks.rerun import Rerun
@@ -109,6 +110,37 @@ def test_a_strength_is_found_that_keeps_the_picture_as_near_as_is_asked_for(pict
         assert torch.equal(pixels(again), pixels(clip)) and record(again) == record(clip)
     with pytest.raises(TaskError, match="one step of 10, does not keep the picture as near as psnr=60"):
         quick(picture, change=Change(faithful="psnr=60")).run(toy_model())
+
+
+def test_of_a_film_each_tried_frame_is_kept_as_near(film: str) -> None:
+    """The frame that differs most decides: here the last one, which is black and white."""
+    pictures = pixels(read(film))
+    pictures[5] = 255 * (pictures[5] > 128)
+    unlike = saved(Path(film).with_name("unlike.apng"), pictures)
+    before, apart = read(unlike).frames[:], dict[float, Tensor]()
+    clip = quick(unlike, change=Change(faithful="psnr=8")).run(toy_model())
+    strength = record(clip)["plan"]["strength"]
+    for one in (strength, round(strength + 0.1, 3)):
+        apart[one] = psnr(before, quick(unlike, change=Change(one)).run(toy_model()).frames[:])
+    kept, further = apart.values()
+    assert float(kept[[0, 3, 5]].min()) >= 8 > float(further[5])
+    assert float(further[3]) > 8  # by the middle one alone it would go further
+
+
+def test_strokes_are_where_sdedit_begins(picture: str, mask: tuple[str, ...]) -> None:
+    model, said = toy_model(), Change(strength=0.5, strokes=3)
+    clip = quick(picture, change=said, seed=3).run(model)
+    schedule, texts, rows = model.schedule(10, SIZE), model.text(["one", ""]), [RowId("clip", 0)]
+    painted = strokes(read(picture).frames[:][0], colours=3)
+    assert len(painted.flatten(1).T.unique(dim=0)) <= 3
+    state = from_latents(model.codec.encode(painted[None]), start_noise(3, (12, 16, 24))[None], schedule, 0.5, rows)
+    drawn = collect(denoise(model.denoiser, state, schedule, classifier_free(texts[[0]], texts[[1]], 2.0)), schedule)
+    assert torch.equal(pixels(clip), to_uint8(model.codec.decode(drawn)))
+    # Around a mask nothing is painted: neither what is shown nor what the drawing goes by.
+    masked = quick(picture, change=said, seed=3, area=EditArea(mask, 0)).run(model)
+    inside = square(1)[0, 0] > 0
+    assert torch.equal(pixels(masked)[..., inside], pixels(clip)[..., inside])
+    assert torch.equal(pixels(masked)[..., ~inside], pixels(read(picture))[..., ~inside])
 
 
 @pytest.mark.parametrize("size", [SIZE, (53, 37)])
@@ -268,6 +300,7 @@ CHANGES: dict[str, tuple[Method, Any]] = {
     "change.rounds": ("ddib", 3),
     "change.exact": ("ddib", True),
     "change.passes": ("sdedit", 2),
+    "change.strokes": ("sdedit", 3),
     "change.faithful": ("sdedit", "psnr=9"),
     "area.mask": ("sdedit", ()),
     "area.feather": ("sdedit", 5.0),
@@ -284,7 +317,15 @@ CHANGES: dict[str, tuple[Method, Any]] = {
     "sampling.size": ("sdedit", (40, 32)),
 }
 ELSEWHERE = {
-    *("control", "change.picture_guidance", "change.source_model", "change.candidates", "change.ranked_by", "freeu"),
+    *(
+        "control",
+        "change.picture_guidance",
+        "change.source_model",
+        "change.latent",
+        "change.candidates",
+        "change.ranked_by",
+        "freeu",
+    ),
     *("agreement.attention", "agreement.bank", "agreement.around", "agreement.grain", "agreement.bank_power"),
     *("shape.window", "shape.overlap", "shape.own_size"),
 }
@@ -318,7 +359,7 @@ def test_every_field_changes_the_film(name: str, film: str, mask: tuple[str, ...
 VALUES: dict[str, Any] = {
     "strength": 0.5, "noise": "moved", "source_prompt": "x", "source_guidance": 2.0, "eta": 0.5, "rounds": 2,
     "exact": True, "passes": 2, "faithful": "ssim=0.8", "picture_guidance": 2.0, "source_model": "x",
-    "candidates": 3, "ranked_by": "clip",
+    "candidates": 3, "ranked_by": "clip", "latent": "noise.safetensors", "strokes": 4,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from segue.errors import TaskError
 from segue.evaluation.edited import Words, directions
 from segue.media import Clip, read
 from segue.media.clip import levels_of, to_uint8
+from segue.models.denoiser import Tally
 from segue.models.loading import load_model
 from segue.models.perceptual import ClipNetwork
 from segue.tasks.edit import Edit
@@ -128,12 +129,37 @@ def test_the_best_candidate_is_taken(method: Method, bench: Bench, picture: str,
         scores = directions(before, found, Words("a red apple", "a cat", network))
     best = int(scores.argmax())
     change = replace(task.change, candidates=3, ranked_by=str(clip))
-    chosen = replace(task, seed=5, change=change).run(model)
+    tally = Tally(timed=False)
+    watched = replace(model, denoiser=tally.watching(model.denoiser))
+    chosen = replace(task, seed=5, change=change).run(watched)
     assert record(chosen)["plan"]["seed"] == 5 + best
+    assert record(chosen)["scores"]["evaluations"] == tally.rows
     assert torch.equal(pixels(chosen), to_uint8(made[best]))
     chosen.save(tmp_path / "best.png")
     again = Rerun.read(tmp_path / "best.json").run(model)
     assert torch.equal(pixels(again), pixels(chosen)) and record(again) == record(chosen)
+
+
+def test_candidates_of_a_film_are_judged_by_several_frames(bench: Bench, tmp_path: Path) -> None:
+    """The first, the middle and the last, each by itself; all that is tried is counted."""
+    clip, film = write_clip(tmp_path / "clip", 3), saved(tmp_path / "film.apng", textured(5, SIZE))
+    network, tally = ClipNetwork.load(str(clip)), Tally(timed=False)
+    model = load_model(bench.models["sdedit"], device="cpu")
+    task = replace(quick(film, "sdedit", ()), agreement=Agreement("self", deflicker=0, blend=0.0))
+    each = [network(replace(task, seed=seed).run(model).frames[:][[0, 2, 4]]) for seed in (5, 6, 7)]
+    scores = [float((found @ network.texts(["a red apple"])[0]).mean()) for found in each]
+    change = replace(task.change, candidates=3, ranked_by=str(clip))
+    watched = replace(model, denoiser=tally.watching(model.denoiser))
+    chosen = record(replace(task, seed=5, change=change).run(watched))
+    assert chosen["plan"]["seed"] == 5 + scores.index(max(scores))
+    assert chosen["scores"]["evaluations"] == tally.rows == chosen["plan"]["tried"] * (5 + 9) / 9
+
+
+def test_the_tries_of_a_strength_are_counted(bench: Bench, picture: str) -> None:
+    model, tally = load_model(bench.models["sdedit"], device="cpu"), Tally(timed=False)
+    task = replace(quick(picture, "sdedit", ()), change=Change(faithful="psnr=1", passes=2))
+    clip = record(task.run(replace(model, denoiser=tally.watching(model.denoiser))))
+    assert clip["scores"]["evaluations"] == tally.rows > clip["plan"]["tried"] > 0
 
 
 def blocks(count: int) -> Tensor:

@@ -37,10 +37,12 @@ class EditPlan(StylizePlan):
     Args:
         strength: that keeps the picture as near as was asked for; None if one was said.
         seed: of the best candidate; None if there was one alone.
+        tried: evaluations of the network that it took to find these.
     """
 
     strength: float | None = None
     seed: int | None = None
+    tried: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Edit(OnFile):
             input=drawn.input,
             negative=drawn.negative,
             control=drawn.control,
-            change=self._settled,
+            change=replace(self._settled, latent=self.change.latent and absolute(self.change.latent)),
             area=replace(self.area, mask=tuple(files)),
             agreement=drawn.agreement,
             shape=drawn.shape,
@@ -182,7 +184,8 @@ class Edit(OnFile):
     def others(self) -> tuple[str, ...]:
         """The names of all other files that the result depends on."""
         controls = [one.source for one in self.drawn(2).controls if one.source is not None]
-        return tuple(dict.fromkeys([*controls, *(one.file for one in self.area.files)]))
+        latent = [] if self.change.latent is None else [self.change.latent]
+        return tuple(dict.fromkeys([*controls, *(one.file for one in self.area.files), *latent]))
 
     def contents(self, device: str) -> EditPlan:
         """What it is made of, and where it would be blended; nothing is looked for."""
@@ -209,6 +212,7 @@ class Edit(OnFile):
         plan: EditPlan | None = None,
         *,
         work: Path | None = None,
+        save_latent: Path | None = None,
         prepared: PreparedEdit | None = None,
     ) -> Clip:
         """The changed picture, or the changed film with the sound and the rate of the input.
@@ -219,14 +223,33 @@ class Edit(OnFile):
             progress: told of every step.
             plan: of a result that was made before; all files must still be the same.
             work: a folder in which a hidden one keeps what is done; see `Stylize.run`.
+            save_latent: a safetensors file to write the noise to that ddib goes into, for another model to come out of
+                (`Change.latent`).
             prepared: what `prepared` made of this task and model, if it was called already.
 
         Raises:
-            TaskError: see `prepared`.
+            TaskError: see `prepared`; or there is no noise to be saved.
             ModelError: there is no network for a control.
             MediaError: a file cannot be read, or the disk is full.
             InterruptedRunError: on Ctrl-C, with the clip of the frames that are finished.
         """
         from segue.tasks.edit_run import edited
 
-        return edited(prepared or self.prepared(model), execution or Execution(), progress, plan, work)
+        if save_latent is not None:
+            check_saved(self)
+        ready = prepared or self.prepared(model)
+        return edited(ready, execution or Execution(), progress, plan, work, save_latent)
+
+
+def check_saved(edit: Edit) -> None:
+    """Find out whether an edit goes into noise that can be saved.
+
+    Raises:
+        TaskError: it does not.
+    """
+    if edit.method != "ddib":
+        raise TaskError(f"the noise that a picture goes into is that of ddib, and {edit.method} has none: leave it out")
+    if edit.change.latent is not None:
+        raise TaskError(
+            f"nothing goes into noise: that of {edit.change.latent} is there already; leave out one of them"
+        )

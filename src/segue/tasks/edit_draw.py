@@ -14,7 +14,10 @@ from segue.diffusion.loop import denoise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import renoise
+from segue.media.strokes import strokes
+from segue.models.inverted import InvertedLatents
 from segue.models.paused import resumed
+from segue.tasks.edit_latent import in_one, noise_of, part_of
 from segue.tasks.edit_prepare import PreparedEdit
 from segue.tasks.edit_told import EditTelling
 from segue.tasks.stylize_draw import CLIP, Drawing
@@ -56,6 +59,8 @@ class EditDrawing(Drawing):
         self.recall(number)
         if not self._is_whole(number) and self.prepared.edit.method in ("cycle", "ddib"):
             self._ways[part.start] = self._way(part, number)
+            if self.prepared.save_latent is not None:
+                self._keep(part, number)
         for one in range(self._done_passes(number), self.passes):
             self._pass = one
             self._passed = super().__call__(number)
@@ -64,6 +69,27 @@ class EditDrawing(Drawing):
             self._path(number, one).unlink(missing_ok=True)
         assert self._passed is not None
         return self._passed
+
+    def found_noise(self) -> InvertedLatents:
+        """The noise that ddib goes into, of all frames."""
+        found: list[tuple[range, InvertedLatents]] = []
+        for number, (first, stop) in enumerate(self.plan.parts):
+            if not self._noise_path(number).exists():
+                self.recall(number)
+                self._ways[first] = self._way(range(first, stop), number)
+                self._keep(range(first, stop), number)
+                del self._ways[first]
+            found.append((range(first, stop), InvertedLatents.read(self._noise_path(number))))
+        return in_one(found)
+
+    def _keep(self, part: range, number: int) -> None:
+        """The noise of a part, for a run that goes on."""
+        way, change = self._ways[part.start], self.prepared.edit.change
+        assert isinstance(way, Inversion)
+        noise_of(way, self.schedule, self.source_model or self.model, change).save(self._noise_path(number))
+
+    def _noise_path(self, number: int) -> Path:
+        return self.folder / f"noise-{number:04d}.safetensors"
 
     @property
     def passes(self) -> int:
@@ -134,6 +160,14 @@ class EditDrawing(Drawing):
         more = f" of pass {self._pass}" if self._pass else ""
         return self._solver, PlacedKick(self.placed, self.task.seed, CLIP, f"kick{more}")
 
+    def encoded(self, part: range) -> Float[Tensor, "t c h w"]:
+        """Latents of where frames begin: as they are, or painted over in strokes."""
+        colours = self.prepared.edit.change.strokes
+        if colours is None:
+            return super().encoded(part)
+        painted = (strokes(self.source[frame : frame + 1][0], colours=colours)[None] for frame in part)
+        return torch.cat([self.model.codec.encode(picture).float().to(self.model.device) for picture in painted])
+
     def noise(self, part: range, one: int = 0) -> Float[Tensor, "t c h w"]:
         """Where a pass starts."""
         started = self.placed[part.start : part.stop].start(self.task.seed + one, self.shape[0], CLIP)
@@ -142,6 +176,8 @@ class EditDrawing(Drawing):
     def _way(self, part: range, number: int) -> Encoding | Inversion:
         """The way into noise, from which a run comes back."""
         rows, change = [RowId(CLIP, frame) for frame in part], self.prepared.edit.change
+        if self.prepared.noise is not None:
+            return part_of(self.prepared.noise, rows, self.model.device)
         strength = change.strength or 1.0
         back = exactly_inverted if change.exact else inverted
         if (other := self.source_model) is not None:
@@ -168,7 +204,9 @@ class EditDrawing(Drawing):
 
     def _joined(self, schedule: Schedule) -> Schedule:
         """As an exact way back needs it."""
-        return schedule.joined() if self.prepared.edit.change.exact else schedule
+        kept = self.prepared.noise
+        exact = self.prepared.edit.change.exact if kept is None else kept.origin.exact
+        return schedule.joined() if exact else schedule
 
     def _tell_way(self, what: str, done: float, total: float) -> None:
         self.progress(INTO_NOISE, done, total)
@@ -180,6 +218,6 @@ class EditDrawing(Drawing):
             return []
         rows = tuple(RowId(CLIP, frame) for frame in part)
         way: Way | None = self._ways.get(part.start)
-        if way is None or self.source_model is not None:
-            way = NoisedWay(self.encoded(part), self.noise(part), self.schedule, rows)
+        if way is None or self.source_model is not None or self.prepared.noise is not None:
+            way = NoisedWay(super().encoded(part), self.noise(part), self.schedule, rows)
         return [KeptArea(masks.latents(part, self.model.codec.scale), way, self.first)]

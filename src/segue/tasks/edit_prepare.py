@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segue.errors import TaskError
 from segue.media.pictures import simplified
 from segue.models.instruction import refuse_others
+from segue.models.inverted import InvertedLatents
 from segue.tasks.edit import Edit
+from segue.tasks.edit_latent import as_kept, check_noise, told_of
 from segue.tasks.edit_masks import Masks
 from segue.tasks.sampling import Execution
 from segue.tasks.stylize_inputs import alone
@@ -28,11 +31,15 @@ class PreparedEdit(Prepared):
         edit: with nothing left open.
         masks: where it changes; None for everywhere.
         source_model: by which ddib goes into noise, if it is another one.
+        noise: that ddib comes out of, if it is found already.
+        save_latent: where the noise is written that ddib goes into, if anywhere.
     """
 
     edit: Edit = field(kw_only=True)
     masks: Masks | None = field(default=None, kw_only=True)
     source_model: LatentDiffusion | None = field(default=None, kw_only=True)
+    noise: InvertedLatents | None = field(default=None, kw_only=True)
+    save_latent: Path | None = field(default=None, kw_only=True)
 
     @staticmethod
     def opened(edit: Edit, model: LatentDiffusion) -> PreparedEdit:
@@ -44,7 +51,12 @@ class PreparedEdit(Prepared):
             MediaError: a file cannot be read.
         """
         check_model(edit, model)
+        noise = None if edit.change.latent is None else InvertedLatents.read(Path(edit.change.latent).expanduser())
+        if noise is not None:
+            edit = as_kept(edit, noise, model)
         base = Prepared.of(edit.drawn(edit.frames), model)
+        if noise is not None:
+            check_noise(noise, base.task, model, len(base.clip))
         settled = edit.like(base.task)
         if edit.method == "instruct" and edit.change.picture_guidance is None:
             scale = model.defaults.picture_scale
@@ -52,7 +64,7 @@ class PreparedEdit(Prepared):
         masks = Masks.of(edit.area, base.clip, base.inputs.geometry) if edit.area.mask else None
         other = None if edit.change.source_model is None else _source_model(edit.change.source_model, model)
         inner: dict[str, Any] = {item.name: getattr(base, item.name) for item in fields(base)}
-        return PreparedEdit(**inner, edit=settled, masks=masks, source_model=other)
+        return PreparedEdit(**inner, edit=settled, masks=masks, source_model=other, noise=noise)
 
     @property
     def asked(self) -> Edit:
@@ -72,7 +84,9 @@ class PreparedEdit(Prepared):
         masks = () if self.masks is None else self.masks.notes(self.edit.area)
         said = [*(note for note in super().notes if note != one), *simplified(self.edit.path), *masks]
         change, method = self.edit.change, self.edit.method
-        if method in ("cycle", "ddib") and not change.source_prompt:
+        if self.noise is not None:
+            said.append(told_of(self.noise))
+        elif method in ("cycle", "ddib") and not change.source_prompt:
             said.append(
                 f"nothing says what the picture shows, which {method} goes by: --source-prompt keeps more of it"
             )
@@ -93,7 +107,7 @@ class PreparedEdit(Prepared):
         terms = 1 if change.source_guidance == 1 else 2
         if self.edit.method == "cycle":
             return steps * terms
-        if self.edit.method == "ddib":
+        if self.edit.method == "ddib" and self.noise is None:
             # Each round asks once more at every step, and once where the way begins.
             rounds = change.rounds or 0
             return ((steps + 1 if change.exact else steps * (1 + rounds)) + rounds) * terms

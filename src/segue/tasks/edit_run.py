@@ -30,9 +30,16 @@ if TYPE_CHECKING:
 
 
 def edited(
-    prepared: PreparedEdit, execution: Execution, progress: Progress, plan: EditPlan | None, work: Path | None
+    prepared: PreparedEdit,
+    execution: Execution,
+    progress: Progress,
+    plan: EditPlan | None,
+    work: Path | None,
+    save_latent: Path | None,
 ) -> Clip:
     """What `Edit.run` says."""
+    if save_latent is not None:
+        prepared = replace(prepared, save_latent=save_latent)
     return stylized(prepared, execution, progress, plan, work, None, EditRun)
 
 
@@ -51,6 +58,12 @@ class EditRun(StylizeRun):
         with freed(self.ready, self.edit.edit.freeu):
             return super().clip()
 
+    def _make(self, frames: KeptFrames) -> None:
+        super()._make(frames)
+        if self.edit.save_latent is not None:
+            assert isinstance(self.drawing, EditDrawing)
+            self.drawing.found_noise().save(self.edit.save_latent)
+
     def _drawn_by(self, source: Spool, pictures: Mapping[str, Spool], looking: Looking) -> Drawing:
         telling = EditTelling(self.edit, self.ready, pictures, made=self.edit, film=source)
         drawing = EditDrawing(
@@ -68,12 +81,13 @@ class EditRun(StylizeRun):
         return drawing
 
     def _near(self, drawing: EditDrawing, faithful: str) -> Stylize:
-        """The task with the strength that keeps the picture so near."""
+        """The task with the strength that keeps frames so near."""
         assert isinstance(self.plan, EditPlan)
         strength = self.plan.strength
         if strength is None:
-            strength = found_strength(drawing, faithful, self.folder / "strength.json")
-            self.plan = replace(self.plan, strength=strength)
+            found = found_strength(drawing, faithful, self.folder / "strength.json")
+            strength = found.value
+            self.plan = replace(self.plan, strength=strength, tried=found.evaluations)
         task = replace(self.task, beginning=replace(self.task.beginning, strength=strength))
         self.prepared = replace(self.edit, task=task)
         return task
@@ -83,8 +97,9 @@ class EditRun(StylizeRun):
         assert isinstance(self.plan, EditPlan)
         seed = self.plan.seed
         if seed is None:
-            seed = chosen_seed(drawing, count, by, self.folder / "seed.json")
-            self.plan = replace(self.plan, seed=seed)
+            found = chosen_seed(drawing, count, by, self.folder / "seed.json")
+            seed = found.value
+            self.plan = replace(self.plan, seed=seed, tried=found.evaluations)
         task = replace(self.task, seed=seed)
         self.prepared = replace(self.edit, task=task)
         return task
@@ -102,9 +117,10 @@ class EditRun(StylizeRun):
         return replace(clip, frames=kept)
 
     def _evaluations(self) -> int | None:
+        assert isinstance(self.plan, EditPlan)
         drawn = super()._evaluations() or 0
         frames = sum(stop - first for first, stop in self.plan.parts)
         passes = self.edit.edit.change.passes or 1
         if self.edit.edit.change.strength == 0:
             return 0
-        return drawn * passes + self.edit.more_evaluations * frames
+        return drawn * passes + self.edit.more_evaluations * frames + self.plan.tried

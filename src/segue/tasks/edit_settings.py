@@ -15,6 +15,7 @@ Method = Literal["sdedit", "cycle", "ddib", "instruct", "inpaint"]
 METHODS = get_args(Method)
 MOST_PASSES = 100
 MOST_GUIDANCE = 1000.0
+MOST_COLOURS = 256
 _NUMBERED = re.compile(r"(?:(?P<frame>\d+)=)?(?P<file>.+)", flags=re.ASCII)
 
 
@@ -33,14 +34,18 @@ class Change:
         rounds: how often each step of ddib into noise is asked again where it landed. Left out, 1.
         exact: ddib goes by steps that have an inverse: told the same, it comes back to the picture, but for rounding.
         passes: how often sdedit noises a picture and runs it again. Left out, 1.
-        faithful: sdedit finds the greatest strength that keeps the picture so near: psnr=25 (dB) or ssim=0.8, of the
-            middle frame.
+        strokes: sdedit begins at the picture painted over in broad strokes of so many colours, such as 6, from 2 to
+            256. Left out, at the picture.
+        faithful: sdedit finds the greatest strength that keeps the picture so near: psnr=25 (dB) or ssim=0.8; of a
+            film its first, middle and last frame, each of them.
         picture_guidance: how strongly instruct holds on to the picture. Left out, what suits the model, mostly 1.5.
-        candidates: how many seeds are tried, from the task's own on; the best is taken, by the middle frame edited by
-            itself. Not for ddib, which has none.
+        candidates: how many seeds are tried, from the task's own on; the best is taken, of a film by its first,
+            middle and last frame, each edited by itself. Not for ddib, which has none.
         ranked_by: who says which is best: a folder or a hub repository of CLIP (the direction from source_prompt to the
             prompt, or else how well the prompt fits), or a judge's file (how well the prompt's noun does).
         source_model: the model that ddib goes into noise by, if it is another one than that which comes out.
+        latent: the noise that ddib comes out of, as a run with save_latent kept it, perhaps by another model elsewhere.
+            Nothing goes into noise then; steps, size and strength are those of the file.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -53,11 +58,13 @@ class Change:
     rounds: int | None = None
     exact: bool = False
     passes: int | None = None
+    strokes: int | None = None
     faithful: str | None = None
     picture_guidance: float | None = None
     candidates: int | None = None
     ranked_by: str | None = None
     source_model: str | None = None
+    latent: str | None = None
 
     def __post_init__(self) -> None:
         if self.strength is not None and not 0 <= self.strength <= 1:
@@ -77,6 +84,8 @@ class Change:
             value = getattr(self, name)
             if value is not None and not least <= value <= MOST_PASSES:
                 raise TaskError(f"{name} must be a whole number from {least} to {MOST_PASSES}, got {value}")
+        if self.strokes is not None and not 2 <= self.strokes <= MOST_COLOURS:
+            raise TaskError(f"strokes are of 2 to {MOST_COLOURS} colours, got {self.strokes}")
         if (self.candidates is None) != (self.ranked_by is None):
             raise TaskError(
                 "candidates are ranked by somebody: give both candidates and ranked_by, a folder of CLIP or a judge's "
@@ -108,6 +117,10 @@ class Change:
                 f"{method} has no use for {over[0]}, which is for {' and '.join(others)}: leave it out, or take "
                 f"--method {others[0]}"
             )
+        if self.latent is not None and (known := [name for name in said if name in INTO_NOISE]):
+            raise TaskError(
+                f"the noise of {self.latent} is found already, and the file says how: leave out {known[0]}, or latent"
+            )
         if self.exact and self.rounds == 0:
             raise TaskError("exact asks again at least once where it begins: leave out rounds 0, or exact")
         if self.strength == 0 and method != "sdedit":
@@ -115,6 +128,8 @@ class Change:
         usual = {name: value for name, value in USUAL[method].items() if getattr(self, name) is None}
         if self.faithful is not None:
             del usual["strength"]
+        if self.latent is not None:
+            usual = {name: value for name, value in usual.items() if name not in (*INTO_NOISE, "strength")}
         return replace(self, **usual)
 
 
@@ -130,13 +145,16 @@ USUAL: Mapping[Method, Mapping[str, Any]] = {
 TRIED = ("candidates", "ranked_by")
 
 TAKEN: Mapping[Method, tuple[str, ...]] = {
-    "sdedit": (*USUAL["sdedit"], "faithful", *TRIED),
+    "sdedit": (*USUAL["sdedit"], "strokes", "faithful", *TRIED),
     "cycle": (*USUAL["cycle"], *TRIED),
-    "ddib": (*USUAL["ddib"], "exact", "source_model"),
+    "ddib": (*USUAL["ddib"], "exact", "source_model", "latent"),
     "instruct": (*USUAL["instruct"], "picture_guidance", *TRIED),
     "inpaint": (*USUAL["inpaint"], *TRIED),
 }
 """The fields of `Change` that each method has a use for."""
+
+INTO_NOISE = ("source_prompt", "source_guidance", "rounds", "exact", "source_model")
+"""Those that say how ddib goes into noise."""
 
 
 def budget_of(faithful: str) -> tuple[str, float]:

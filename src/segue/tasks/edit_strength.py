@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,11 @@ from segue.diffusion.sdedit import find_strength, passes
 from segue.diffusion.starts import from_latents
 from segue.errors import TaskError
 from segue.evaluation.fidelity import psnr, ssim
-from segue.media.disk import written_whole
 from segue.tasks.edit_draw import EditDrawing
 from segue.tasks.edit_settings import budget_of
+from segue.tasks.edit_trial import Found, tried_frames
 from segue.tasks.stylize_draw import CLIP
+from segue.tasks.stylize_outlook import rows_of
 from segue.types import RowId
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 STAGE = "finding a strength"
 
 
-def found_strength(drawing: EditDrawing, faithful: str, known: Path) -> float:
-    """The greatest strength that keeps the middle frame so near, drawn by itself and without a mask.
+def found_strength(drawing: EditDrawing, faithful: str, known: Path) -> Found[float]:
+    """The greatest strength that keeps a few frames so near, each drawn by itself and without a mask.
 
     Args:
         drawing: of the edit.
@@ -33,18 +34,20 @@ def found_strength(drawing: EditDrawing, faithful: str, known: Path) -> float:
     Raises:
         TaskError: a single step leads further away.
     """
-    if known.exists():
-        return float(json.loads(known.read_text("utf-8")))
+    if (kept := Found[float].kept(known)) is not None:
+        return kept
     name, value = budget_of(faithful)
-    frame = len(drawing.source) // 2
-    picture, schedule, runs = drawing.source[frame : frame + 1], drawing.schedule, 0
+    frames, schedule, runs, taken = tried_frames(len(drawing.source)), drawing.schedule, 0, 0
 
     def apart(strength: float) -> float:
-        nonlocal runs
+        nonlocal runs, taken
         runs += 1
-        made = _edited(drawing, frame, strength)
+        pairs = ((_edited(drawing, frame, strength), drawing.source[frame : frame + 1]) for frame in frames)
+        furthest = max(float(_distance(name, made, picture)) for made, picture in pairs)
         drawing.progress(STAGE, runs, MOST_RUNS)
-        return float(_distance(name, made, picture))
+        tried = replace(drawing.task, beginning=replace(drawing.task.beginning, strength=strength))
+        taken += rows_of(tried, drawing.model) * drawing.passes * len(frames)
+        return furthest
 
     allowed = 10 ** (-value / 20) if name == "psnr" else 1 - value
     try:
@@ -54,10 +57,10 @@ def found_strength(drawing: EditDrawing, faithful: str, known: Path) -> float:
             f"the weakest edit, of one step of {len(schedule)}, does not keep the picture as near as {faithful}: allow "
             "more, or take more steps"
         ) from None
-    with written_whole(known) as part:
-        part.write_text(json.dumps(found.strength), encoding="utf-8")
+    answer = Found(found.strength, taken)
+    answer.keep(known)
     drawing.progress(f"strength {found.strength:.3g} keeps {faithful}", 1, 1)
-    return found.strength
+    return answer
 
 
 MOST_RUNS = 8
