@@ -29,6 +29,8 @@ class ModelChoice:
             that a measurement finds quicker in it.
         lora: a LoRA file to add to the weights, FILE or FILE=SCALE; may be repeated, once per file. The scale may be
             a curve over the film, FILE="0s:0, 2s:1".
+        motion_adapter: layers that let a model of Stable Diffusion make clips (AnimateDiff): a folder, a hub repository
+            such as guoyww/animatediff-motion-adapter-v1-5-3, or a .safetensors file; for segue animate.
         prediction: epsilon, v_prediction, sample or flow_prediction, where the model's files cannot tell.
         model_config: a folder of the diffusers layout whose configurations a single file is read with.
         profile: turbo, lcm, lightning or hyper, for models and LoRAs that need few steps: their steps, guidance, solver
@@ -50,6 +52,7 @@ class ModelChoice:
     device: str | None = None
     dtype: str | None = None
     lora: tuple[str, ...] = ()
+    motion_adapter: str | None = None
     prediction: Prediction | None = None
     model_config: Path | None = None
     profile: str | None = None
@@ -74,6 +77,7 @@ class ModelChoice:
             self.device or made.device,
             self.dtype or made.dtype,
             self.lora or loras,
+            self.motion_adapter or made.motion_adapter,
             self.prediction or made.prediction,
             self.model_config or (Path(made.config) if made.config else None),
             self.profile or made.profile,
@@ -130,6 +134,7 @@ class ModelChoice:
             prediction=self.prediction,
             config=self.model_config,
             loras=self._loras() or None,
+            motion=self.motion_adapter,
             placement=self.placement(),
             profile=self.profile,
             preview=self.preview_decoder,

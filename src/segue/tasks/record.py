@@ -33,6 +33,7 @@ class ModelRecord:
         device: "cpu", "cuda", ...
         dtype: what its networks computed in.
         loras: files that were added to its weights, each with its scale, or the curve of it.
+        motion_adapter: by which it made clips, as the user gave it, but for a local path, which is absolute.
         prediction: what its network was said to predict; None if its files decided.
         config: the folder that a single file was read with, if one was given.
         profile: whose defaults it had, if not its family's or its card's.
@@ -51,6 +52,7 @@ class ModelRecord:
     device: str
     dtype: str
     loras: list[tuple[str, float | str]] = field(default_factory=list[tuple[str, float | str]])
+    motion_adapter: str | None = None
     prediction: Prediction | None = None
     config: str | None = None
     profile: str | None = None
@@ -71,6 +73,7 @@ class ModelRecord:
             device=model.device.type,
             dtype=str(model.dtype).removeprefix("torch."),
             loras=[(str(path.expanduser().absolute()), scale) for path, scale in model.loras],
+            motion_adapter=model.adapter,
             prediction=model.prediction,
             config=None if model.config is None else str(model.config.absolute()),
             profile=model.profile,
