@@ -68,6 +68,10 @@ LIBRARIES: dict[str, set[str]] = {
 
 HEAVY = {"torch", "diffusers", "transformers", "scipy", "av", "cv2", "accelerate"}
 NO_FACE_IMPORTS = {
+    "tasks/animate_controls.py",
+    "tasks/animate_joint.py",
+    "tasks/animate_run.py",
+    "tasks/animate_zero_shot.py",
     "tasks/deflicker_run.py",
     "tasks/depths.py",
     "tasks/edit_candidates.py",

@@ -18,7 +18,16 @@ import segue
 from segue import errors
 
 ROOT = Path(__file__).parents[1]
-TASKS = [segue.Deflicker, segue.Edit, segue.Image, segue.Live, segue.Stylize, segue.Transition, segue.Upscale]
+TASKS = [
+    segue.Animate,
+    segue.Deflicker,
+    segue.Edit,
+    segue.Image,
+    segue.Live,
+    segue.Stylize,
+    segue.Transition,
+    segue.Upscale,
+]
 PARTS = [segue.Sampling, segue.Branching, segue.Execution]
 
 

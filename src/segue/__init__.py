@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from segue import errors
     from segue.media import Clip, read
     from segue.models.placement import Placement
+    from segue.tasks.animate import Animate
     from segue.tasks.branching import Branching
     from segue.tasks.deflicker import Deflicker
     from segue.tasks.edit import Edit
@@ -25,12 +26,36 @@ if TYPE_CHECKING:
     from segue.zoo import ModelCard, load, load_control
 
 __version__ = "0.1.0"
-_TASKS = ("Branching", "Deflicker", "Edit", "Image", "Live", "Rerun", "Sampling", "Stylize", "Transition", "Upscale")
+_TASKS = (
+    "Animate",
+    "Branching",
+    "Deflicker",
+    "Edit",
+    "Image",
+    "Live",
+    "Rerun",
+    "Sampling",
+    "Stylize",
+    "Transition",
+    "Upscale",
+)
 _HOME = {name: f"segue.tasks.{name.lower()}" for name in _TASKS}
 _HOME.update(Clip="segue.media", read="segue.media", Execution="segue.tasks.sampling")
 _HOME.update(ModelCard="segue.zoo", load="segue.zoo", load_control="segue.zoo", Placement="segue.models.placement")
 
-__all__ = ["Branching", "Clip", "Deflicker", "Edit", "Execution", "Image", "Live", "ModelCard", "Placement", "Rerun"]
+__all__ = [
+    "Animate",
+    "Branching",
+    "Clip",
+    "Deflicker",
+    "Edit",
+    "Execution",
+    "Image",
+    "Live",
+    "ModelCard",
+    "Placement",
+    "Rerun",
+]
 __all__ += ["Sampling", "Stylize", "Transition", "Upscale", "__version__", "errors", "load", "load_control", "read"]
 
 

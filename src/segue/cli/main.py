@@ -25,6 +25,7 @@ VERBS = {
     "deflicker": "Make the frames of a film agree, so that nothing flickers.",
     "stylize": "Draw a film anew after words and pictures, without flicker.",
     "edit": "Change a picture or a film, and keep the rest of it.",
+    "animate": "Make a clip of words or of a picture.",
     "live": "Show a film without an end that turns to the prompts that are typed.",
     "evaluate": "Say how smooth a film is, in numbers that are explained.",
     "study": "Make a blind page of films for people to judge, or count what they said.",

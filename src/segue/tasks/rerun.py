@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segue.errors import RecordError
+from segue.tasks.animate import Animate
 from segue.tasks.deflicker import Deflicker
 from segue.tasks.edit import Edit
 from segue.tasks.image import Image
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from segue.media.clip import Clip
     from segue.models.bundle import LatentDiffusion
 
-Task = Deflicker | Edit | Image | Live | Stylize | Transition | Upscale
+Task = Animate | Deflicker | Edit | Image | Live | Stylize | Transition | Upscale
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Deflicker, Edit, Image, Live, Stylize, Transition, Upscale)
+    task.name: task for task in (Animate, Deflicker, Edit, Image, Live, Stylize, Transition, Upscale)
 }
 
 
@@ -94,7 +95,7 @@ class Rerun:
         if isinstance(self.task, Deflicker):
             return self.task.run(self.record.execution, progress, self.plan, device=device, work=work)
         assert model is not None
-        if isinstance(self.task, Edit | Stylize):
+        if isinstance(self.task, Animate | Edit | Stylize):
             return self.task.run(model, self.record.execution, progress, self.plan, work=work)
         return self._as_measured(self.task.run(model, self.record.execution, progress, self.plan))
 

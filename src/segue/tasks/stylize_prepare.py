@@ -132,7 +132,7 @@ class Prepared:
                 raise MediaError(f"{name}: there is no such file")
         for wanted in preset.controls:
             _read_source(wanted, wanted.source, clip)
-        there, left_out = _available(preset.controls, model)
+        there, left_out = available(preset.controls, model)
         settled = replace(task, control=tuple(one.wanted.spelled for one in there) or ("off",))
         settled = settled.resolved(model, clip.size)
         steered = controlled(model, [one.control for one in there]) if there else model
@@ -256,7 +256,7 @@ def _annotator(kind: str, model: LatentDiffusion) -> Annotator:
     return find_annotator(kind, device=model.device if kind == "depth" else None)
 
 
-def _available(asked: Sequence[Wanted], model: LatentDiffusion) -> tuple[list[Steering], list[str]]:
+def available(asked: Sequence[Wanted], model: LatentDiffusion) -> tuple[list[Steering], list[str]]:
     """Controls with their networks, and a line for each that may be left out and is.
 
     Raises:

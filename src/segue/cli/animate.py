@@ -1,0 +1,32 @@
+"""`segue animate`: words, or a picture, that begin to move."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segue.cli.fields import verb
+from segue.cli.options import ModelChoice, Output, slug
+from segue.cli.produce import Job, produce
+from segue.cli.progress import Meter
+from segue.media.disk import free_path
+from segue.tasks.animate import FPS, Animate
+from segue.tasks.sampling import Execution
+
+
+@verb
+def animate(task: Animate, model: ModelChoice, execution: Execution, output: Output) -> int:
+    """Make a clip of words or of a picture: segue animate "a bouncing red ball" -o ball.mp4"""
+    model.check_previews()
+    default = f"{slug(task.prompt) if task.prompt else Path(str(task.image)).stem}.mp4"
+    path = output.output.expanduser() if output.output else free_path(Path(default))
+    task.check_result(path)
+
+    def make(meter: Meter):
+        loaded = model.load(meter)
+        for note in task.notes(loaded):
+            meter.note(note)
+        for note in task.outlook(loaded):
+            meter.note(note)
+        return task.run(loaded, execution, meter, work=path.parent)
+
+    return produce(Job(make, default, frames=2, fps=task.fps or FPS), output)

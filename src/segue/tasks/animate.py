@@ -1,0 +1,368 @@
+"""Clips from words or from a picture: what is there begins to move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from segue.errors import TaskError
+from segue.tasks.animate_settings import OF_ZERO_SHOT, USUAL_ATTENTION, USUAL_STRENGTH, Engine, Movement
+from segue.tasks.contents import sha256_of
+from segue.tasks.record import notes_on
+from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
+from segue.temporal.wording import Wording
+from segue.types import Progress, silent
+
+if TYPE_CHECKING:
+    from segue.media.clip import Clip
+    from segue.models.bundle import LatentDiffusion
+
+FPS, SECONDS = 8.0, 2.0
+"""Of a clip by a model that was made for pictures."""
+MAX_FRAMES = 100_000
+
+
+@dataclass(frozen=True)
+class AnimatePlan:
+    """What a clip was made of, besides words.
+
+    Args:
+        files: sha256 of all files that it depends on, by the name that the task has for them.
+        networks: a hash of the control networks; "" if there are none.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    networks: str = ""
+
+    def check_unchanged(self, now: AnimatePlan) -> None:
+        """Raise TaskError if a file, or a network, is another one now."""
+        for name, sha256 in self.files.items():
+            if now.files.get(name) != sha256:
+                raise TaskError(f"{name} is not what this was made with: its contents have changed")
+        if now.networks != self.networks:
+            raise TaskError("the networks of the controls are not those that this was made with")
+
+
+@dataclass(frozen=True)
+class Animate:
+    """A clip in which something moves.
+
+    A model that was made for films denoises all frames together. By any other model, the first frame is made, moved,
+    and drawn anew in part, all frames looking at it.
+
+    Args:
+        prompt: what it shows, and how that moves. Models that go by a picture alone take none.
+        image: a picture that is the first frame.
+        last_image: a picture that is the last frame, for models that can be given one.
+        negative: what is not wanted.
+        seed: of the noise.
+        seconds: how long it plays. Left out, what the model was made for, or else 2.
+        fps: frames per second. Left out, what the model was made for, or else 8.
+        control: what frames are drawn after, KIND:VIDEO[=SCALE][@START-STOP], of zero-shot; may be repeated. See
+            stylize. The clip is then as long as the video, and moves as that does.
+        movement: how it moves.
+        sampling: steps, guidance, solver, and the size: left out, the model's own, in the picture's proportions.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    name: ClassVar[str] = "animate"
+    plan_type: ClassVar[type[AnimatePlan]] = AnimatePlan
+
+    prompt: str | None = field(default=None, metadata={"unnamed": True})
+    image: str | None = None
+    last_image: str | None = None
+    negative: str = ""
+    seed: int = 0
+    seconds: float | None = None
+    fps: float | None = None
+    control: tuple[str, ...] = ()
+    movement: Movement = field(default_factory=Movement)
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "control", (self.control,) if isinstance(self.control, str) else tuple(self.control))
+        for name in ("image", "last_image"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else str(value))
+            if value == "":
+                raise TaskError(f"{name} must be the name of a picture, got ''")
+        if self.prompt is not None:
+            checked_prompt(self.prompt)
+        elif self.image is None:
+            raise TaskError(
+                'say what is to move: a PROMPT such as "a bouncing red ball", or a picture (--image PICTURE)'
+            )
+        for prompt in (self.prompt or "", self.negative):
+            if curves := Wording.of(prompt).curves:
+                raise TaskError(f"a weight in a prompt of animate is a number; got the curve {curves[0]}")
+        checked_seeds([self.seed])
+        for name in ("seconds", "fps"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(value))
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise TaskError(f"fps must be above 0 and at most 1000, got {self.fps}")
+        if self.seconds is not None and not 0 < self.seconds * (self.fps or FPS) <= MAX_FRAMES:
+            raise TaskError(f"seconds must be above 0 and make at most {MAX_FRAMES} frames, got {self.seconds}")
+        scales = self.sampling.guidance_scale
+        if len(scales) > 1 or any(isinstance(one, str) for one in scales):
+            raise TaskError(f"guidance_scale is one number for the whole clip, got {list(scales)}")
+        self._check_control()
+
+    def _check_control(self) -> None:
+        from segue.tasks.stylize_controls import wanted
+
+        for one in wanted(self.control):
+            if one.source is None:
+                raise TaskError(
+                    f"control {one.kind} is found in a video: name it, as {one.kind}:dance.mp4; "
+                    "to draw a whole film anew, take segue stylize"
+                )
+        if self.control and self.movement.engine == "joint":
+            raise TaskError("control acts on frames that are drawn one by one: take engine zero-shot, or leave it out")
+        if self.control and (self.movement.way is not None or self.movement.motion is not None):
+            raise TaskError("a clip that is drawn after a control moves as that does: leave out way and motion")
+
+    @property
+    def frames(self) -> int:
+        """How many frames a clip has of which seconds and fps are said."""
+        assert self.seconds is not None and self.fps is not None
+        return max(1, round(self.seconds * self.fps))
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The names of the pictures that are given."""
+        return tuple(name for name in (self.image, self.last_image) if name is not None)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The names of all files that the result depends on."""
+        from segue.tasks.stylize_controls import wanted
+
+        sources = [one.source for one in wanted(self.control) if one.source is not None]
+        return tuple(dict.fromkeys([*self.pictures, *sources]))
+
+    def check_result(self, path: Path) -> None:
+        """Find out whether a result, or its record, would replace what it is made of.
+
+        Raises:
+            TaskError: it would.
+            MediaError: its suffix names no format.
+        """
+        from segue.tasks.on_file import check_result
+
+        for name in self.others:
+            check_result(Path(name).expanduser(), path)
+
+    def contents(self) -> AnimatePlan:
+        """What it is made of; nothing is looked for.
+
+        Raises:
+            MediaError: there is no such file.
+        """
+        from segue.errors import MediaError
+
+        for name in self.others:
+            if not Path(name).expanduser().exists():
+                raise MediaError(f"{name}: there is no such file")
+        return AnimatePlan({name: sha256_of(Path(name).expanduser()) for name in self.others})
+
+    def resolved(self, model: LatentDiffusion) -> Animate:
+        """The same task with nothing left open, for a model.
+
+        Raises:
+            TaskError: the model does not fit the task.
+            MediaError: a picture, or a control's video, cannot be read.
+        """
+        engine = self._chosen(model)
+        model.refuse_negative([self.negative])
+        moving = model.moving if engine == "joint" else None
+        fps = self.fps or (moving.fps if moving else FPS)
+        seconds = self.seconds or (moving.frames / fps if moving else SECONDS)
+        if self.control:
+            seconds, fps = self._timed()
+        task = replace(self, seconds=float(seconds), fps=float(fps), movement=self._movement(model, engine))
+        if task.frames < 2 and self.last_image is not None:
+            raise TaskError("a clip with a first and a last picture has two frames or more: raise seconds or fps")
+        return replace(
+            task,
+            image=self.image and _absolute(self.image),
+            last_image=self.last_image and _absolute(self.last_image),
+            control=tuple(_absolute_control(one) for one in self.control),
+            sampling=replace(self.sampling, size=self._size(model)).resolve(model, 1).pinned(),
+        )
+
+    def _chosen(self, model: LatentDiffusion) -> Engine:
+        """The engine; what it cannot take is refused."""
+        of_zero_shot = [name for name in OF_ZERO_SHOT if getattr(self.movement, name) is not None]
+        by_default = "joint" if model.moving is not None and not (of_zero_shot or self.control) else "zero-shot"
+        engine = self.movement.engine or by_default
+        if engine == "zero-shot":
+            self._check_zero_shot(model)
+            return engine
+        if model.moving is None:
+            raise TaskError(
+                f"{model.name} was made for single pictures, and cannot denoise frames together: leave engine out "
+                "(zero-shot), or take a model that was made for films"
+            )
+        self._check_joint(model)
+        return engine
+
+    def _check_zero_shot(self, model: LatentDiffusion) -> None:
+        if model.moving is not None and not model.moving.words:
+            raise TaskError(f"{model.name} makes films of pictures, and no pictures of words: leave engine out")
+        if self.prompt is None:
+            raise TaskError("a model of single pictures draws frames after words: say what the picture shows (PROMPT)")
+        if self.last_image is not None:
+            raise TaskError(
+                "a model of single pictures is given no last frame: take one that was made for films, or "
+                "segue transition --key-image first=A --key-image last=B"
+            )
+        for name in ("context_guidance", "window"):
+            if getattr(self.movement, name) is not None:
+                raise TaskError(f"{name} is of models that were made for films, and {model.name} was not: leave it out")
+
+    def _check_joint(self, model: LatentDiffusion) -> None:
+        moving = model.moving
+        assert moving is not None
+        if self.prompt is not None and not moving.words:
+            raise TaskError(f"{model.name} goes by a picture alone, and takes no words: leave out {self.prompt!r}")
+        if self.prompt is None and moving.words:
+            raise TaskError(f"{model.name} draws what words say: say what is to move (PROMPT)")
+        for name, place in (("image", "first"), ("last_image", "last")):
+            if getattr(self, name) is not None and place not in moving.given:
+                can = f"the {' and the '.join(moving.given)} frame alone" if moving.given else "no frame"
+                raise TaskError(f"{model.name} can be given {can} as a picture: leave {name} out")
+            if getattr(self, name) is None and place == "first" and not moving.words:
+                raise TaskError(f"{model.name} sets a picture in motion: give one (--image PICTURE)")
+        if self.movement.context_guidance is not None and not self.pictures:
+            raise TaskError("context_guidance holds frames to given pictures, and there are none: give --image")
+
+    def _movement(self, model: LatentDiffusion, engine: Engine) -> Movement:
+        """With nothing left open."""
+        asked = self.movement
+        if engine == "joint":
+            assert model.moving is not None
+            held = 1.0 if asked.context_guidance is None and self.pictures else asked.context_guidance
+            window = asked.window or model.moving.frames
+            motion = 1.0 if asked.motion is None else asked.motion
+            return replace(asked, engine=engine, motion=motion, context_guidance=held, window=window)
+        begun = asked.begun or "picture"
+        if begun == "latents" and self.image is not None:
+            raise TaskError("of a given picture there are no latents early in a run: leave out begun latents, or image")
+        if self.control:
+            return replace(asked, engine=engine, begun="latents", attention=asked.attention or "first")
+        from segue.temporal.zero_shot_motion import way_of
+
+        return replace(
+            asked,
+            engine=engine,
+            motion=1.0 if asked.motion is None else asked.motion,
+            way=asked.way or way_of(self.prompt or "") or "right",
+            begun=begun,
+            strength=(asked.strength or USUAL_STRENGTH) if begun == "picture" else None,
+            attention=asked.attention or USUAL_ATTENTION[begun],
+        )
+
+    def _timed(self) -> tuple[float, float]:
+        """Seconds and frames per second of the first control's video."""
+        from segue.media.reader import read
+        from segue.tasks.stylize_controls import wanted
+
+        source = wanted(self.control)[0].source
+        assert source is not None
+        video = read(Path(source).expanduser())
+        if len(video) == 1:
+            raise TaskError(f"a clip moves as its control does, and {source} is one picture: give a video")
+        fps = self.fps or float(video.fps)
+        if self.seconds is not None and round(self.seconds * fps) != len(video):
+            raise TaskError(f"{source} has {len(video)} frames, and so has the clip: leave out seconds")
+        return len(video) / fps, fps
+
+    def _size(self, model: LatentDiffusion) -> tuple[int, int]:
+        """In which frames are drawn: the model's area, in the proportions of the picture."""
+        from segue.media.reader import read
+        from segue.media.resize import on_grid
+
+        width, height = model.defaults.size
+        name = self.image or self.last_image
+        if self.sampling.size is not None or name is None:
+            return self.sampling.size or (width, height)
+        return on_grid(read(Path(name).expanduser()).size, model.grid, area=width * height)
+
+    def notes(self, model: LatentDiffusion) -> tuple[str, ...]:
+        """What is good to know before it is run, a line each; the record of the result has the same."""
+        from segue.tasks.key_pictures import KeyPicture
+
+        task = self.resolved(model)
+        size = task.sampling.size
+        assert size is not None
+        said = [KeyPicture(0, Path(name).expanduser()).note(size) for name in task.pictures]
+        return (*(notes_on([task.told], model) if self.prompt else ()), *(note for note in said if note))
+
+    def outlook(self, model: LatentDiffusion) -> tuple[str, ...]:
+        """What was decided of what was left open, and how many evaluations it takes, a line each."""
+        task, guided = self.resolved(model), model.denoiser.embeds_guidance is False
+        steps, count, movement = task.sampling.steps or 1, task.frames, task.movement
+        terms = 2 if guided and task.sampling.guidance_scale != (1.0,) else 1
+        if movement.engine == "joint":
+            by = (model.moving.engine if model.moving else "") or "frames denoised together"
+            return (f"{count} frames at {task.fps:g} per second, by {by}: about {terms * steps * count} evaluations",)
+        share = movement.strength or 1.0
+        each = int(steps * share) * count + (steps if self.image is None and movement.begun == "picture" else 0)
+        goes = "as its control" if task.control else str(movement.way)
+        return (
+            f"{count} frames at {task.fps:g} per second, of a picture that moves ({goes}; zero-shot): about "
+            f"{terms * each} evaluations",
+        )
+
+    @property
+    def told(self) -> str:
+        """What the network is told: of zero-shot, the prompt without the words that say how it moves."""
+        if self.movement.engine != "zero-shot" or self.prompt is None:
+            return self.prompt or ""
+        from segue.temporal.zero_shot_motion import without_way
+
+        return without_way(self.prompt)
+
+    def run(
+        self,
+        model: LatentDiffusion,
+        execution: Execution | None = None,
+        progress: Progress = silent,
+        plan: AnimatePlan | None = None,
+        *,
+        work: Path | None = None,
+    ) -> Clip:
+        """The clip. All frames are made before it returns, and lie on disk without loss.
+
+        Args:
+            model: makes the frames.
+            execution: batches and threads.
+            progress: told of every step.
+            plan: of a result that was made before; all files must still be the same.
+            work: a folder, best that of the result, in which a hidden one keeps what is done: the same task, run
+                again, goes on there. It is removed with the frames of the clip: `clip.frames.discard()`.
+
+        Raises:
+            TaskError: the task does not fit the model, or a file has changed.
+            ModelError: there is no network for a control.
+            MediaError: a file cannot be read, or the disk is full.
+            InterruptedRunError: on Ctrl-C.
+        """
+        from segue.tasks.animate_run import animated
+
+        return animated(self, model, execution or Execution(), progress, plan, work)
+
+
+def _absolute(name: str) -> str:
+    return str(Path(name).expanduser().absolute())
+
+
+def _absolute_control(spelled: str) -> str:
+    from segue.tasks.stylize_controls import Wanted
+
+    one = Wanted.of(spelled)
+    return replace(one, source=one.source and _absolute(one.source)).spelled

@@ -1,0 +1,213 @@
+"""The frames of a clip by a model that was made for films: all are denoised together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from segue.diffusion.frame_guidance import scales_over_frames
+from segue.diffusion.guidance import classifier_free
+from segue.diffusion.loop import denoise
+from segue.diffusion.noise import NamedNoise, start_noise
+from segue.diffusion.schedule import Schedule
+from segue.diffusion.solvers import find_solver
+from segue.diffusion.starts import from_clip_seed, from_seeds
+from segue.errors import TaskError
+from segue.models.families.animatediff import with_strength
+from segue.models.families.svd import LEAST_SCALE, bucket_of, guided
+from segue.models.lora import MOTION
+from segue.models.temporal_codec import TemporalCodec
+from segue.models.time_inserted import CONTEXT, FPS, PART, with_motion
+from segue.tasks.animate import Animate
+from segue.tasks.animate_zero_shot import CLIP, FRAMES, kept
+from segue.tasks.key_pictures import KeyPicture
+from segue.tasks.sampling import Execution
+from segue.temporal.both_ends import BothEnds
+from segue.temporal.keys import ANY_KEY
+from segue.temporal.overlapping import Overlapping
+from segue.types import Conditioning, Denoiser, Guided, Progress, RowId, State
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.models.bundle import LatentDiffusion
+
+OVERLAP = 4
+"""One frame in so many of a window is in the one beside it, too."""
+
+
+@dataclass
+class Joint:
+    """Frames that are denoised together.
+
+    Args:
+        task: with nothing left open.
+        model: ready to run.
+        execution: how many are decoded together.
+        folder: where states are kept.
+        progress: told of every step of every frame.
+    """
+
+    task: Animate
+    model: LatentDiffusion
+    execution: Execution
+    folder: Path
+    progress: Progress
+
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        """What makes frames agree, and in how long windows."""
+        assert self.model.moving is not None
+        return {"engine": self.model.moving.engine or "joint", "window": min(self._window, self.task.frames)}
+
+    def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
+        """See `segue.tasks.animate_run.Maker`."""
+        latents, codec, done = self._latents(), self.model.codec, 0
+        if isinstance(codec, TemporalCodec):
+            for made in codec.pieces(latents):
+                done += len(made)
+                if done > first:
+                    yield made[max(0, first - (done - len(made))) :].cpu()
+            return
+        together = self.execution.decoded_at_once(self.model, self._size)
+        for start in range(first, len(latents), together):
+            yield codec.decode(latents[start : start + together]).float().cpu()
+
+    def _latents(self) -> Float[Tensor, "t c h w"]:
+        solver, kick = find_solver(str(self.task.sampling.solver)).solver, NamedNoise(self.task.seed)
+        count, steps = self.task.frames, len(self._schedule)
+        # A clip of one frame is a picture of the image model.
+        rows = (ANY_KEY,) if count == 1 else tuple(RowId(CLIP, frame) for frame in range(count))
+
+        def begun() -> State:
+            device = self.model.device
+            if count == 1:
+                return from_seeds([self.task.seed], rows, self._schedule, self._shape, device)
+            moving = self.model.moving
+            shared = moving.shared_noise if moving is not None else 0.0
+            return from_clip_seed(self.task.seed, rows, self._schedule, self._shape, device, shared)
+
+        def run(state: State) -> Iterator[State]:
+            return denoise(self._denoiser(), state, self._schedule, self._cond(), solver=solver, kick=kick)
+
+        def tell(state: State) -> None:
+            self.progress("drawing frames", int(state.step[0]) * count, steps * count)
+
+        return kept(self.folder / FRAMES, rows, self._shape, begun, run, tell, self.model.device).x
+
+    def _denoiser(self) -> Denoiser:
+        """Of the whole clip; longer ones than the model looks at are cut into windows that overlap."""
+        model, count, window = self._dialled(), self.task.frames, self._window
+        loop = self.task.movement.loop and self.model.family != "svd"
+        if count == 1 or (count <= window and not loop):
+            whole = model.over(count).denoiser
+            last = self.task.last_image if self.model.family == "svd" else None
+            return whole if last is None else BothEnds(whole, self._shown(last), count)
+        if self.model.family == "svd":
+            raise TaskError(
+                f"{self.model.name} makes up to {window} frames of a picture, got {count}: make it in parts, each from "
+                "the last frame of the one before"
+            )
+        length = min(window, count)
+        return Overlapping(model.over(length).denoiser, min(length - 1, max(1, length // OVERLAP)), loop)
+
+    def _dialled(self) -> LatentDiffusion:
+        """The model with its motion as it is wanted."""
+        motion = self._motion
+        if motion == 1 or self.model.family == "svd":
+            return self.model
+        if self._is_videoldm:
+            return with_motion(self.model, motion)
+        if MOTION in self.model.parts:
+            return with_strength(self.model, motion)
+        raise TaskError(f"{self.model.name} cannot be told how strongly frames move: leave motion out, got {motion:g}")
+
+    def _cond(self) -> Guided:
+        scale, began = float(self.task.sampling.guidance_scale[0]), self.task.sampling.guidance_start or 0.0
+        count = self.task.frames
+        if self.model.family == "svd":
+            return self._shown(str(self.task.image))
+        texts = self.model.text([self.task.prompt or "", self.task.negative])
+        wanted, unwanted = texts[[0] * count], texts[[1] * count]
+        if not self._is_videoldm:
+            return classifier_free(wanted, unwanted, scale, start=began)
+        return self._in_context(wanted, unwanted, scale, began)
+
+    def _shown(self, name: str) -> Guided:
+        """What frames of Stable Video Diffusion are told that begin with a picture."""
+        count, most = self.task.frames, float(self.task.sampling.guidance_scale[0])
+        shape = "triangle" if self.task.movement.loop else "linear"
+        scales = scales_over_frames(shape, count, min(LEAST_SCALE, most), most)
+        noise, fps = start_noise(self.task.seed, (3, *self._size[::-1])), float(self.task.fps or 1)
+        told = guided(
+            self.model, self._picture(name), count, noise=noise, scales=scales, fps=fps, bucket=bucket_of(self._motion)
+        )
+        return replace(told, start=self.task.sampling.guidance_start or 0.0)
+
+    def _in_context(self, wanted: Conditioning, unwanted: Conditioning, scale: float, began: float) -> Guided:
+        """Told of given frames, and how fast frames follow each other; guided towards both.
+
+        Context guidance (Blattmann et al. 2023, arXiv:2304.08818, section 3.2): f(no context) + s (f(context) -
+        f(no context)), where each f is guided by words.
+        """
+        fps = torch.full((len(wanted),), float(self.task.fps or 1), dtype=torch.float32, device=wanted.text.device)
+        wanted, unwanted = (replace(one, extra={**one.extra, FPS: fps}) for one in (wanted, unwanted))
+        context = self._context()
+        if context is None:
+            return classifier_free(wanted, unwanted, scale, start=began)
+        s, none = self.task.movement.context_guidance or 0.0, torch.zeros_like(context)
+        pairs = [(one, seen) for seen in (none, context) for one in (unwanted, wanted)]
+        terms = tuple(replace(one, extra={**one.extra, CONTEXT: seen}) for one, seen in pairs)
+        weights = [(1 - s) * (1 - scale), (1 - s) * scale, s * (1 - scale), s * scale]
+        return Guided(terms, torch.tensor(weights, dtype=torch.float64)[:, None].expand(-1, len(wanted)), start=began)
+
+    def _context(self) -> Float[Tensor, "t c+1 h w"] | None:
+        """The latents of given frames, and a mask that is 1 there."""
+        given = {0: self.task.image, self.task.frames - 1: self.task.last_image}
+        channels, height, width = self._shape
+        context = torch.zeros(self.task.frames, channels + 1, height, width)
+        for frame, name in given.items():
+            if name is not None:
+                latents = self.model.codec.encode(self._picture(name)[None])[0].float().cpu()
+                context[frame] = torch.cat([latents, torch.ones(1, height, width)])
+        return context.to(self.model.device) if any(given.values()) else None
+
+    def _picture(self, name: str) -> Float[Tensor, "3 h w"]:
+        return KeyPicture(0, Path(name)).load(self._size)
+
+    @property
+    def _is_videoldm(self) -> bool:
+        return hasattr(self.model.parts.get("unet"), PART)
+
+    @property
+    def _motion(self) -> float:
+        motion = self.task.movement.motion
+        return 1.0 if motion is None else motion
+
+    @property
+    def _window(self) -> int:
+        moving, window = self.model.moving, self.task.movement.window
+        assert moving is not None and window is not None
+        return window if moving.most is None else min(window, moving.most)
+
+    @cached_property
+    def _schedule(self) -> Schedule:
+        sampling = self.task.sampling
+        assert sampling.steps
+        return self.model.schedule(sampling.steps, self._size, solver=sampling.solver)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        assert self.task.sampling.size is not None
+        return self.task.sampling.size
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        (width, height), codec = self._size, self.model.codec
+        return codec.channels, height // codec.scale, width // codec.scale
