@@ -8,11 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from segue.diffusion.guidance import classifier_free
+from segue.diffusion.loop import denoise
 from segue.errors import CheckpointError, ModelError, TaskError
 from segue.models.bundle import LatentDiffusion
+from segue.models.temporal_layers import Carry
 from segue.models.time_files import save_time, with_time_file
-from segue.models.time_inserted import CONTEXT, FPS, TimeSettings, time_layers, with_motion, with_time
-from segue.types import Conditioning, Point, RowId
+from segue.models.time_inserted import CONTEXT, FPS, TimeSettings, continuing, time_layers, with_motion, with_time
+from segue.types import Conditioning, Point, RowId, State
 
 SMALL = TimeSettings(inner=8, heads=2, head_width=4, window=2, vector=16, queries=2, context=6, frames=4)
 FRAMES = 4
@@ -126,3 +129,26 @@ def test_the_dial_is_refused_where_there_is_none(model: LatentDiffusion):
         with_motion(model, 0.5)
     with pytest.raises(TaskError, match="from 0"):
         with_motion(with_time(model, SMALL), -1)
+
+
+def test_a_stream_of_frames_is_the_whole_clip(model: LatentDiffusion):
+    moving = taught(model, replace(SMALL, blocks="recurrence", transformers=None))
+    x, _, cond = noisy(model, 2 * FRAMES)
+    empty = model.text([""] * 2 * FRAMES)
+    ids = [RowId(clip, frame) for clip in ("one", "other") for frame in range(FRAMES)]
+    schedule = model.schedule(3, model.defaults.size)
+
+    def drawn(model: LatentDiffusion, rows: list[int]) -> torch.Tensor:
+        state = State(x[rows], torch.zeros(len(rows), dtype=torch.int64), tuple(ids[row] for row in rows))
+        guided = classifier_free(cond[rows], empty[rows], 2.0)
+        *_, last = denoise(model.denoiser, state, schedule, guided)
+        return last.x
+
+    whole = drawn(moving.over(FRAMES), list(range(2 * FRAMES)))
+    with continuing(moving, Carry()):
+        frames = [drawn(moving, [frame, FRAMES + frame]) for frame in range(FRAMES)]
+    assert torch.allclose(torch.stack(frames, 1).flatten(0, 1), whole, atol=1e-3 * float(whole.abs().max()))
+    alone = torch.stack([drawn(moving, [frame, FRAMES + frame]) for frame in range(FRAMES)], 1).flatten(0, 1)
+    assert not torch.allclose(alone, whole, atol=1e-2 * float(whole.abs().max()))
+    with pytest.raises(ModelError, match="look ahead"), continuing(taught(model), Carry()):
+        pass

@@ -12,6 +12,7 @@ clip may be longer than any that was seen in training.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,29 @@ _WAVES = 64
 _GROUPS = 32
 
 
+class Carry:
+    """What recurrences carry from frames of a clip to those that come later: the memory of one run, changed by it."""
+
+    def __init__(self) -> None:
+        self._states: dict[tuple[int, Hashable], Tensor] = {}
+
+    def taken(self, layer: nn.Module, clips: Sequence[Hashable]) -> Float[Tensor, "n i h w"] | None:
+        """What a layer carried to here for each of these clips; None if all of them begin here.
+
+        Raises:
+            ValueError: some of them begin here, and others do not.
+        """
+        found = [self._states.get((id(layer), clip)) for clip in clips]
+        there = [state for state in found if state is not None]
+        if there and len(there) < len(found):
+            raise ValueError("clips that begin, and clips that go on, must come in calls of their own")
+        return torch.stack(there) if there else None
+
+    def keep(self, layer: nn.Module, clips: Sequence[Hashable], states: Float[Tensor, "n i h w"]) -> None:
+        """Remember what a layer carries on from here."""
+        self._states.update({(id(layer), clip): state for clip, state in zip(clips, states, strict=True)})
+
+
 @dataclass(frozen=True)
 class Told:
     """What temporal layers are told about a call.
@@ -37,12 +61,16 @@ class Told:
         vector: what `MotionVector` makes of noise, text and speed; one per row, a row being a frame.
         context: features of the frames that are known, by their (height, width); empty if none are.
         motion: the dial m.
+        carry: what recurrences carried from earlier frames; None if clips begin with the first frame here.
+        clips: who the clips are for it, one per clip.
     """
 
     frames: int
     vector: Float[Tensor, "b d"]
     context: dict[tuple[int, int], Float[Tensor, "b k h w"]]
     motion: float = 1.0
+    carry: Carry | None = None
+    clips: tuple[Hashable, ...] = ()
 
     def around(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"] | None:
         """The features of the known frames at the size of `z`."""
@@ -199,8 +227,12 @@ class TemporalRecurrence(TemporalLayer):
         nn.init.zeros_(self.last.bias) if self.last.bias is not None else None
 
     def change(self, z: Float[Tensor, "b c h w"], told: Told) -> Float[Tensor, "b c h w"]:
-        """z' - z of clips that begin with their first frame here."""
-        return self.carried(z, told, None)[0]
+        """z' - z of clips that begin with their first frame here, or go on from what was carried."""
+        if told.carry is None:
+            return self.carried(z, told, None)[0]
+        changed, states = self.carried(z, told, told.carry.taken(self, told.clips))
+        told.carry.keep(self, told.clips, states)
+        return changed
 
     def carried(
         self, z: Float[Tensor, "b c h w"], told: Told, before: Float[Tensor, "n i h w"] | None

@@ -7,11 +7,11 @@ section 3.1). Modules of the UNet keep their names, places and weights; those of
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Hashable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from diffusers.models.resnet import ResnetBlock2D
@@ -23,6 +23,7 @@ from segue.models.bundle import LatentDiffusion, Moving
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
 from segue.models.temporal_layers import (
+    Carry,
     KnownFrames,
     MotionVector,
     TemporalAttention,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+T = TypeVar("T")
 Kind = Literal["convolution", "attention", "recurrence"]
 FPS = "fps"
 """What `Conditioning.extra` calls the frames per second of each row."""
@@ -45,6 +47,7 @@ CONTEXT = "context"
 PART = "time_layers"
 ENGINE = "Video LDM"
 _told: ContextVar[Told | None] = ContextVar("told", default=None)
+_carry: ContextVar[Carry | None] = ContextVar("carry", default=None)
 
 
 @dataclass(frozen=True)
@@ -150,19 +153,49 @@ class TimeNetwork:
         """What the network predicts; `extra` of the conditioning may hold FPS and CONTEXT."""
         rest = {name: part for name, part in cond.extra.items() if name not in (FPS, CONTEXT)}
         plain = replace(cond, extra=rest)
-        if call.group == 1 or self.motion == 0:
+        carry = _carry.get()
+        if (call.group == 1 and carry is None) or self.motion == 0:
             return self.network(x, time, plain, call)
-        with _telling(self.layers.told(time, cond, call.group, self.motion)):
+        told = self.layers.told(time, cond, call.group, self.motion)
+        if carry is not None:
+            told = replace(told, carry=carry, clips=_clips(call, time))
+        with _set(_told, told):
             return self.network(x, time, plain, call)
+
+
+def _clips(call: Call, time: Float[Tensor, " b"]) -> tuple[Hashable, ...]:
+    """Who the clips of a call are: at every noise, each guidance term of each trajectory has a memory of its own."""
+    if not call.rows:
+        raise ValueError("clips that come in parts must have rows that say who they are")
+    firsts = range(0, len(call.term), call.group)
+    return tuple((call.rows[row].trajectory, call.term[row], float(time[row])) for row in firsts)
 
 
 @contextmanager
-def _telling(told: Told) -> Generator[None]:
-    token = _told.set(told)
+def continuing(model: LatentDiffusion, carry: Carry) -> Generator[None]:
+    """Within, clips may come in parts, down to single frames: what comes later goes on from what came before.
+
+    Every part is denoised to its end before the next begins, on the same schedule.
+
+    Raises:
+        ModelError: the model's layers along time look ahead, or there are none.
+    """
+    layers = time_layers(model)
+    if not all(isinstance(layer, TemporalRecurrence) for layer in layers.layers.values()):
+        raise ModelError(
+            f"the layers along time of {model.name} look ahead, and need whole clips: expected recurrences alone"
+        )
+    with _set(_carry, carry):
+        yield
+
+
+@contextmanager
+def _set(variable: ContextVar[T | None], value: T) -> Generator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _told.reset(token)
+        variable.reset(token)
 
 
 @dataclass(frozen=True)
