@@ -27,6 +27,7 @@ from segue.types import RowId, State
 from segue.zoo import load, models
 
 FAST = Sampling(steps=12)
+CAT_TO_CASTLE: dict[str, Any] = {"prompts": ("a cat face", "a castle"), "seconds": 0.25}
 
 
 @cache
@@ -42,6 +43,18 @@ def picture(prompt: str, seed: int = 0) -> Tensor:
 def film(execution: Execution, **changes: Any) -> Clip:
     task = Transition(("a red apple", "a green apple"), seconds=0.5, fps=20, seeds=(1, 2), sampling=FAST)
     return replace(task, **changes).run(model(), execution)
+
+
+@cache
+def between_a_cat_and_a_castle() -> Tensor:
+    """Five frames that others are compared with."""
+    return film(Execution(), **CAT_TO_CASTLE).frames[0:5]
+
+
+@cache
+def by_one_thread() -> Clip:
+    """What other ways to run it are compared with."""
+    return film(Execution(max_batch=64, threads=1))
 
 
 def subject_colour(frame: Tensor) -> Tensor:
@@ -101,7 +114,7 @@ def test_prompts_make_different_pictures_on_a_quiet_ground() -> None:
 
 def test_batches_agree_within_the_stated_tolerance() -> None:
     """Across batch sizes: the same plan, and pixels within 1/255 on all but a thousandth."""
-    one, many = film(Execution(max_batch=2)), film(Execution(max_batch=64))
+    one, many = film(Execution(max_batch=2, threads=1)), by_one_thread()
     assert one.provenance is not None
     assert many.provenance is not None
     assert one.provenance.record["plan"] == many.provenance.record["plan"]
@@ -118,7 +131,7 @@ def test_calls_of_one_shape_are_bit_identical() -> None:
 
 
 def test_threads_agree_within_the_stated_tolerance() -> None:
-    one, two = film(Execution(threads=1)), film(Execution(threads=2))
+    one, two = by_one_thread(), film(Execution(max_batch=64, threads=2))
     assert one.provenance is not None
     assert two.provenance is not None
     assert one.provenance.record["plan"] == two.provenance.record["plan"]
@@ -158,9 +171,9 @@ def test_crossfeed_on_a_real_network() -> None:
     plain = film(
         Execution(), prompts=("a cat face", "a castle"), seconds=0.15, tree=Branching(branches=(2, 3), at=(0, 4))
     )
-    assert torch.equal(middle(0.0), plain.frames[0:3][1])
-    onto = middle(1.0)
-    assert float((middle(0.8) - onto).norm()) < float((middle(0.0) - onto).norm())
+    apart, onto = middle(0.0), middle(1.0)
+    assert torch.equal(apart, plain.frames[0:3][1])
+    assert float((middle(0.8) - onto).norm()) < float((apart - onto).norm())
 
 
 def test_a_transition_is_native_even_and_no_double_exposure() -> None:
@@ -198,9 +211,8 @@ def test_the_middle_of_a_transition_is_as_sharp_as_its_ends(first: str, second: 
 )
 def test_what_is_alike_changes_the_film_and_leaves_the_first_key_and_the_model(likeness: Likeness) -> None:
     """Everything is aligned to the first key, which stays as it is; afterwards the model is what it was."""
-    pair: dict[str, Any] = {"prompts": ("a cat face", "a castle"), "seconds": 0.25}
-    before = film(Execution(), **pair)
-    after = film(Execution(), likeness=likeness, **pair)
-    assert float((after.frames[0:5] - before.frames[0:5]).abs().max()) > 0.05
-    assert torch.allclose(after.frames[0:1], before.frames[0:1], atol=1 / 255)
-    assert torch.equal(film(Execution(), **pair).frames[0:5], before.frames[0:5])
+    before = between_a_cat_and_a_castle()
+    after = film(Execution(), likeness=likeness, **CAT_TO_CASTLE)
+    assert float((after.frames[0:5] - before).abs().max()) > 0.05
+    assert torch.allclose(after.frames[0:1], before[:1], atol=1 / 255)
+    assert torch.equal(film(Execution(), **CAT_TO_CASTLE).frames[0:5], before)
