@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.models.unets.unet_motion_model import MotionAdapter, UNetMotionModel
 from diffusers.pipelines.animatediff.pipeline_animatediff import AnimateDiffPipeline
@@ -17,14 +18,19 @@ from safetensors.torch import save_file
 from tiny import WIDTH
 from tiny_upscaler import stir
 
+from segue.cli.options import ModelChoice
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError
+from segue.models.control import Control, controlled
+from segue.models.control_files import load_control
+from segue.models.denoiser import x0_from
 from segue.models.families.animatediff import TRAINED, with_motion_adapter, with_strength
 from segue.models.loading import load_model
 from segue.models.lora import MOTION, merged
 from segue.models.weights import quiet
-from segue.types import Call, RowId, State
+from segue.tasks.record import ModelRecord
+from segue.types import Call, RowId, State, silent
 
 PROMPT, NEGATIVE, FRAMES = "a red apple", "cat", 4
 SETTINGS: dict[str, Any] = {
@@ -207,3 +213,47 @@ def test_the_whole_motion_unet_of_diffusers_agrees(folder, adapter, moving):
     call = Call(now, (), (0,) * 8, group=FRAMES)
     got = moving.denoiser.network(noise, times.repeat_interleave(FRAMES).double(), rows, call)
     assert (got - expected.transpose(1, 2).flatten(0, 1)).abs().max() < 1e-4
+
+
+def test_an_adapter_is_loaded_with_a_model_and_stands_in_its_record(folder, adapter, moving):
+    choice = ModelChoice(model=str(folder), device="cpu", motion_adapter=str(adapter))
+    model = choice.load(silent)
+    assert model.adapter == str(adapter)
+    assert model.moving == moving.moving
+    assert model.fingerprint == moving.fingerprint != load_model(folder, device="cpu").fingerprint
+    again = ModelChoice().otherwise(ModelRecord.of(model))
+    assert again.motion_adapter == str(adapter)
+
+
+def test_controls_act_on_clips(folder, adapter, moving, tmp_path):
+    """What a control adds goes through the layers along time as if it were the UNet's own."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    kind: Any = ControlNetModel
+    control = kind.from_unet(unet, conditioning_embedding_out_channels=(16, 16, 32, 32))
+    stir(control)
+    with quiet():
+        control.save_pretrained(tmp_path / "control")
+    network = load_control(tmp_path / "control", moving)
+    told = controlled(moving, [Control("edges", network)])
+    pictures = torch.rand(FRAMES, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    rows = replace(moving.text([PROMPT] * FRAMES), residual_inputs={"edges": pictures})
+    now, _ = moving.schedule(5, (64, 64)).step(torch.zeros(FRAMES, dtype=torch.int64))
+    got = told.over(FRAMES).denoiser(start(), now, rows)
+    assert (got - moving.over(FRAMES).denoiser(start(), now, replace(rows, residual_inputs={}))).abs().max() > 1e-3
+
+    whole: Any = UNetMotionModel
+    whole = whole.from_unet2d(unet, MotionAdapter.from_pretrained(adapter)).eval()
+    times = now.time.float()
+    down, middle = control.eval()(start(), times, rows.text, controlnet_cond=pictures, return_dict=False)
+    raw = (
+        whole(
+            start().transpose(0, 1)[None],
+            times[:1],
+            rows.text,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        )
+        .sample[0]
+        .transpose(0, 1)
+    )
+    assert (got - x0_from(raw, start(), now, "epsilon")).abs().max() < 1e-4

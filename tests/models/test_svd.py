@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +21,11 @@ from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
 from segue.errors import CheckpointError, TaskError
 from segue.models.families import svd
+from segue.models.hub import needed_files
 from segue.models.image_embedding import Squeeze
 from segue.models.loading import load_model
 from segue.models.perceptual.clip import DEVIATION, MEAN
+from segue.models.skeleton import skeleton
 from segue.models.temporal_codec import TemporalCodec
 from segue.models.weights import quiet
 from segue.temporal.both_ends import BothEnds
@@ -219,3 +222,17 @@ def test_what_it_says_about_itself(model):
     assert (model.family, model.moving.words, model.moving.given) == ("svd", False, ("first", "last"))
     assert (model.moving.frames, model.defaults.size, model.defaults.solver) == (4, (16, 16), "euler")
     assert isinstance(model.codec, TemporalCodec)
+
+
+def test_what_it_takes_is_told_without_its_weights(folder):
+    without = skeleton(folder, torch.float32)
+    assert without.call(4, (16, 16)).all_flops > without.call(2, (16, 16)).all_flops > 0
+    assert without.decoding(4, (16, 16), None).peak > 0
+    assert isinstance(without.codec, TemporalCodec)
+
+
+def test_what_is_downloaded_is_all_that_is_read(folder):
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    index = json.loads((folder / "model_index.json").read_text())
+    wanted = needed_files("svd", {*there, "svd.safetensors", "image_encoder/model.fp16.safetensors"}, index)
+    assert wanted == there

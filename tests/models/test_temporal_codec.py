@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -31,8 +32,9 @@ def moving_latents(frames: int) -> torch.Tensor:
 
 
 def whole(codec: TemporalCodec, latents: torch.Tensor) -> torch.Tensor:
-    z = latents / codec.vae.config.scaling_factor
-    return (codec.vae.decode(z, num_frames=len(z)).sample / 2 + 0.5).clamp(0, 1)
+    vae: Any = codec.vae
+    z = latents / vae.config.scaling_factor
+    return (vae.decode(z, num_frames=len(z)).sample / 2 + 0.5).clamp(0, 1)
 
 
 def test_a_short_clip_is_decoded_as_by_diffusers(codec):
