@@ -44,8 +44,8 @@ class FilmNetwork:
 
 
 def film_model(**said: Any) -> LatentDiffusion:
-    moving = Moving(**{"frames": 6, "fps": 4.0, "most": None, "words": True, "engine": "toy", **said})
-    return replace(toy_model(network=FilmNetwork()), moving=moving)
+    usual: dict[str, Any] = {"frames": 6, "fps": 4.0, "engine": "toy"}
+    return replace(toy_model(network=FilmNetwork()), moving=Moving(**{**usual, **said}))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from segue.diffusion.frame_guidance import scales_over_frames
-from segue.diffusion.guidance import classifier_free
+from segue.diffusion.guidance import classifier_free, in_context
 from segue.diffusion.loop import denoise
 from segue.diffusion.noise import NamedNoise, start_noise
 from segue.diffusion.schedule import Schedule
@@ -137,7 +137,7 @@ class Joint:
         wanted, unwanted = texts[[0] * count], texts[[1] * count]
         if not self._is_videoldm:
             return classifier_free(wanted, unwanted, scale, start=began)
-        return self._in_context(wanted, unwanted, scale, began)
+        return self._known(wanted, unwanted, scale, began)
 
     def _shown(self, name: str) -> Guided:
         """What frames of Stable Video Diffusion are told that begin with a picture."""
@@ -150,22 +150,19 @@ class Joint:
         )
         return replace(told, start=self.task.sampling.guidance_start or 0.0)
 
-    def _in_context(self, wanted: Conditioning, unwanted: Conditioning, scale: float, began: float) -> Guided:
-        """Told of given frames, and how fast frames follow each other; guided towards both.
-
-        Context guidance (Blattmann et al. 2023, arXiv:2304.08818, section 3.2): f(no context) + s (f(context) -
-        f(no context)), where each f is guided by words.
-        """
+    def _known(self, wanted: Conditioning, unwanted: Conditioning, scale: float, began: float) -> Guided:
+        """Told how fast frames follow each other, and of given frames; guided towards the words, and towards these."""
         fps = torch.full((len(wanted),), float(self.task.fps or 1), dtype=torch.float32, device=wanted.text.device)
-        wanted, unwanted = (replace(one, extra={**one.extra, FPS: fps}) for one in (wanted, unwanted))
         context = self._context()
+
+        def told(**more: Tensor) -> Guided:
+            pair = (replace(one, extra={**one.extra, FPS: fps, **more}) for one in (wanted, unwanted))
+            return classifier_free(*pair, scale, start=began)
+
         if context is None:
-            return classifier_free(wanted, unwanted, scale, start=began)
-        s, none = self.task.movement.context_guidance or 0.0, torch.zeros_like(context)
-        pairs = [(one, seen) for seen in (none, context) for one in (unwanted, wanted)]
-        terms = tuple(replace(one, extra={**one.extra, CONTEXT: seen}) for one, seen in pairs)
-        weights = [(1 - s) * (1 - scale), (1 - s) * scale, s * (1 - scale), s * scale]
-        return Guided(terms, torch.tensor(weights, dtype=torch.float64)[:, None].expand(-1, len(wanted)), start=began)
+            return told()
+        seen, blind = told(**{CONTEXT: context}), told(**{CONTEXT: torch.zeros_like(context)})
+        return in_context(seen, blind, self.task.movement.context_guidance or 0.0)
 
     def _context(self) -> Float[Tensor, "t c+1 h w"] | None:
         """The latents of given frames, and a mask that is 1 there."""
