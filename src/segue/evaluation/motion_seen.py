@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 AREA = 128 * 128
 ROUNDS = 2
 """The flow is searched once more from where the first fit has brought the picture: fast turns are found then."""
+LOST = 0.6
+"""The share of the difference between two pictures that may be left when one is brought to the other, before the search
+begins anew from a turn of GUESS degrees either way."""
+GUESS = 16.0
 REWEIGHTED = 6
 EDGE = 0.02
 """Change of brightness per pixel from which on there is something to follow."""
@@ -150,18 +154,48 @@ def _step(a: Float[Tensor, "1 3 h w"], b: Float[Tensor, "1 3 h w"]) -> tuple[flo
     """(shift x, shift y, degrees, log of growth, radius, share left) from one picture to the next."""
     height, width = a.shape[-2:]
     y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
-    moved = torch.zeros(1, 2, height, width)
-    fit, centre, radius, left = torch.zeros(4, dtype=torch.float64), (0.0, 0.0), 0.0, 1.0
+    best = _followed(a, b, torch.zeros(4, dtype=torch.float64), (0.0, 0.0), x, y)
+    if best.off > LOST * float((b - a).abs().mean()):
+        for degrees in (-GUESS, GUESS):
+            angle = math.radians(degrees)
+            start = torch.tensor([math.cos(angle) - 1, math.sin(angle), 0, 0], dtype=torch.float64)
+            best = min(best, _followed(a, b, start, best.middle, x, y), key=lambda one: one.off)
+    growth, turn, u, v = best.fit.tolist()
+    scale = math.hypot(1 + growth, turn)
+    return (
+        u / width,
+        v / width,
+        math.degrees(math.atan2(turn, 1 + growth)),
+        math.log(scale),
+        best.radius / width,
+        best.left,
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A similarity about a middle, (growth, turn, shift x, shift y), and how far the pictures are off then."""
+
+    fit: Float[Tensor, " parts"]
+    middle: tuple[float, float]
+    radius: float
+    left: float
+    off: float = math.inf
+
+
+def _followed(
+    a: Tensor, b: Tensor, start: Float[Tensor, " parts"], middle: tuple[float, float], x: Tensor, y: Tensor
+) -> _Fit:
+    """What the flow says, searched from a similarity."""
+    found, moved = _Fit(start, middle, 0.0, 1.0), _field(start, middle, x, y).float()[None]
     for _ in range(ROUNDS):
         brought = warp(b, moved)
         there, back = flow(a, brought), flow(brought, a)
         # What was found in the picture that was brought back lies further on by what brought it.
         whole = there + moved
-        fit, centre, radius, left = _fitted(whole, _weight(a, whole, followed(there, back)), x, y)
-        moved = _field(fit, centre, x, y).float()[None]
-    growth, turn, u, v = fit.tolist()
-    scale = math.hypot(1 + growth, turn)
-    return u / width, v / width, math.degrees(math.atan2(turn, 1 + growth)), math.log(scale), radius / width, left
+        found = _fitted(whole, _weight(a, whole, followed(there, back)), x, y)
+        moved = _field(found.fit, found.middle, x, y).float()[None]
+    return replace(found, off=float((warp(b, moved) - a).abs().mean()))
 
 
 def _weight(a: Tensor, there: Tensor, known: Tensor) -> Float[Tensor, "h w"]:
@@ -174,10 +208,8 @@ def _weight(a: Tensor, there: Tensor, known: Tensor) -> Float[Tensor, "h w"]:
     return (clear * known[0] * torch.where(resting, RESTING, 1.0)).double()
 
 
-def _fitted(
-    there: Tensor, weight: Tensor, x: Tensor, y: Tensor
-) -> tuple[Float[Tensor, " parts"], tuple[float, float], float, float]:
-    """The similarity about the weighted middle that most of the flow follows: (growth, turn, shift x, shift y).
+def _fitted(there: Tensor, weight: Tensor, x: Tensor, y: Tensor) -> _Fit:
+    """The similarity about the weighted middle that most of the flow follows.
 
     Least squares, reweighted by 1 / (1 + (error / scale)^2) with the median error for scale, so that a part that goes
     otherwise, or flow that means nothing, does not decide.
@@ -186,7 +218,7 @@ def _fitted(
     fit, kept = torch.zeros(4, dtype=torch.float64), weight
     middle, radius, left = (0.0, 0.0), 0.0, 1.0
     if not bool((weight > 0).any()):
-        return fit, middle, radius, left
+        return _Fit(fit, middle, radius, left)
     for _ in range(REWEIGHTED):
         total = kept.sum()
         middle = float((kept * x).sum() / total), float((kept * y).sum() / total)
@@ -202,7 +234,7 @@ def _fitted(
         kept = weight / (1 + (error / scale).square())
         length = (weight * (u * u + v * v)).sum()
         left = float(((weight * error.square()).sum() / length.clamp(min=1e-9)).clamp(max=1).sqrt())
-    return fit, middle, radius, left
+    return _Fit(fit, middle, radius, left)
 
 
 def _field(fit: Tensor, middle: tuple[float, float], x: Tensor, y: Tensor) -> Float[Tensor, "2 h w"]:
