@@ -51,9 +51,8 @@ def load(
         config: a folder of the diffusers layout whose configurations a single file shall be read with.
         loras: LoRA files and their scales, merged into the weights. A scale may be a curve over the film that the
             model makes, "0s:0, 2s:1"; it then acts beside the weights, on each row as strongly as its time says.
-        motion: by which the model makes clips as well: a motion adapter of AnimateDiff, as a folder, a hub repository,
-            or a file, see `segue.models.families.animatediff`, for which LoRAs may be made; or a file of layers along
-            time that was trained by Segue, see `segue.models.families.videoldm`.
+        motion: by which the model makes clips as well: a motion adapter of AnimateDiff (a folder, a hub repository, a
+            file; LoRAs may be made for it), or a file of layers along time; see `with_movement`.
         placement: what weights are stored as, and which networks wait off the device; None keeps all of them there.
         profile: what the model is used with: turbo, lcm, lightning, hyper, or sd or sdxl for what is usual with
             these; other families have none. None is what its scheduler or its card asks for.
@@ -67,7 +66,6 @@ def load(
     card = find_card(wanted)
     from segue.models.loading import find_device, load_model
     from segue.models.placement import Placement, placed
-    from segue.models.profiles import with_profile
 
     place, placement = find_device(device), placement or Placement()
     placement.check(place)
@@ -83,17 +81,9 @@ def load(
         name=str(wanted),
         profile=None if card else profile,
     )
-    if card is not None:
-        model = with_profile(with_card(model, card), profile, stated=True) if profile else with_card(model, card)
-        if card.time is not None:
-            from segue.models.time_files import with_time_file
-
-            model = with_time_file(model, card.folder / card.time)
-    if motion is not None:
-        model = with_movement(model, motion)
-    if loras:
-        model = with_loras(model, loras)
-    model = placed(model, placement, place)
+    model = with_card(model, card, profile) if card else model
+    model = with_movement(model, motion) if motion is not None else model
+    model = placed(with_loras(model, loras) if loras else model, placement, place)
     return model if preview is None else _with_preview(model, preview, preview_for, card, placement.tile)
 
 
@@ -129,11 +119,14 @@ def stated_by(card: ModelCard) -> dict[str, Any]:
     return {key: getattr(card, key) for key in fields if getattr(card, key) is not None}
 
 
-def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
-    """The model with the defaults and the vocabulary of its card, whose LoRA is a part of the model's name.
+def with_card(model: LatentDiffusion, card: ModelCard, profile: str | None = None) -> LatentDiffusion:
+    """The model with the defaults and the vocabulary of its card, and with its layers along time.
+
+    A profile that is asked for speaks first. The card's files are a part of the model's name.
 
     Raises:
-        CheckpointError: the card says that it enlarges, by so much, and the model does not.
+        CheckpointError: the card says that it enlarges, by so much, and the model does not; or layers along time do not
+            fit it.
     """
     found = model.upscaling.factor if model.upscaling else None
     if card.factor != found and card.factor is not None:
@@ -141,7 +134,16 @@ def with_card(model: LatentDiffusion, card: ModelCard) -> LatentDiffusion:
     if model.upscaling is not None and card.noise_level is not None:
         model = replace(model, upscaling=replace(model.upscaling, noise_level=card.noise_level))
     defaults = replace(model.defaults, **stated_by(card))
-    return replace(model, defaults=defaults, vocabulary=card.vocabulary, words=card.words, loras=())
+    model = replace(model, defaults=defaults, vocabulary=card.vocabulary, words=card.words, loras=())
+    if card.time is not None:
+        from segue.models.time_files import with_time_file
+
+        model = with_time_file(model, card.folder / card.time)
+    if profile:
+        from segue.models.profiles import with_profile
+
+        model = with_profile(model, profile, stated=True)
+    return model
 
 
 def with_movement(model: LatentDiffusion, motion: str | Path) -> LatentDiffusion:
