@@ -24,10 +24,10 @@ WINDOW = 7
 """Frames on each side that a frame is made to agree with, if nobody says."""
 MOST = 10.0
 """Of contrast and sharpness."""
-BYTES, BYTES_BESIDE, BYTES_OWN, BYTES_BETWEEN = 1400, 200, 110, 4
-"""Of memory that a pixel of a frame takes, and each frame of the window beside it; measured. How much more, if a frame
-may have its own detail and is seen over twice the window. With keys, each frame between two of them: a picture of 3
-bytes, and of a way of 7 to either, one for each stage."""
+BYTES, BYTES_BESIDE, BYTES_OWN, BYTES_BETWEEN = 1850, 225, 125, 4
+"""Of memory that a pixel of a frame takes, and each frame of the window beside it; measured, holes in the heap among it
+and libraries not. How much more, if a frame may have its own detail and is seen over twice the window. With keys, each
+frame between two of them: a picture of 3 bytes, and of a way of 7 to either, one for each stage."""
 SMALLEST = 16
 """Pixels of the shorter side of a frame, in which movement can still be looked for."""
 COARSE = (1, 2, 4, 8)
