@@ -14,6 +14,7 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
     _resize_with_antialiasing,
 )
 from PIL import Image
+from safetensors.torch import save_file
 from tiny_svd import write_svd
 
 from segue.diffusion.frame_guidance import linear, scales_over_frames, triangle
@@ -236,3 +237,16 @@ def test_what_is_downloaded_is_all_that_is_read(folder):
     index = json.loads((folder / "model_index.json").read_text())
     wanted = needed_files("svd", {*there, "svd.safetensors", "image_encoder/model.fp16.safetensors"}, index)
     assert wanted == there
+
+
+def test_a_single_file_is_refused_by_name_and_not_taken_for_an_instruction_model(tmp_path):
+    """Its first layer is as wide as that of a model that is shown a picture."""
+    unet = "model.diffusion_model"
+    tensors = {
+        f"{unet}.input_blocks.0.0.weight": torch.zeros(320, 8, 3, 3),
+        f"{unet}.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(320, 1024),
+        f"{unet}.input_blocks.1.1.time_stack.0.attn2.to_k.weight": torch.zeros(320, 1024),
+    }
+    save_file(tensors, tmp_path / "svd_xt.safetensors")
+    with pytest.raises(CheckpointError, match="is Stable Video Diffusion in one file"):
+        load_model(tmp_path / "svd_xt.safetensors", device="cpu")
