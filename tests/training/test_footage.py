@@ -117,6 +117,7 @@ def test_what_is_corrupt_in_a_shard_is_skipped_and_counted(tmp_path: Path, video
     sources = json.loads((tmp_path / "out" / "sources.json").read_text("utf-8"))
     assert sources["left_out"]["unreadable"] == 1
     assert sources["unreadable"]["its captions cannot be read"] == ["a.tar/1", "a.tar/5"]
+    assert sources["unreadable"]["unreadable"] == ["a.tar/3"]
 
 
 def test_members_of_shards_write_nowhere_else(tmp_path: Path, video: bytes) -> None:

@@ -21,7 +21,7 @@ from segue.media.resize import fit_pictures
 from segue.training.bounds import Count, Rate
 from segue.training.clip_corpus import Said
 from segue.training.clip_filters import Limits, quality
-from segue.training.clip_folders import Faults, Footage, footage
+from segue.training.clip_folders import VIDEOS, Faults, Footage, footage
 from segue.training.clip_stack import ClipStack
 from segue.training.journal import watched
 from segue.types import Frames
@@ -29,6 +29,7 @@ from segue.types import Frames
 LEFT_RIGHT = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
 LEFT_RIGHT["leftward"], LEFT_RIGHT["rightward"] = "rightward", "leftward"
 REPORT = "report.jsonl.part"
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ def build_footage(out: Path, folder: Path, config: FootageConfig) -> Report:
     shape = (config.frames, config.size, config.size, 3)
     key = hashlib.sha256(json.dumps([_listing(folder), asdict(config)], sort_keys=True).encode()).hexdigest()
     faults = Faults()
-    with ClipStack(out, shape, key) as stack, watched("videos", len(_listing(folder))) as tell:
+    with ClipStack(out, shape, key) as stack, watched("videos", _count(folder)) as tell:
         done = _done(out / REPORT, stack)
         with (out / REPORT).open("a", encoding="utf-8") as log:
             for number, video in enumerate(footage(folder, faults)):
-                tell(number + 1)
+                tell(number)
                 if video.name in done:
                     continue
                 left_out, before = Counter[str](), stack.count
@@ -91,8 +92,9 @@ def build_footage(out: Path, folder: Path, config: FootageConfig) -> Report:
             report.left_out += one.left_out
         if not stack.count:
             raise TrainingError(f"{folder} has nothing to learn from: {report}; give other footage, or wider limits")
+        names = {**faults.names, UNREADABLE: [name for name, one in done.items() if one.left_out[UNREADABLE]][:5]}
         said = {"footage": folder.name, "config": asdict(config), "kept": report.kept, "left_out": report.left_out}
-        stack.close({**said, "unreadable": faults.names})
+        stack.close({**said, "unreadable": names})
     (out / REPORT).unlink()
     return report
 
@@ -107,6 +109,11 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
     """What clips follow from, besides the recipe: names, sizes and times of all files."""
     files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def _count(folder: Path) -> int:
+    """About how many videos there are: a shard counts as one."""
+    return max(1, sum(Path(name).suffix.lower() in {*VIDEOS, ".tar"} for name, _, _ in _listing(folder)))
 
 
 def _done(log: Path, stack: ClipStack) -> dict[str, Report]:
@@ -159,7 +166,7 @@ def _windows(
                         yield numbers.start, config.fps, _pictures(window, config.size)
                 left_out["shots that are too short"] += len(shot) < config.frames
     except MediaError:
-        left_out["unreadable"] += 1
+        left_out[UNREADABLE] += 1
     except SegueError as error:
         raise TrainingError(f"{video.name}: {error}") from error
 
