@@ -8,16 +8,19 @@ from dataclasses import replace
 import pytest
 import torch
 from test_time_inserted import FRAMES, SMALL, noisy, taught
+from tiny_control import write_controlnet
 from tiny_upscaler import write_upscaler
 from tiny_xl import write_xl
 
 from segue.diffusion.guidance import classifier_free, in_context
 from segue.errors import TaskError
 from segue.models.bundle import LatentDiffusion
+from segue.models.control import Control, controlled
+from segue.models.control_files import load_control
 from segue.models.families.videoldm import context_of, told
 from segue.models.loading import load_model
 from segue.models.time_files import save_time
-from segue.models.time_inserted import CONTEXT, FPS, time_layers, with_time
+from segue.models.time_inserted import CONTEXT, FPS, time_layers, with_motion, with_time
 from segue.zoo import load
 
 
@@ -98,3 +101,16 @@ def test_a_file_of_layers_is_loaded_with_a_model(folder, model, tmp_path):
     own, kept = time_layers(taught(model)).state_dict(), time_layers(loaded).state_dict()
     assert all(torch.equal(own[name], kept[name]) for name in own)
     assert not any(value.requires_grad for value in time_layers(loaded).parameters())
+
+
+def test_controls_work_beside_layers_along_time(folder, model: LatentDiffusion, tmp_path):
+    moving = taught(model).over(FRAMES)
+    x, at, cond = noisy(model)
+    edges = Control("edges", load_control(write_controlnet(tmp_path / "edges", folder, seed=1), model))
+    picture = torch.rand(FRAMES, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    shown = replace(cond, residual_inputs={"edges": picture})
+    held, image = controlled(moving, [edges]), controlled(model, [edges])
+    made = held.denoiser(x, at, shown)
+    assert not torch.allclose(made, moving.denoiser(x, at, cond), atol=1e-3)
+    assert not torch.allclose(made, image.denoiser(x, at, shown), atol=1e-3)
+    assert torch.equal(with_motion(held, 0).denoiser(x, at, shown), image.denoiser(x, at, shown))

@@ -7,10 +7,11 @@ section 3.1). Modules of the UNet keep their names, places and weights; those of
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
@@ -46,7 +47,7 @@ CONTEXT = "context"
 """What `Conditioning.extra` calls the latents of known frames and where they are known: (m z, m), C + 1 channels."""
 PART = "time_layers"
 ENGINE = "Video LDM"
-_told: ContextVar[Told | None] = ContextVar("told", default=None)
+_told: ContextVar[Callable[[], Told] | None] = ContextVar("told", default=None)
 _carry: ContextVar[Carry | None] = ContextVar("carry", default=None)
 
 
@@ -156,9 +157,13 @@ class TimeNetwork:
         carry = _carry.get()
         if (call.group == 1 and carry is None) or self.motion == 0:
             return self.network(x, time, plain, call)
-        told = self.layers.told(time, cond, call.group, self.motion)
-        if carry is not None:
-            told = replace(told, carry=carry, clips=_clips(call, time))
+
+        # When the first layer asks: by then the weights are on the device, wherever they waited.
+        @cache
+        def told() -> Told:
+            heard = self.layers.told(time, cond, call.group, self.motion)
+            return heard if carry is None else replace(heard, carry=carry, clips=_clips(call, time))
+
         with _set(_told, told):
             return self.network(x, time, plain, call)
 
@@ -210,8 +215,8 @@ class _Behind:
             return answer
         if isinstance(answer, tuple):
             answered = cast("tuple[Tensor, ...]", answer)
-            return (self.layer(answered[0], told), *answered[1:])
-        return self.layer(answer, told)
+            return (self.layer(answered[0], told()), *answered[1:])
+        return self.layer(answer, told())
 
 
 def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> LatentDiffusion:
