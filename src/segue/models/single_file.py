@@ -118,8 +118,8 @@ def find_config(path: Path, header: Mapping[str, Entry], config: Path | None) ->
         raise CheckpointError(f"{path} {what}; expected a whole model of Stable Diffusion 1.x, 2.x or XL in one file")
     if any(".time_stack." in key for key in header):
         raise CheckpointError(
-            f"{path} is Stable Video Diffusion in one file; Segue reads it from folders of the diffusers layout and from "
-            "the hub only. Load stabilityai/stable-video-diffusion-img2vid-xt, or convert it"
+            f"{path} is Stable Video Diffusion in one file; Segue reads it from folders of the diffusers layout and "
+            "from the hub only. Load stabilityai/stable-video-diffusion-img2vid-xt, or convert it"
         )
     if config is not None:
         _check_config(path, kind, config)
