@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FEATHERED = 1 / 64
 """Share of a picture's shorter side over which a change sets in where nothing is said: 8 pixels of 512."""
+EVENED = 1 / 64
+"""The same, within which the edges of a mask that was carried are made even."""
 
 
 @dataclass
@@ -109,7 +111,8 @@ class Masks:
         known = {frame or 0: self._fitted(clip, 0) for frame, clip in self.given.items()}
         masks = CarriedMask(fields(), known)
         for number in range(len(spool), len(self.film)):
-            spool.append(masks.mask(number).cpu().expand(1, 3, -1, -1))
+            mask = masks.mask(number).cpu()
+            spool.append((mask if number in known else evened(mask)).expand(1, 3, -1, -1))
 
     def drawn(self, frames: range) -> Float[Tensor, "t h w"]:
         """Of frames, at the size that is drawn; as they are given, with no feather."""
@@ -141,6 +144,23 @@ class Masks:
     def _fitted(self, clip: Clip, number: int) -> Float[Tensor, "h w"]:
         picture = _grey(clip, number, self.film.size)
         return _rounded(fit_pictures(picture, self.geometry.drawn, self.geometry.how)[0, 0])
+
+
+def evened(mask: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """A mask without the frays that its edges get on the way, where nothing in a picture says what moves.
+
+    The median around each pixel, over two 64ths of the shorter side, or over less of a small area: edges and ramps that
+    are straight stay as they are, and what is 0 or 1 all around does. In 256 levels.
+    """
+    import cv2
+    import numpy as np
+
+    radius = float((mask > 0.5).sum() / torch.pi) ** 0.5
+    reach = round(min(EVENED * min(mask.shape), radius / 8))
+    if not reach:
+        return mask
+    levels = np.ascontiguousarray((255 * mask).round().to(torch.uint8).numpy())
+    return torch.from_numpy(cv2.medianBlur(levels, 2 * reach + 1)).to(mask.dtype) / 255
 
 
 @dataclass(frozen=True)
