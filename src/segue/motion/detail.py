@@ -32,10 +32,10 @@ def low(pictures: Float[Tensor, "b c h w"], sigma: float = REACH) -> Float[Tenso
     bell = _bell(sigma)
     mirrored = len(bell) // 2 < min(pictures.shape[2:])
     if pictures.device.type == "cpu" and pictures.dtype == torch.float32 and not pictures.requires_grad:
-        border = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_REPLICATE
+        border, weights = cv2.BORDER_REFLECT_101 if mirrored else cv2.BORDER_REPLICATE, bell.astype(np.float32)
         found = torch.empty(pictures.shape)
         for picture, room in zip(pictures.numpy(), found.numpy(), strict=True):
-            _filtered(picture, bell.astype(np.float32), border, room)
+            _filtered(picture, weights, border, room)
         return found
     radius = len(bell) // 2
     wide = pad(pictures, (radius, radius, radius, radius), mode="reflect" if mirrored else "replicate")

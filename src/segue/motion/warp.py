@@ -29,7 +29,7 @@ def warp(fields: Float[Tensor, "b c h w"], along: Float[Tensor, "b 2 h w"]) -> F
     height, width = fields.shape[-2:]
     if _is_stepped(fields, along):
         found = torch.empty(fields.shape)
-        for row, way, room in zip(fields.numpy(), along, found.numpy(), strict=True):
+        for row, way, room in zip(fields.numpy(), along.numpy(), found.numpy(), strict=True):
             _put_stepped(row, way, room)
         return found
     y, x = torch.meshgrid(
@@ -60,11 +60,11 @@ def _is_stepped(fields: Tensor, along: Tensor) -> bool:
 
 
 def _put_stepped(
-    fields: Float[np.ndarray, "c h w"], along: Float[Tensor, "2 h w"], room: Float[np.ndarray, "c h w"]
+    fields: Float[np.ndarray, "c h w"], along: Float[np.ndarray, "2 h w"], room: Float[np.ndarray, "c h w"]
 ) -> None:
     height, width = fields.shape[1:]
-    x = (torch.arange(width) + along[0]).numpy()
-    y = (torch.arange(height)[:, None] + along[1]).numpy()
+    x = along[0] + np.arange(width, dtype=np.float32)
+    y = along[1] + np.arange(height, dtype=np.float32)[:, None]
     for first in range(0, len(fields), _TOGETHER):
         part = cv2.merge([np.ascontiguousarray(field) for field in fields[first : first + _TOGETHER]])
         moved = cv2.remap(part, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
