@@ -52,6 +52,11 @@ NAMES = {
     "warp error at 8",
     "warp error to the first",
     "Pixel-MSE",
+    "steadiness",
+    "motion smoothness",
+    "dynamic degree",
+    "drift from start",
+    "worst seam",
     "sharpness",
     "colourfulness",
 }

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from segue.errors import TaskError
+from segue.evaluation.dimensions import Dimensions, dimensions
 from segue.evaluation.distances import PixelDistance, best_distance
+from segue.evaluation.features import Features
 from segue.evaluation.likeness import Likeness, likeness_of
 from segue.evaluation.measure import Measure
 from segue.evaluation.pixel_mse import PixelMse
@@ -16,11 +18,12 @@ from segue.evaluation.seam import Seam, check_borders
 from segue.evaluation.seam import seams as seams_of
 from segue.evaluation.sharpness import sharpness
 from segue.evaluation.smoothness import Smoothness, smoothness
-from segue.evaluation.wanted import Answers, Instruments, Wanted
+from segue.evaluation.wanted import Answers, Instruments, Wanted, usual_features
 from segue.evaluation.warp_error import WarpError, warp_error
 from segue.media.clip import Clip
 from segue.media.disk import PathLike, as_path
 from segue.media.reader import read
+from segue.models import perceptual
 from segue.types import Perceptual, Progress, silent
 
 _FAR_PAIRS = 4  # One in so many pairs of frames that are no neighbours is warped: the flow takes most of the time.
@@ -37,6 +40,7 @@ class Report:
         smoothness: how it passes from frame to frame.
         pixel_mse: how much neighbouring frames differ along the flow, and how sharp they are.
         warp_error: how much what moves changes its look, over short and long times.
+        dimensions: those of VBench that need no network of clips, and drift from its own start.
         answers: how it looks, how well it fits its prompt, and how far it is from other pictures, as far as asked.
         likeness: to its source, if one was given.
         before: to its source as well, of the film before it was worked on.
@@ -50,6 +54,7 @@ class Report:
     smoothness: Smoothness
     pixel_mse: PixelMse
     warp_error: WarpError
+    dimensions: Dimensions
     answers: Answers
     likeness: Likeness | None = None
     before: Likeness | None = None
@@ -60,7 +65,7 @@ class Report:
         """All numbers, each with its meaning."""
         found = [*steps_told(self.smoothness), *frames_told(self.smoothness), *places_told(self.smoothness)]
         found += [measure for seam in self.seams for measure in seam.measures()]
-        found += [*self.warp_error.measures(), *self.pixel_mse.measures()]
+        found += [*self.warp_error.measures(), *self.pixel_mse.measures(), *self.dimensions.measures()]
         found += self.likeness.measures() if self.likeness else []
         found += self.before.measures_before() if self.before else []
         return [*found, *self.answers.measures()]
@@ -127,9 +132,18 @@ def evaluate(
             before = likeness_of(
                 earlier.frames, originals, as_path(source), distance, drifting=False, progress=progress
             )
+    fps, networks = float(clip.fps), _networks(instruments)
+    own = dimensions(clip.frames, fps, steps=smooth.steps, features=networks, progress=progress)
     answers = instruments.answers(clip.frames, originals, progress=progress)
-    fps = float(clip.fps)
-    return Report(path, clip.size, fps, smooth, pixels, warped, answers, likeness, before, lines, tuple(notes))
+    return Report(path, clip.size, fps, smooth, pixels, warped, own, answers, likeness, before, lines, tuple(notes))
+
+
+def _networks(instruments: Instruments) -> list[Features]:
+    """Those in which frames of a film are compared with each other: that of --clip-model, and what is here."""
+    found = [] if instruments.features is None else [instruments.features]
+    if not found and perceptual.is_here("efficientnet-lite0"):
+        found.append(usual_features())
+    return found
 
 
 def _source(clip: Clip, path: Path, source: Path, notes: list[str]) -> Clip:
