@@ -20,7 +20,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_one_for_every_task() -> None:
-    assert {"image", "transition", "tree", "own_operator", "stylize", "edit", "upscale"} <= {
+    assert {"image", "transition", "tree", "own_operator", "stylize", "edit", "animate", "upscale"} <= {
         path.stem for path in EXAMPLES
     }
 

@@ -156,8 +156,8 @@ class Joint:
         context = self._context()
 
         def told(**more: Tensor) -> Guided:
-            pair = (replace(one, extra={**one.extra, FPS: fps, **more}) for one in (wanted, unwanted))
-            return classifier_free(*pair, scale, start=began)
+            for_words, against = (replace(one, extra={**one.extra, FPS: fps, **more}) for one in (wanted, unwanted))
+            return classifier_free(for_words, against, scale, start=began)
 
         if context is None:
             return told()

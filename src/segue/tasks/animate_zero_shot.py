@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
 
 CLIP = "clip"
+ALIKE = 0.1
+"""How far colours may be apart, of a full range of 1, for two drawings of one place to count as the same thing."""
 FIRST, FRAMES = "first.safetensors", "frames.safetensors"
 
 
@@ -74,8 +76,9 @@ def kept(
 class ZeroShot:
     """Frames of a picture that is moved; see `segue.temporal.zero_shot`.
 
-    With a picture P as the first frame, and R_k what the model draws of it moved by W_k, frame k is R_k + W_k(P - R_0):
-    so the first frame is the picture itself, and what is lost by drawing anew comes along with the others.
+    With a picture P as the first frame, and R_k what the model draws of it moved by W_k, frame k is R_k + W_k(P - R_0)
+    where R_k and W_k R_0 agree: so the first frame is the picture itself, what is lost by drawing anew comes along, and
+    nothing is drawn around what the model has put elsewhere.
 
     Args:
         task: with nothing left open.
@@ -109,15 +112,17 @@ class ZeroShot:
             yield picture[None]
             return
         latents = self._moved(picture) if picture is not None else self._from_latents()
-        lost = None if picture is None else picture - self._decoded(latents[:1])[0]
+        again = None if picture is None else self._decoded(latents[:1])
         together = self.execution.decoded_at_once(self.model, self._size)
         for start in range(first, count, together):
             stop = min(count, start + together)
             drawn = self._decoded(latents[start:stop])
-            if lost is not None:
-                drawn = (drawn + carried(lost[None], self._maps[start:stop])).clamp(0, 1)
-            if start == 0 and picture is not None:
-                drawn[0] = picture
+            if picture is not None and again is not None:
+                moved, lost = (carried(one, self._maps[start:stop]) for one in (again, picture[None] - again))
+                apart = (drawn - moved).abs().mean(1, keepdim=True)
+                drawn = (drawn + (-((apart / ALIKE) ** 2)).exp() * lost).clamp(0, 1)
+                if start == 0:
+                    drawn[0] = picture
             yield drawn
 
     def _given(self) -> Float[Tensor, "3 h w"]:
