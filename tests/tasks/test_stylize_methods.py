@@ -20,7 +20,7 @@ from segue.tasks import stylize_prepare
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.stylize import Stylize
-from segue.tasks.stylize_settings import PRESETS, Agreement, Beginning, References, Shape
+from segue.tasks.stylize_settings import PRESETS, Agreement, Beginning, References, Shape, preset_values
 from segue.temporal.rivals.catalogue import RIVALS
 from segue.types import Frames, Progress, silent
 from segue.zoo.load import load
@@ -164,7 +164,8 @@ def test_other_methods_draw_the_same_film(method: str, film: str, model: LatentD
 
 def test_a_method_with_a_preset_leaves_out_what_is_not_for_it(film: str) -> None:
     found = Stylize(film, "x", "restore", method="codec").filled_in()
-    assert found.agreement == Agreement() and found.beginning.start is None and found.beginning.strength == 0.3
+    strength = preset_values("restore")["beginning"]["strength"]
+    assert found.agreement == Agreement() and found.beginning == Beginning(strength, None, "shared", detail=0.0)
     begun = Stylize(film, "x", "restore", beginning=Beginning(start="noise")).filled_in()
     assert begun.beginning.strength == 1
     assert "reference" not in str(Stylize(film, "x", "fashion").filled_in().agreement.attention)
