@@ -88,7 +88,12 @@ def test_tasks_are_frozen_values_of_few_documented_fields(kind: type[Any]) -> No
 @pytest.mark.parametrize("kind", TASKS, ids=lambda kind: kind.__name__)
 def test_what_a_picture_shows_or_where_it_is_is_all_that_must_be_said(kind: type[Any]) -> None:
     required = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
-    assert required in (["prompt"], ["prompts"], ["input"], ["input", "prompt"])
+    if kind is segue.Animate:  # one of two: words, or a picture
+        with pytest.raises(errors.TaskError, match="say what is to move"):
+            kind()
+        assert not required
+    else:
+        assert required in (["prompt"], ["prompts"], ["input"], ["input", "prompt"])
 
 
 def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
