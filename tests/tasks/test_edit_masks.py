@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segue.tasks.edit_masks import evened
+from segue.motion.carried_mask import evened
 
 
 def test_straight_edges_and_ramps_stay() -> None:

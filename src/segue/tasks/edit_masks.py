@@ -15,7 +15,7 @@ from segue.media.clip import Clip, ScratchFrames, as_floats, levels_of, to_uint8
 from segue.media.reader import read
 from segue.media.resize import fit_pictures
 from segue.media.spool import Spool
-from segue.motion.carried_mask import CarriedMask
+from segue.motion.carried_mask import CarriedMask, evened
 from segue.motion.fields import Fields
 from segue.tasks.edit_settings import EditArea
 from segue.tasks.masks import grey
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 FEATHERED = 1 / 64
 """Share of a picture's shorter side over which a change sets in where nothing is said: 8 pixels of 512."""
-EVENED = 1 / 64
-"""The same, within which the edges of a mask that was carried are made even."""
 
 
 @dataclass
@@ -144,23 +142,6 @@ class Masks:
     def _fitted(self, clip: Clip, number: int) -> Float[Tensor, "h w"]:
         picture = _grey(clip, number, self.film.size)
         return _rounded(fit_pictures(picture, self.geometry.drawn, self.geometry.how)[0, 0])
-
-
-def evened(mask: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """A mask without the frays that its edges get on the way, where nothing in a picture says what moves.
-
-    The median around each pixel, over two 64ths of the shorter side, or over less of a small area: edges and ramps that
-    are straight stay as they are, and what is 0 or 1 all around does. In 256 levels.
-    """
-    import cv2
-    import numpy as np
-
-    radius = float((mask > 0.5).sum() / torch.pi) ** 0.5
-    reach = round(min(EVENED * min(mask.shape), radius / 8))
-    if not reach:
-        return mask
-    levels = np.ascontiguousarray((255 * mask).round().to(torch.uint8).numpy())
-    return torch.from_numpy(cv2.medianBlur(levels, 2 * reach + 1)).to(mask.dtype) / 255
 
 
 @dataclass(frozen=True)
