@@ -100,6 +100,6 @@ class Moved:
         every = range(len(rows))
         again = torch.stack([added(frame, 1) for frame in every]) if self.fresh else placed.drawn(added)
         moved = now[[0] * len(rows)].noised(carried(x0, maps, "reflection"), pushed)
-        started = noisier(moved, now[[0] * len(rows)], then[[0] * len(rows)], again.to(x0))
-        started = torch.cat([kept.x, started[1:]])
-        return State(started, torch.full((len(rows),), back), tuple(rows))
+        if until > back:  # at the same level there is nothing to add, and alpha may be 0 there
+            moved = noisier(moved, now[[0] * len(rows)], then[[0] * len(rows)], again.to(x0))
+        return State(torch.cat([kept.x, moved[1:]]), torch.full((len(rows),), back), tuple(rows))
