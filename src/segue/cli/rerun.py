@@ -11,7 +11,9 @@ from segue.cli.options import Drawing, ModelChoice, Output
 from segue.cli.produce import Job, produce
 from segue.cli.progress import Meter
 from segue.errors import TaskError
+from segue.tasks.animate import Animate
 from segue.tasks.deflicker import Deflicker
+from segue.tasks.edit import Edit
 from segue.tasks.image import Image
 from segue.tasks.on_file import check_result
 from segue.tasks.record import ModelRecord, WrittenAs
@@ -45,7 +47,7 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
     path = output.output or Path(default)
     if isinstance(task, Upscale):
         check_result(task.path, path)
-    if isinstance(task, Deflicker | Stylize):
+    if isinstance(task, Animate | Deflicker | Edit | Stylize):
         task.check_result(path)
     chosen = _chosen(model, made, again.record.task)
 
@@ -57,7 +59,7 @@ def rerun(file: RecordFile, model: ModelChoice, output: Output, drawing: Drawing
 
     # In another format, the factor would mean another quality, or nothing.
     alike = output.output is None or output.output.suffix.lower() == was.suffix.lower()
-    frames, fps = (1, 1) if isinstance(task, Image) else (task.frames or 1, task.fps)
+    frames, fps = (1, 1) if isinstance(task, Image) else (task.frames or 1, task.fps or 1)
     crf = was.crf if output.crf is None and alike else output.crf
     return produce(Job(make, default, frames, fps, drawing.tree), replace(output, crf=crf))
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
 from segue.training.checkpoint import Run
 from segue.training.data import step_generator, step_rng
 from segue.training.ema import Ema
-from segue.training.export import load_codec, load_part, save_codec, save_upscaler
+from segue.training.export import Autoencoder, load_codec, load_part, save_codec, save_upscaler
 from segue.training.journal import save_sheet
 from segue.training.losses import DecodedError, prediction_error, psnr, read_perceptual
 from segue.training.origins import folder_of
@@ -318,7 +318,8 @@ def averaged(run: Run, text: ClipText, config: Config) -> tuple[UNet2DConditionM
 def export(run: Run, text: ClipText, config: Config) -> Path:
     """Write the averaged upscaler as `model` in the run's folder, with copies of the text parts that it was given."""
     unet, codec = averaged(run, text, config)
-    vae = save_codec(codec.vae, float(codec.vae.config["scaling_factor"]), config.out / "vae")
+    network = cast(Autoencoder, codec.vae)
+    vae = save_codec(network, float(network.config["scaling_factor"]), config.out / "vae")
     copied = {"vae": vae, **{part: config.text / part for part in ("text_encoder", "tokenizer")}}
     return save_upscaler(config.out / "model", unet, copied, SCHEDULER, LOW_RES, config.noise_levels - 1)
 
