@@ -100,7 +100,7 @@ def test_the_distance_is_named_and_so_is_what_is_missing(run: Run, film: Path) -
     assert "A step is the root mean square pixel difference between neighbouring frames" in answer.out
     *stages, note = answer.err.splitlines()
     said = ["measuring steps", "looking for ghosts", "following movement", "warping", "measuring sharpness"]
-    said.append("looking at colours")
+    said += ["looking for drift", "foretelling frames", "looking at colours"]
     assert stages == [f"segue: {stage}" for stage in said]
     assert note.startswith("segue: no perceptual network is here")
     assert "segue models --fetch lpips-alex" in note
@@ -347,7 +347,7 @@ def test_prompts_looks_and_sets_are_told_by_the_clip_that_is_given(
     new = {"CLIP score", "consistency", "edited frames", "Fréchet distance", "aesthetic score"}
     assert set(said) == NAMES | new
     whole = " ".join(answer.out.split())
-    assert whole.count("CLIP tiny (") == 3 and "FID" not in whole
+    assert whole.count("CLIP tiny (") == 4 and "FID" not in whole
     found = run("evaluate", film, *asked, "--json").json["answers"]
     assert found["against"]["distance"]["pictures"] == [6, 6]
     assert found["looks"]["head"].startswith("head (")

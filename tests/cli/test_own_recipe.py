@@ -90,7 +90,7 @@ def test_what_is_wrong_with_it_is_one_line(old: str, new: str, expected: str, ru
     ("arguments", "expected"),
     [
         (["no.py"], "no.py; `segue train t2i --copy no.py` writes a recipe"),
-        (["mine"], "no recipe called 'mine'; choose one of codec, control,"),
+        (["mine"], "no recipe called 'mine'; choose one of clips, codec, control,"),
         (["my.py", "stepz=1"], "my.py: there is no field stepz; fields are out, steps, names"),
         (["my.py", "steps=many"], "fields are out, steps, names"),
         (["my.py", "--config", "no.toml"], "cannot read the configuration no.toml"),

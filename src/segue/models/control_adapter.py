@@ -26,6 +26,7 @@ from torch.nn import functional
 from segue.errors import CheckpointError, ModelError, TaskError
 from segue.models.attention import announced
 from segue.models.control import Residuals, unet_of
+from segue.models.eight_bits import packed, unpacked
 from segue.models.placement import beside
 from segue.models.weights import read_header
 from segue.types import Call, Conditioning
@@ -42,7 +43,6 @@ WAVES = 64
 METADATA = "segue_control_adapter"
 """What a file calls its shape; beside it, under LEARNED, the kinds that it knows: if it says nothing of them, all."""
 LEARNED = "kinds"
-SCALE = ".scale"
 
 
 @dataclass(frozen=True)
@@ -263,15 +263,7 @@ def save_adapter(path: Path, adapter: ControlAdapter, kinds: Sequence[str] = ())
         adapter: of any precision.
         kinds: that it has learned, which the file says; it takes all if there are none.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, value in adapter.state_dict().items():
-        value = value.detach().float().cpu().contiguous()
-        if value.ndim < 2:
-            tensors[name] = value.half()
-            continue
-        scale = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
-        tensors[name] = (value / _along(scale, value)).round().to(torch.int8)
-        tensors[name + SCALE] = scale
+    tensors = packed(adapter.state_dict())
     whole = path.with_name(path.name + ".part")
     # One entry of the header, since safetensors leaves the order of several to chance.
     said = asdict(adapter.layout) | ({LEARNED: list(kinds)} if kinds else {})
@@ -328,11 +320,7 @@ def read_adapter(path: Path) -> ControlAdapter:
             stored = {name: file.get_tensor(name) for name in sorted(file.keys())}
         shape = {key: _as_tuples(value) for key, value in said.items() if key != LEARNED}
         adapter = ControlAdapter(Layout(**shape))
-        state = {
-            name: value.float() * _along(stored[name + SCALE], value) if value.dtype == torch.int8 else value.float()
-            for name, value in stored.items()
-            if not name.endswith(SCALE)
-        }
+        state = unpacked(stored)
         adapter.load_state_dict(state)
         if not all(bool(value.isfinite().all()) for value in state.values()):
             raise ValueError("it has values that are not finite")
@@ -348,10 +336,6 @@ def read_adapter(path: Path) -> ControlAdapter:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path} is no control adapter of Segue ({reason})") from error
     return adapter.eval().requires_grad_(False)
-
-
-def _along(scale: Tensor, value: Tensor) -> Tensor:
-    return scale.reshape(-1, *(1,) * (value.ndim - 1))
 
 
 def _as_tuples(value: Any) -> Any:

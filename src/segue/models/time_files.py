@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from segue.errors import CheckpointError
+from segue.models.eight_bits import packed, unpacked
 from segue.models.time_inserted import Kind, TimeSettings, time_layers, with_time
 from segue.models.weights import read_header
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
 
 METADATA = "segue_time_layers"
-SCALE = ".scale"
 
 
 def save_time(
@@ -42,18 +41,11 @@ def save_time(
         ModelError: the model has no such layers.
     """
     layers = time_layers(model)
-    tensors: dict[str, Tensor] = {}
-    for name, value in (weights if weights is not None else layers.state_dict()).items():
-        value = value.detach().float().cpu().contiguous()
-        if whole or value.ndim < 2:
-            tensors[name] = value if whole else value.half()
-            continue
-        scale = value.flatten(1).abs().amax(1).clamp_min(1e-12) / 127
-        tensors[name] = (value / _along(scale, value)).round().to(torch.int8)
-        tensors[name + SCALE] = scale
+    state = weights if weights is not None else layers.state_dict()
+    floats = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
     made = path.with_name(path.name + ".part")
     said = {"settings": asdict(layers.settings), "base": model.name, "fingerprint": model.fingerprint}
-    save_file(tensors, made, {METADATA: json.dumps(said)})
+    save_file(floats if whole else packed(floats), made, {METADATA: json.dumps(said)})
     made.replace(path)
 
 
@@ -70,24 +62,18 @@ def with_time_file(model: LatentDiffusion, path: Path) -> LatentDiffusion:
     """
     settings = read_settings(path)
     try:
-        stored = load_file(path)
-    except SafetensorError as error:
+        there = unpacked(load_file(path))
+    except (SafetensorError, LookupError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     moving = with_time(model, settings)
     layers = time_layers(moving)
-    there = {name: value for name, value in stored.items() if not name.endswith(SCALE)}
     own = {name: tuple(value.shape) for name, value in layers.state_dict().items()}
     odd = [name for name in own.keys() | there.keys() if name not in there or own.get(name) != tuple(there[name].shape)]
     if odd:
         raise CheckpointError(
             f"{path} holds layers along time for a model of another architecture than {model.name}: {min(odd)} differs"
         )
-    layers.load_state_dict(
-        {
-            name: value.float() * _along(stored[name + SCALE], value) if value.dtype == torch.int8 else value.float()
-            for name, value in there.items()
-        }
-    )
+    layers.load_state_dict(there)
     layers.requires_grad_(False).eval()
     return replace(moving, weights=(*model.weights, (path, 1.0)))
 
@@ -131,7 +117,3 @@ def _said(path: Path) -> Mapping[str, str]:
             return file.metadata() or {}
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-
-
-def _along(scale: Tensor, value: Tensor) -> Tensor:
-    return scale.reshape(-1, *(1,) * (value.ndim - 1))

@@ -8,10 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from segue.diffusion.frame_guidance import scales_over_frames
-from segue.diffusion.guidance import classifier_free, in_context
+from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import denoise
 from segue.diffusion.noise import NamedNoise, start_noise
 from segue.diffusion.schedule import Schedule
@@ -20,9 +18,10 @@ from segue.diffusion.starts import from_clip_seed, from_seeds
 from segue.errors import TaskError
 from segue.models.families.animatediff import with_strength
 from segue.models.families.svd import LEAST_SCALE, bucket_of, guided
+from segue.models.families.videoldm import context_of, told
 from segue.models.lora import MOTION
 from segue.models.temporal_codec import TemporalCodec
-from segue.models.time_inserted import CONTEXT, FPS, PART, with_motion
+from segue.models.time_inserted import PART, with_motion
 from segue.tasks.animate import Animate
 from segue.tasks.animate_zero_shot import CLIP, FRAMES, kept
 from segue.tasks.key_pictures import KeyPicture
@@ -30,7 +29,7 @@ from segue.tasks.sampling import Execution
 from segue.temporal.both_ends import BothEnds
 from segue.temporal.keys import ANY_KEY
 from segue.temporal.overlapping import Overlapping
-from segue.types import Conditioning, Denoiser, Guided, Progress, RowId, State
+from segue.types import Denoiser, Guided, Progress, RowId, State
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -137,7 +136,10 @@ class Joint:
         wanted, unwanted = texts[[0] * count], texts[[1] * count]
         if not self._is_videoldm:
             return classifier_free(wanted, unwanted, scale, start=began)
-        return self._known(wanted, unwanted, scale, began)
+        return told(
+            wanted, unwanted, scale, float(self.task.fps or 1),
+            context=self._context(), context_scale=self.task.movement.context_guidance or 0.0, start=began,
+        )  # fmt: skip
 
     def _shown(self, name: str) -> Guided:
         """What frames of Stable Video Diffusion are told that begin with a picture."""
@@ -145,35 +147,20 @@ class Joint:
         shape = "triangle" if self.task.movement.loop else "linear"
         scales = scales_over_frames(shape, count, min(LEAST_SCALE, most), most)
         noise, fps = start_noise(self.task.seed, (3, *self._size[::-1])), float(self.task.fps or 1)
-        told = guided(
+        seen = guided(
             self.model, self._picture(name), count, noise=noise, scales=scales, fps=fps, bucket=bucket_of(self._motion)
         )
-        return replace(told, start=self.task.sampling.guidance_start or 0.0)
-
-    def _known(self, wanted: Conditioning, unwanted: Conditioning, scale: float, began: float) -> Guided:
-        """Told how fast frames follow each other, and of given frames; guided towards the words, and towards these."""
-        fps = torch.full((len(wanted),), float(self.task.fps or 1), dtype=torch.float32, device=wanted.text.device)
-        context = self._context()
-
-        def told(**more: Tensor) -> Guided:
-            for_words, against = (replace(one, extra={**one.extra, FPS: fps, **more}) for one in (wanted, unwanted))
-            return classifier_free(for_words, against, scale, start=began)
-
-        if context is None:
-            return told()
-        seen, blind = told(**{CONTEXT: context}), told(**{CONTEXT: torch.zeros_like(context)})
-        return in_context(seen, blind, self.task.movement.context_guidance or 0.0)
+        return replace(seen, start=self.task.sampling.guidance_start or 0.0)
 
     def _context(self) -> Float[Tensor, "t c+1 h w"] | None:
-        """The latents of given frames, and a mask that is 1 there."""
+        """What layers along time are told of given frames."""
         given = {0: self.task.image, self.task.frames - 1: self.task.last_image}
-        channels, height, width = self._shape
-        context = torch.zeros(self.task.frames, channels + 1, height, width)
-        for frame, name in given.items():
-            if name is not None:
-                latents = self.model.codec.encode(self._picture(name)[None])[0].float().cpu()
-                context[frame] = torch.cat([latents, torch.ones(1, height, width)])
-        return context.to(self.model.device) if any(given.values()) else None
+        known = {
+            frame: self.model.codec.encode(self._picture(name)[None])[0]
+            for frame, name in given.items()
+            if name is not None
+        }
+        return context_of(known, self.task.frames, self._shape) if known else None
 
     def _picture(self, name: str) -> Float[Tensor, "3 h w"]:
         return KeyPicture(0, Path(name)).load(self._size)
