@@ -170,6 +170,15 @@ def test_frames_are_denoised_together_by_a_model_that_was_made_for_that(picture:
             wrong.run(model)
 
 
+def test_what_a_stochastic_solver_adds_is_shared_as_the_noise_is_in_which_frames_begin() -> None:
+    """A model whose frames have all noise in common, and that tells them nothing apart, makes them alike."""
+    for solver in ("euler_ancestral", "dpmpp_2m_sde"):
+        task = Animate("one", sampling=Sampling(steps=4, size=SIZE, solver=solver))
+        alike, apart = (pixels(task.run(film_model(shared_noise=share))) for share in (1.0, 0.0))
+        assert torch.equal(alike, alike[:1].expand_as(alike))
+        assert float((apart[1:] - apart[:-1]).abs().mean()) > 0.01
+
+
 def test_a_model_is_asked_for_what_it_was_made_for_alone(picture: str) -> None:
     silent = film_model(words=False, given=("first",))
     for task, model, match in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +29,22 @@ def noise(seed: int, name: str, step: int, row: RowId, shape: Sequence[int]) -> 
     return torch.randn(tuple(shape), generator=generator)
 
 
+def shared_noise(
+    own: Float[Tensor, "... c h w"], common: Float[Tensor, "... c h w"], share: float
+) -> Float[Tensor, "... c h w"]:
+    """Standard noise of which `share` of the variance is common to the frames of a clip, and the rest each frame's own.
+
+    Mixed noise (Ge et al. 2023, "Preserve Your Own Correlation", arXiv:2305.10474, section 3.2): share is what is
+    alpha^2 / (1 + alpha^2) there.
+
+    Raises:
+        ValueError: the share is outside of [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share of noise is in [0, 1], got {share}")
+    return share**0.5 * common + (1 - share) ** 0.5 * own
+
+
 @dataclass(frozen=True)
 class NamedNoise:
     """The default kick: fresh noise for every (seed, name, step, row)."""
@@ -45,6 +61,41 @@ class NamedNoise:
             for step, row in zip(now.index.tolist(), now.rows, strict=True)
         ]
         return over_rows(std, like) * torch.stack(drawn).to(like.device, like.dtype)
+
+
+@dataclass(frozen=True)
+class ClipNoise:
+    """A kick for the frames of clips: in each step, a share of the noise is common to all frames of a trajectory.
+
+    So grain that a stochastic solver adds agrees as far as that of the start does; with nothing shared, it is that of
+    `NamedNoise`.
+
+    Args:
+        seed: of the clip.
+        shared: see `shared_noise`.
+        name: of the noise.
+    """
+
+    seed: int = 0
+    shared: float = 0.0
+    name: str = "kick"
+
+    def __call__(
+        self, like: Float[Tensor, "b c h w"], now: Point, then: Point, std: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """std times standard noise, row by row."""
+        drawn = [
+            self._of(int(step), row, like.shape[1:]) for step, row in zip(now.index.tolist(), now.rows, strict=True)
+        ]
+        return over_rows(std, like) * torch.stack(drawn).to(like.device, like.dtype)
+
+    def _of(self, step: int, row: RowId, shape: Sequence[int]) -> Float[Tensor, "c h w"]:
+        own = noise(self.seed, self.name, step, row, shape)
+        if not self.shared:
+            return own
+        return shared_noise(
+            own, noise(self.seed, f"{self.name}, common", step, replace(row, frame=0), shape), self.shared
+        )
 
 
 def no_noise(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segue.diffusion.noise import noise, start_noise
+from segue.diffusion.noise import noise, shared_noise, start_noise
 from segue.diffusion.schedule import Schedule
 from segue.types import Point, RowId, State, over_rows
 
@@ -50,27 +50,11 @@ def from_clip_seed(
         schedule: what the noise is scaled for.
         shape: (channels, height, width) of the latents.
         device: where the latents live.
-        shared: see `shared_noise`.
+        shared: see `segue.diffusion.noise.shared_noise`.
     """
     own = torch.stack([noise(seed, "frame", 0, replace(row, trajectory=""), shape) for row in ids])
     x = shared_noise(own, start_noise(seed, shape)[None], shared) * schedule.start_scale
     return State(x.to(device), torch.zeros(len(ids), dtype=torch.int64), tuple(ids))
-
-
-def shared_noise(
-    own: Float[Tensor, "... c h w"], common: Float[Tensor, "... c h w"], share: float
-) -> Float[Tensor, "... c h w"]:
-    """Standard noise of which `share` of the variance is common to the frames of a clip, and the rest each frame's own.
-
-    Mixed noise (Ge et al. 2023, "Preserve Your Own Correlation", arXiv:2305.10474, section 3.2): share is what is
-    alpha^2 / (1 + alpha^2) there.
-
-    Raises:
-        ValueError: the share is outside of [0, 1].
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"a share of noise is in [0, 1], got {share}")
-    return share**0.5 * common + (1 - share) ** 0.5 * own
 
 
 def from_latents(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segue.diffusion.frame_guidance import scales_over_frames
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import denoise
-from segue.diffusion.noise import NamedNoise, start_noise
+from segue.diffusion.noise import ClipNoise, start_noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import from_clip_seed, from_seeds
@@ -51,6 +51,8 @@ class Joint:
         execution: how many are decoded together.
         folder: where states are kept.
         progress: told of every step of every frame.
+        numbers: by which the noise of its frames is named, where they are some of a longer clip's.
+        given: pictures of frames, by their place, besides those that the task names.
     """
 
     task: Animate
@@ -58,6 +60,8 @@ class Joint:
     execution: Execution
     folder: Path
     progress: Progress
+    numbers: tuple[int, ...] | None = None
+    given: Mapping[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -79,17 +83,16 @@ class Joint:
             yield codec.decode(latents[start : start + together]).float().cpu()
 
     def _latents(self) -> Float[Tensor, "t c h w"]:
-        solver, kick = find_solver(str(self.task.sampling.solver)).solver, NamedNoise(self.task.seed)
         count, steps = self.task.frames, len(self._schedule)
+        shared = self.model.moving.shared_noise if self.model.moving is not None and count > 1 else 0.0
+        solver, kick = find_solver(str(self.task.sampling.solver)).solver, ClipNoise(self.task.seed, shared)
         # A clip of one frame is a picture of the image model.
-        rows = (ANY_KEY,) if count == 1 else tuple(RowId(CLIP, frame) for frame in range(count))
+        rows = (ANY_KEY,) if count == 1 else tuple(RowId(CLIP, frame) for frame in self.numbers or range(count))
 
         def begun() -> State:
             device = self.model.device
             if count == 1:
                 return from_seeds([self.task.seed], rows, self._schedule, self._shape, device)
-            moving = self.model.moving
-            shared = moving.shared_noise if moving is not None else 0.0
             return from_clip_seed(self.task.seed, rows, self._schedule, self._shape, device, shared)
 
         def run(state: State) -> Iterator[State]:
@@ -106,7 +109,7 @@ class Joint:
         loop = self.task.movement.loop and self.model.family != "svd"
         if count == 1 or (count <= window and not loop):
             whole = model.over(count).denoiser
-            last = self.task.last_image if self.model.family == "svd" else None
+            last = self._known.get(count - 1) if self.model.family == "svd" and count > 1 else None
             return whole if last is None else BothEnds(whole, self._shown(last), count)
         if self.model.family == "svd":
             raise TaskError(
@@ -131,7 +134,7 @@ class Joint:
         scale, began = float(self.task.sampling.guidance_scale[0]), self.task.sampling.guidance_start or 0.0
         count = self.task.frames
         if self.model.family == "svd":
-            return self._shown(str(self.task.image))
+            return self._shown(self._known[0])
         texts = self.model.text([self.task.prompt or "", self.task.negative])
         wanted, unwanted = texts[[0] * count], texts[[1] * count]
         if not self._is_videoldm:
@@ -141,29 +144,26 @@ class Joint:
             context=self._context(), context_scale=self.task.movement.context_guidance or 0.0, start=began,
         )  # fmt: skip
 
-    def _shown(self, name: str) -> Guided:
+    def _shown(self, picture: Float[Tensor, "3 h w"]) -> Guided:
         """What frames of Stable Video Diffusion are told that begin with a picture."""
         count, most = self.task.frames, float(self.task.sampling.guidance_scale[0])
         shape = "triangle" if self.task.movement.loop else "linear"
         scales = scales_over_frames(shape, count, min(LEAST_SCALE, most), most)
         noise, fps = start_noise(self.task.seed, (3, *self._size[::-1])), float(self.task.fps or 1)
-        seen = guided(
-            self.model, self._picture(name), count, noise=noise, scales=scales, fps=fps, bucket=bucket_of(self._motion)
-        )
+        seen = guided(self.model, picture, count, noise=noise, scales=scales, fps=fps, bucket=bucket_of(self._motion))
         return replace(seen, start=self.task.sampling.guidance_start or 0.0)
 
     def _context(self) -> Float[Tensor, "t c+1 h w"] | None:
         """What layers along time are told of given frames."""
-        given = {0: self.task.image, self.task.frames - 1: self.task.last_image}
-        known = {
-            frame: self.model.codec.encode(self._picture(name)[None])[0]
-            for frame, name in given.items()
-            if name is not None
-        }
+        known = {frame: self.model.codec.encode(picture[None])[0] for frame, picture in self._known.items()}
         return context_of(known, self.task.frames, self._shape) if known else None
 
-    def _picture(self, name: str) -> Float[Tensor, "3 h w"]:
-        return KeyPicture(0, Path(name)).load(self._size)
+    @cached_property
+    def _known(self) -> Mapping[int, Float[Tensor, "3 h w"]]:
+        """Pictures of frames, by their place."""
+        named = {0: self.task.image, self.task.frames - 1: self.task.last_image}
+        read = {frame: KeyPicture(0, Path(name)).load(self._size) for frame, name in named.items() if name is not None}
+        return {**read, **self.given}
 
     @property
     def _is_videoldm(self) -> bool:

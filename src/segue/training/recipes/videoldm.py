@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from segue.diffusion.starts import shared_noise
+from segue.diffusion.noise import shared_noise
 from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
 from segue.models.families.sd import UNetNetwork
