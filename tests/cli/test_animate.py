@@ -32,6 +32,10 @@ TYPED: dict[str, tuple[str, Any]] = {
     "movement.begun": ("--begun latents", "latents"),
     "movement.strength": ("--strength 0.3", 0.3),
     "movement.attention": ("--attention first,self", "first,self"),
+    "long.long": ("--long parts", "parts"),
+    "long.levels": ("--levels 2,3", (2, 3)),
+    "long.fill": ("--fill branches,flow", ("branches", "flow")),
+    "long.pin": ("--pin 0.5", 0.5),
 }
 QUICK = ["--steps", "3", "--seconds", "0.5", "--fps", "6", "--size", "64x48"]
 

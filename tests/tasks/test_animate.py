@@ -17,6 +17,7 @@ from segue.media import read
 from segue.models.bundle import LatentDiffusion, Moving
 from segue.models.loading import load_model
 from segue.tasks.animate import Animate
+from segue.tasks.animate_long_settings import Long
 from segue.tasks.animate_settings import Movement
 from segue.tasks.image import Image
 from segue.tasks.rerun import Rerun
@@ -105,6 +106,10 @@ CHANGES: dict[str, Any] = {
     "movement.begun": "latents",
     "movement.strength": 0.9,
     "movement.attention": "reference, self",
+    "long.long": "keys",
+    "long.levels": "2",
+    "long.fill": "flow",
+    "long.pin": 0.0,
     "sampling": Sampling(steps=5, size=SIZE),
 }
 WRONG: dict[str, Any] = {
@@ -127,7 +132,9 @@ def test_every_field_changes_the_clip_or_is_refused(name: str, picture: str, wri
             replace(task, **changed).run(toy_model())
         return
     value = picture if value == "PICTURE" else value
-    other = replace(task, **{head: replace(task.movement, **{tail: value}) if tail else value})
+    if head == "long" and tail != "long":
+        task = replace(task, long=Long("keys"))
+    other = replace(task, **{head: replace(getattr(task, head), **{tail: value}) if tail else value})
     if name == "movement.attention":
         task, other = (replace(one, sampling=Sampling(steps=4)) for one in (task, other))
     make = toy_model if name != "movement.attention" else partial(load_model, written, device="cpu")
@@ -138,7 +145,10 @@ def test_every_field_changes_the_clip_or_is_refused(name: str, picture: str, wri
 def test_every_field_is_tried() -> None:
     tried = {name.partition(".")[0] for name in CHANGES}
     assert tried == {item.name for item in fields(Animate)}
-    assert {name.partition(".")[2] for name in CHANGES if "." in name} == {item.name for item in fields(Movement)}
+    for head, kind in (("movement", Movement), ("long", Long)):
+        assert {name.partition(".")[2] for name in CHANGES if name.startswith(f"{head}.")} == {
+            item.name for item in fields(kind)
+        }
 
 
 def test_latents_that_move_early_leave_the_first_frame_as_it_is_alone() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
+from segue.tasks.animate_long_choice import long_of, outlook_of
+from segue.tasks.animate_long_settings import Long
 from segue.tasks.animate_settings import OF_ZERO_SHOT, USUAL_ATTENTION, USUAL_STRENGTH, Engine, Movement
 from segue.tasks.contents import sha256_of
 from segue.tasks.record import notes_on
@@ -64,6 +66,7 @@ class Animate:
         control: what frames are drawn after, KIND:VIDEO[=SCALE][@START-STOP], of zero-shot; may be repeated. See
             stylize. The clip is then as long as the video, and moves as that does.
         movement: how it moves.
+        long: how it is made, if it is long.
         sampling: steps, guidance, solver, and the size: left out, the model's own, in the picture's proportions.
     """
 
@@ -80,6 +83,7 @@ class Animate:
     fps: float | None = None
     control: tuple[str, ...] = ()
     movement: Movement = field(default_factory=Movement)
+    long: Long = field(default_factory=Long)
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
@@ -188,6 +192,7 @@ class Animate:
             raise TaskError("a clip with a first and a last picture has two frames or more: raise seconds or fps")
         return replace(
             task,
+            long=long_of(task, model),
             image=self.image and _absolute(self.image),
             last_image=self.last_image and _absolute(self.last_image),
             control=tuple(_absolute_control(one) for one in self.control),
@@ -307,6 +312,8 @@ class Animate:
         task, guided = self.resolved(model), model.denoiser.embeds_guidance is False
         steps, count, movement = task.sampling.steps or 1, task.frames, task.movement
         terms = 2 if guided and task.sampling.guidance_scale != (1.0,) else 1
+        if task.long.long != "whole":
+            return outlook_of(task, terms)
         if movement.engine == "joint":
             by = (model.moving.engine if model.moving else "") or "frames denoised together"
             return (f"{count} frames at {task.fps:g} per second, by {by}: about {terms * steps * count} evaluations",)

@@ -14,6 +14,8 @@ from segue.media.clip import Clip, Provenance
 from segue.tasks.animate import Animate, AnimatePlan
 from segue.tasks.animate_controls import Controls
 from segue.tasks.animate_joint import Joint
+from segue.tasks.animate_long import Keys
+from segue.tasks.animate_long_parts import Parts
 from segue.tasks.animate_zero_shot import ZeroShot
 from segue.tasks.record import ModelRecord, Record, versions
 from segue.tasks.sampling import Execution
@@ -123,6 +125,10 @@ class AnimateRun:
         return Clip(frames, float(self.task.fps or 1), provenance=Provenance(record.to_dict()))
 
     def _maker(self) -> Maker:
+        if self.task.long.long == "keys":
+            return Keys(self.task, self.ready, self.execution, self.unfinished.folder, self.progress)
+        if self.task.long.long == "parts":
+            return Parts(self.task, self.ready, self.execution, self.unfinished.folder, self.progress)
         if self.task.movement.engine == "zero-shot":
             return ZeroShot(self.task, self.ready, self.controls, self.execution, self.unfinished.folder, self.progress)
         return Joint(self.task, self.ready, self.execution, self.unfinished.folder, self.progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,9 @@ from segue.temporal.frame_attention import Pattern, frame_attention
 from segue.temporal.keys import ANY_KEY
 from segue.temporal.moved_noise import Placed, PlacedKick
 from segue.temporal.passengers import Noised, Passenger
+from segue.temporal.pinned import pinned
 from segue.temporal.zero_shot import Moved
-from segue.temporal.zero_shot_motion import Course, carried, placed_along
+from segue.temporal.zero_shot_motion import Course, carried, placed_at
 from segue.types import Denoiser, Guided, Progress, RowId, State
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class ZeroShot:
         execution: how many are decoded together.
         folder: where states are kept.
         progress: told of every step of every frame.
+        numbers: of the frames that are drawn, of those of the clip; None for all. The first moves as far as the clip
+            has come by then.
+        picture: what the first of them shows, in place of the task's.
+        pin: how much of what drawing does to mean and contrast of the first is taken from all, in [0, 1].
     """
 
     task: Animate
@@ -95,7 +100,9 @@ class ZeroShot:
     execution: Execution
     folder: Path
     progress: Progress
-    _run: int = field(default=0, init=False)
+    numbers: tuple[int, ...] | None = None
+    picture: Float[Tensor, "3 h w"] | None = None
+    pin: float = 0.0
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -104,20 +111,22 @@ class ZeroShot:
 
     def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
         """See `segue.tasks.animate_run.Maker`."""
-        movement, count = self.task.movement, self.task.frames
-        picture = self._given() if self.task.image else None
+        movement, count = self.task.movement, len(self._numbers)
+        picture = self._given() if self.task.image or self.picture is not None else None
         if movement.begun == "picture" and picture is None:
             picture = self._decoded(self._first())[0]
         if count == 1 and picture is not None:
             yield picture[None]
             return
         latents = self._moved(picture) if picture is not None else self._from_latents()
-        again = None if picture is None else self._decoded(latents[:1])
+        drawn_first = None if picture is None else self._decoded(latents[:1])
         together = self.execution.decoded_at_once(self.model, self._size)
         for start in range(first, count, together):
             stop = min(count, start + together)
             drawn = self._decoded(latents[start:stop])
-            if picture is not None and again is not None:
+            if picture is not None and drawn_first is not None:
+                both = pinned(torch.cat([drawn_first, drawn]), {0: picture}, self.pin)
+                again, drawn = both[:1], both[1:]
                 moved, lost = (carried(one, self._maps[start:stop]) for one in (again, picture[None] - again))
                 apart = (drawn - moved).abs().mean(1, keepdim=True)
                 drawn = (drawn + (-((apart / ALIKE) ** 2)).exp() * lost).clamp(0, 1)
@@ -126,7 +135,7 @@ class ZeroShot:
             yield drawn
 
     def _given(self) -> Float[Tensor, "3 h w"]:
-        return KeyPicture(0, Path(str(self.task.image))).load(self._size)
+        return KeyPicture(0, Path(str(self.task.image))).load(self._size) if self.picture is None else self.picture
 
     def _first(self) -> Float[Tensor, "1 c h w"]:
         """The latents of the picture that the model makes of the words: that of `segue image`."""
@@ -152,7 +161,7 @@ class ZeroShot:
         still = self._encoded(picture[None])
 
         def begun() -> State:
-            moved = [self._encoded(carried(picture[None], self._maps[[k]])) for k in range(self.task.frames)]
+            moved = [self._encoded(carried(picture[None], self._maps[[k]])) for k in range(len(self._numbers))]
             return from_latents(torch.cat(moved), noises, self._schedule, strength, self._rows)
 
         rides = Passenger(Noised(still[0], noises[0], self._schedule), self._cond[[0]])
@@ -203,7 +212,11 @@ class ZeroShot:
 
     @cached_property
     def _rows(self) -> tuple[RowId, ...]:
-        return tuple(RowId(CLIP, frame) for frame in range(self.task.frames))
+        return tuple(RowId(CLIP, place) for place in range(len(self._numbers)))
+
+    @property
+    def _numbers(self) -> Sequence[int]:
+        return range(self.task.frames) if self.numbers is None else self.numbers
 
     @cached_property
     def _schedule(self) -> Schedule:
@@ -212,18 +225,27 @@ class ZeroShot:
         return self.model.schedule(sampling.steps, self._size, solver=sampling.solver)
 
     @cached_property
-    def _maps(self) -> Float[Tensor, "t 3 3"]:
+    def _course(self) -> Float[Tensor, "t 3 3"]:
+        """Of each frame of the clip, where what is in its first one goes."""
         movement = self.task.movement
         course = Course(movement.way or "still", 1.0 if movement.motion is None else movement.motion, movement.loop)
         return course.maps(self.task.frames, float(self.task.fps or 1))
 
     @cached_property
+    def _maps(self) -> Float[Tensor, "t 3 3"]:
+        """Of each frame that is drawn, where what is in the first of these goes."""
+        if self.numbers is None:
+            return self._course
+        found = self._course[[number % self.task.frames for number in self.numbers]]
+        return found if self.numbers[0] == 0 else found @ torch.linalg.inv(found[0])
+
+    @cached_property
     def _placed(self) -> Placed:
-        return placed_along(self._maps, (self._shape[2], self._shape[1]))
+        return placed_at(self._course, self._numbers, (self._shape[2], self._shape[1]))
 
     @cached_property
     def _cond(self) -> Guided:
-        task, count = self.task, self.task.frames
+        task, count = self.task, len(self._numbers)
         texts = self.model.text([task.told, task.negative])
         scale, began = float(task.sampling.guidance_scale[0]), task.sampling.guidance_start or 0.0
         cond = classifier_free(texts[[0] * count], texts[[1] * count], scale, start=began)

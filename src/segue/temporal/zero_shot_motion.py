@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -229,3 +229,17 @@ def placed_along(maps: Float[Tensor, "t 3 3"], size: tuple[int, int]) -> Placed:
         births.append(torch.where(kept, 0, frame).int().view(height, width))
         owned.append(torch.where(kept, source, cells).int().view(height, width))
     return Placed(torch.stack(births), torch.stack(owned))
+
+
+def placed_at(maps: Float[Tensor, "t 3 3"], numbers: Sequence[int], size: tuple[int, int]) -> Placed:
+    """The noise of some frames of a clip, as `placed_along` has it for all of them.
+
+    Args:
+        maps: of all frames.
+        numbers: of those that are wanted; those beyond the last begin at the first again.
+        size: (width, height) in latents.
+    """
+    wanted = [number % len(maps) for number in numbers]
+    placed = placed_along(torch.cat([maps[:1], maps[wanted]]), size)
+    names = torch.tensor([0, *wanted], dtype=placed.birth.dtype)
+    return Placed(names[placed.birth[1:].long()], placed.cell[1:])

@@ -1,0 +1,110 @@
+"""How a long clip is made when nobody has said all of it, and what that takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segue.errors import TaskError
+from segue.tasks.animate_long_settings import USUAL_FRAMES, Filling, How, Long
+from segue.temporal.plan_levels import Levels
+
+if TYPE_CHECKING:
+    from segue.models.bundle import LatentDiffusion
+    from segue.tasks.animate import Animate
+
+PART = 16
+"""Frames of a part by a model of single pictures."""
+
+
+def long_of(task: Animate, model: LatentDiffusion) -> Long:
+    """With nothing left open, for a task whose frames and engine are known.
+
+    Raises:
+        TaskError: the model cannot, or what was said does not go together.
+    """
+    asked, moving = task.long, model.moving
+    joint = task.movement.engine == "joint"
+    given = moving.given if moving is not None and joint else ()
+    usual: How = "keys" if task.frames > USUAL_FRAMES and not _hindered(task, model) else "whole"
+    how = asked.long or ("keys" if asked.of_keys else usual)
+    if task.frames == 1:
+        how = "whole"
+    if how == "whole":
+        if asked.pin is not None:
+            raise TaskError(
+                "nothing is pinned where all frames are denoised together: leave pin out, or take long keys"
+            )
+        return Long("whole")
+    if task.control:
+        raise TaskError("a clip that is drawn after a control is made as a whole: leave long out")
+    if how == "parts":
+        if joint and "first" not in given:
+            raise TaskError(f"{model.name} can be given no first frame, so that nothing follows on it: take long keys")
+        if task.movement.loop or task.last_image is not None:
+            raise TaskError(
+                "parts know nothing of the end of the clip: leave loop and last_image out, or take long keys"
+            )
+        if task.movement.begun == "latents":
+            raise TaskError("parts go on from pictures: leave out begun latents, or take long whole")
+        return Long("parts", pin=asked.weight)
+    return Long("keys", asked.factors, _fills(task, model, given), asked.weight)
+
+
+def _hindered(task: Animate, model: LatentDiffusion) -> bool:
+    """Whether key frames cannot be filled, so that a long clip is made as a whole unless somebody asks otherwise."""
+    silent = model.moving is not None and not model.moving.words
+    return bool(task.control) or (silent and not {"first", "last"} <= set(model.moving.given if model.moving else ()))
+
+
+def _fills(task: Animate, model: LatentDiffusion, given: tuple[str, ...]) -> tuple[Filling, ...]:
+    ends = {"first", "last"} <= set(given)
+    fills: tuple[Filling, ...] = tuple(task.long.fill or ()) or (("joint",) if ends else ("branches",))  # type: ignore[assignment]
+    levels = len(task.long.factors)
+    if len(fills) not in (1, levels):
+        raise TaskError(f"fill is one for all levels, or one for each of {levels}; got {len(fills)}")
+    if "joint" in fills and not ends:
+        raise TaskError(
+            f"{model.name} cannot be given both a first and a last frame, and fills nothing between two: take fill "
+            "branches or flow"
+        )
+    if "branches" in fills and task.prompt is None:
+        raise TaskError(f"{model.name} takes no words, and branches are drawn after words: take fill joint or flow")
+    return fills * levels if len(fills) == 1 else fills
+
+
+def evaluations(task: Animate, terms: int) -> int:
+    """About how many network evaluations a task takes that is made by keys or parts, and has nothing left open."""
+    steps, movement = task.sampling.steps or 1, task.movement
+    share = movement.strength or 1.0 if movement.engine == "zero-shot" else 1.0
+    drawn, branch = max(1, int(steps * share)), max(1, int(steps * (movement.strength or 0.5)))
+    first = steps if movement.engine == "zero-shot" and task.image is None else 0
+    if task.long.long == "parts":
+        parts = -(-(task.frames - 1) // (PART - 1))
+        return terms * (first + drawn * (task.frames + 2 * parts))
+    plan = Levels(task.frames, task.long.factors, movement.loop)
+    rows = drawn * (len(plan.outline) + (1 if movement.engine == "zero-shot" else 0))
+    for gap in plan.gaps():
+        for stretch in gap.stretches:
+            how = task.long.fills[min(stretch.level, len(task.long.fills) - 1)]
+            rows += {"flow": 0, "branches": branch, "joint": steps}[how] * len(stretch.frames)
+    return terms * (first + rows)
+
+
+def outlook_of(task: Animate, terms: int) -> tuple[str, ...]:
+    """What a long clip is made of, and what it takes, a line each."""
+    begun = f"{task.frames} frames at {task.fps:g} per second, "
+    about = f"about {evaluations(task, terms)} evaluations"
+    size = task.sampling.size
+    assert size is not None
+    kept = f"{_bytes(3 * size[0] * size[1] * task.frames)} on disk while it is made"
+    if task.long.long == "parts":
+        return (f"{begun}in parts, each from the last frames of the one before: {about}, {kept}",)
+    plan = Levels(task.frames, task.long.factors, task.movement.loop)
+    fills = ", then ".join(
+        f"{factor} times as many by {how}" for factor, how in zip(task.long.factors, task.long.fills, strict=True)
+    )
+    return (f"{begun}{len(plan.outline)} key frames first, {fills}: {about}, {kept}",)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

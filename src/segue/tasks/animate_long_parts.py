@@ -1,0 +1,138 @@
+"""Long clips part after part: each goes on from the last frames of the one before, and what it loses adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from segue.media.clip import as_floats, to_uint8
+from segue.media.disk import disk_errors, remove, written_whole
+from segue.tasks.animate import Animate
+from segue.tasks.animate_controls import Controls
+from segue.tasks.animate_joint import Joint
+from segue.tasks.animate_long_choice import PART
+from segue.tasks.animate_zero_shot import ZeroShot
+from segue.tasks.sampling import Execution
+from segue.temporal.pinned import pinned
+from segue.types import Progress
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from segue.models.bundle import LatentDiffusion
+
+_PIXELS, _STATES = "pixels", "states"
+
+
+@dataclass
+class Parts:
+    """A clip in parts; see `segue.tasks.animate_run.Maker`.
+
+    A model that is told of known frames is told of the last two, which show where things go (Blattmann et al. 2023,
+    arXiv:2304.08818, section 3.2); others of the last one.
+
+    Args:
+        task: with nothing left open.
+        model: ready to run.
+        execution: how many are decoded together.
+        folder: where parts are kept that the next one goes on from.
+        progress: told of what is finished.
+    """
+
+    task: Animate
+    model: LatentDiffusion
+    execution: Execution
+    folder: Path
+    progress: Progress
+
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        """How it was made, and in how long parts."""
+        return {"engine": self.task.movement.engine, "long": "parts", "part": self.length}
+
+    @property
+    def length(self) -> int:
+        """Frames that are made together, known ones, too."""
+        moving, movement = self.model.moving, self.task.movement
+        if movement.engine == "zero-shot" or moving is None:
+            return PART
+        window = movement.window or moving.frames
+        return window if moving.most is None else min(window, moving.most)
+
+    @property
+    def overlap(self) -> int:
+        """Frames of a part that are known from the one before."""
+        joint = self.task.movement.engine == "joint" and self.model.family != "svd"
+        return min(2 if joint else 1, self.length - 1)
+
+    def parts(self) -> list[range]:
+        """Numbers of the frames of each part, without those that are known."""
+        count, first = self.task.frames, min(self.length, self.task.frames)
+        step = self.length - self.overlap
+        return [range(first), *(range(begin, min(count, begin + step)) for begin in range(first, count, step))]
+
+    def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
+        """See `segue.tasks.animate_run.Maker`."""
+        for number, part in enumerate(self.parts()):
+            if part.stop <= first:
+                continue
+            made = self._read(number)
+            if made is None:
+                made = self._made(number, part)
+                with written_whole(self._path(number)) as path:
+                    path.write_bytes(save({_PIXELS: to_uint8(made).contiguous()}))
+                made = as_floats(to_uint8(made))
+            if number > 1:
+                remove(self._path(number - 2))
+            yield made[max(0, first - part.start) :]
+
+    def _made(self, number: int, part: range) -> Float[Tensor, "t 3 h w"]:
+        states = self.folder / f"{_STATES}-{number:06d}"
+        with disk_errors(states):
+            states.mkdir(exist_ok=True)
+        known = self._ending(number - 1) if number else torch.empty(0)
+        begun = len(known)
+        frames = tuple(range(part.start - begun, part.stop))
+        if self.task.movement.engine == "zero-shot":
+            made = self._still(frames, known, states)
+        else:
+            made = self._joint(frames, known, states)
+        remove(states)
+        return made[begun:]
+
+    def _still(self, frames: tuple[int, ...], known: Tensor, states: Path) -> Float[Tensor, "t 3 h w"]:
+        maker = ZeroShot(
+            self.task, self.model, Controls(self.task, self.model), self.execution, states, self.progress, frames,
+            known[0] if len(known) else None, self.task.long.weight,
+        )  # fmt: skip
+        return torch.cat(list(maker.pictures(0)))
+
+    def _joint(self, frames: tuple[int, ...], known: Tensor, states: Path) -> Float[Tensor, "t 3 h w"]:
+        named = {"image": None} if len(known) else {}
+        part = replace(self.task, seconds=len(frames) / float(self.task.fps or 1), **named)
+        given = dict(enumerate(known))
+        maker = Joint(part, self.model, self.execution, states, self.progress, frames, given)
+        made = torch.cat(list(maker.pictures(0)))
+        return pinned(made, given, self.task.long.weight) if given else made
+
+    def _ending(self, number: int) -> Float[Tensor, "t 3 h w"]:
+        """The last frames of a part that was made."""
+        made = self._read(number)
+        assert made is not None
+        return made[-self.overlap :]
+
+    def _read(self, number: int) -> Float[Tensor, "t 3 h w"] | None:
+        with suppress(OSError, SafetensorError, KeyError):
+            return as_floats(load(self._path(number).read_bytes())[_PIXELS])
+        return None
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:06d}.safetensors"
