@@ -245,9 +245,9 @@ def main() -> None:
 
 
 def taught(model: str, instruct: str) -> LatentDiffusion:
-    """A model that follows instructions, by its name or as a LoRA of another."""
+    """A model that follows instructions, by its name or with the file of an adapter."""
     file = Path(instruct)
-    return segue.load(model, loras={file: 1.0}) if file.suffix == ".safetensors" else segue.load(instruct)
+    return segue.load(model, instruct=file) if file.suffix == ".safetensors" else segue.load(instruct)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -257,7 +257,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--judge", type=Path, required=True, help="as benchmarks/models.py keeps it")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/editing"))
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--instruct", help="a model, or a LoRA for it, that follows instructions: adds that method")
+    parser.add_argument("--instruct", help="a model, or the file of an adapter, that follows instructions: adds that method")
     parser.add_argument("--methods", nargs="+", choices=[*KNOBS], default=[*KNOBS])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--share", type=float, default=1.0, help="of the hundred edits")

@@ -1,7 +1,7 @@
 """What an instruction model is worth: how near what it makes comes to what was asked for.
 
-    python benchmarks/instruct.py runs/pairs --lora runs/instruct/instruct.safetensors
-    python benchmarks/instruct.py runs/pairs --lora runs/instruct/instruct.safetensors --scales 3 5 -o x.png
+    python benchmarks/instruct.py runs/pairs --adapter runs/instruct/instruct.safetensors
+    python benchmarks/instruct.py runs/pairs --adapter runs/instruct/instruct.safetensors --scales 3 5 -o x.png
 
 Pairs that were kept back from training are changed by what was said, from noise. Columns, with 95 % intervals over
 pictures:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--lora", type=Path, help="what `segue train instruct` wrote")
+    parser.add_argument("--adapter", type=Path, help="what `segue train instruct` wrote")
     parser.add_argument("--kinds", nargs="+", help="of changes; else all")
     parser.add_argument("--count", type=int, default=24, help="pairs of each kind")
     parser.add_argument("--steps", type=int, help="of the model; else its own number")
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        model = load(asked.model, "cpu", loras={asked.lora: 1.0} if asked.lora else None)
+        model = load(asked.model, "cpu", instruct=asked.adapter)
         kept = EditPairs.load(asked.pairs).split(Config().validation_every)[1]
         grid = [(text, picture) for text in asked.scales or () for picture in asked.picture_scales] or [None]
         print(f"{'kind':8}{'scales':>12}" + "".join(f"{title:>16}" for title in TITLES))

@@ -7,7 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -32,11 +32,8 @@ from segue.models.bundle import LatentDiffusion
 from segue.models.denoiser import Tally
 from segue.models.installed import folder_facts
 from segue.models.loading import load_model
-from segue.models.lora import applied
-from segue.models.lora_rows import attached
 from segue.models.weights import quiet
 from segue.tasks.image import Image
-from segue.training.lowrank import add_low_rank, save_lora
 from segue.types import Guided, RowId
 
 PROMPT, NEGATIVE, STEPS = "a red apple", "cat", 6
@@ -226,46 +223,6 @@ def test_a_single_file_equals_its_folder(configured, tmp_path, monkeypatch):
         model.parts["unet"].state_dict().items(), again.parts["unet"].state_dict().items(), strict=True
     ):
         assert torch.equal(mine, its), name
-
-
-def test_a_widened_model_draws_what_it_drew(folder):
-    plain = load_model(folder, device="cpu")
-    wide = instruction.widened(plain)
-    assert (wide.instructs, plain.instructs) == (True, False)
-    assert cast("Any", plain.parts["unet"]).config["in_channels"] == 4
-    now, _ = plain.schedule(5, (64, 64)).step(torch.zeros(1, dtype=torch.int64))
-    x, cond = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)), plain.text([PROMPT])
-    with_picture = wide.denoiser(x, now, replace(cond, concat=torch.randn(1, 4, 8, 8)))
-    assert (with_picture - plain.denoiser(x, now, cond)).abs().max() < 1e-5
-
-
-def test_a_lora_can_make_an_instruction_model_of_one_that_draws_from_words(folder, tmp_path):
-    wide = instruction.widened(load_model(folder, device="cpu"))
-    unet = wide.parts["unet"]
-    updates = add_low_rank(unet, 4)
-    values = {name: torch.randn(value.shape) * 0.05 for name, value in updates.state_dict().items()}
-    save_lora(tmp_path / "instruct.safetensors", unet, "unet", values)
-    plain = load_model(folder, device="cpu")
-    before = {name: value.clone() for name, value in plain.parts["unet"].state_dict().items()}
-    with applied(plain, {tmp_path / "instruct.safetensors": 1.0}) as taught:
-        assert taught.instructs
-        now, _ = taught.schedule(5, (64, 64)).step(torch.zeros(1, dtype=torch.int64))
-        cond = taught.text([PROMPT])
-        answers = [
-            taught.denoiser(torch.ones(1, 4, 8, 8), now, replace(cond, concat=value * torch.ones(1, 4, 8, 8)))
-            for value in (0, 1)
-        ]
-    assert (answers[0] - answers[1]).abs().max() > 1e-3
-    assert not plain.instructs
-    after = plain.parts["unet"].state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    with pytest.raises(TaskError, match="one number, not a curve"):
-        attached(plain, {tmp_path / "instruct.safetensors": "0:0, 1:1"})
-    loaded = load_model(folder, device="cpu", loras={tmp_path / "instruct.safetensors": 1.0})
-    assert loaded.instructs
-    again = loaded.denoiser(torch.ones(1, 4, 8, 8), now, replace(cond, concat=torch.ones(1, 4, 8, 8)))
-    assert torch.equal(again, answers[1])
 
 
 def test_copies_of_a_file_for_another_number_of_channels_stay_refused(folder, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import write_model
 
-from segue.errors import TrainingError
+from segue.errors import CheckpointError, TrainingError
 from segue.models.time_files import with_time_file
 from segue.models.time_inserted import time_layers
 from segue.training.clip_corpus import ClipsConfig, build_clips
@@ -80,6 +80,16 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not_been(config: Config, file: 
         videoldm.main(again)
     assert videoldm.main(again).read_bytes() == file.read_bytes()
     assert said(tmp_path) == said(config.out)
+
+
+def test_it_goes_on_from_layers_that_were_trained(config: Config, file: Path, tmp_path: Path) -> None:
+    still = dataclasses.replace(config, start=file, steps=1, decay=0, warmup=0, lr=1e-12, ema=0.5)
+    again = videoldm.main(dataclasses.replace(still, out=tmp_path / "again"))
+    before, after = (time_layers(with_time_file(load(config.model, "cpu"), one)).state_dict() for one in (file, again))
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+    other = dataclasses.replace(still, inner=16, out=tmp_path / "other")
+    with pytest.raises(CheckpointError, match="another architecture"):
+        videoldm.main(other)
 
 
 def test_encoding_goes_on_where_it_was_cut(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

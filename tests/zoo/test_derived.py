@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +13,8 @@ from safetensors.torch import load_file, save_file
 import segue.zoo.cards
 from dots import FAST
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError
+from segue.models.instruct_adapter import InstructAdapter, InstructLayout
+from segue.models.instruct_files import save_instruct
 from segue.tasks.image import Image
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
@@ -67,22 +68,23 @@ def test_its_card_speaks_first_and_the_base_fills_in(zoo):
     assert load("dots-fast").vocabulary == ("red apple", "cat", "tree-ripened pear of the garden")
 
 
-def test_a_lora_may_make_an_instruction_model_of_its_base(zoo, written):
-    wide = load_file(written / "unet" / "diffusion_pytorch_model.safetensors")["conv_in.weight"]
-    file = zoo / "dots-fast" / "student.safetensors"
-    generator = torch.Generator().manual_seed(3)
-    factors = {
-        "unet.conv_in.lora_A.weight": torch.randn(2, 2 * wide.shape[1], 3, 3, generator=generator),
-        "unet.conv_in.lora_B.weight": torch.randn(wide.shape[0], 2, 1, 1, generator=generator),
-    }
-    save_file({**load_file(file), **factors}, file)
-    (zoo / "dots-fast" / "card.toml").write_text(FAST + "picture_scale = 1.25\n")
-    base, student = load("dots"), load("dots-fast")
-    assert (student.instructs, base.instructs) == (True, False)
-    assert (student.defaults.picture_scale, base.defaults.picture_scale) == (1.25, 1.5)
-    assert cast("Any", student.parts["unet"]).config["in_channels"] == 2 * wide.shape[1]
+def test_an_adapter_may_make_an_instruction_model_of_its_base(zoo):
+    base = load("dots")
+    adapter = InstructAdapter(InstructLayout.of(base.parts["unet"], width=16, widths=(16,) * 2, blocks=(1,) * 2))
+    folder = zoo / "dots-told"
+    folder.mkdir()
+    save_instruct(folder / "told.safetensors", adapter, base)
+    said = FAST.replace('"dots-fast"', '"dots-told"').replace('lora = "student', 'instruct = "told')
+    (folder / "card.toml").write_text(said + "picture_scale = 1.25\n")
+    told = load("dots-told")
+    assert (told.instructs, base.instructs) == (True, False)
+    assert (told.defaults.picture_scale, base.defaults.picture_scale) == (1.25, 1.5)
+    assert told.fingerprint != base.fingerprint
     with pytest.raises(TaskError, match="this is an instruction model"):
-        Image("a cat", sampling=Sampling(steps=2)).run(student)
+        Image("a cat", sampling=Sampling(steps=2)).run(told)
+    (folder / "told.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"told\.safetensors is missing"):
+        load("dots-told")
 
 
 def test_no_guidance_at_all_is_said_and_not_left_out(zoo):
@@ -138,8 +140,13 @@ def test_a_folder_of_ones_own_may_have_an_embedded_base(zoo, tmp_path):
         ('"dots"', '"dots-fast"', CheckpointError, 'its base "dots-fast" has a base itself, "dots-fast"'),
         ("student.", "teacher.", ModelNotFoundError, r'teacher\.safetensors is missing; it makes "dots-fast" out of'),
         ("student.", "../dots.", CheckpointError, "lora must be the name of a file in the same folder"),
-        ('base = "dots"\n', "", CheckpointError, "base is given together with lora, or time"),
-        ('lora = "student.safetensors"\n', "", CheckpointError, "base is given together with lora, or time"),
+        ('base = "dots"\n', "", CheckpointError, "base is given together with one or more of lora, time, instruct"),
+        (
+            'lora = "student.safetensors"\n',
+            "",
+            CheckpointError,
+            "base is given together with one or more of lora, time, instruct",
+        ),
         ('"dots-fast"', '"quick-dots"', CheckpointError, 'says name = "quick-dots", and its folder is dots-fast'),
         ("steps = 2", 'steps = "two"', CheckpointError, "steps must be a whole number from 1, got 'two'"),
     ],

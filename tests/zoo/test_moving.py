@@ -62,8 +62,8 @@ def test_single_pictures_are_those_of_the_base_to_the_bit(zoo):
     [
         ("motion.saf", "rest.saf", ModelNotFoundError, r"rest\.safetensors is missing; it makes .dots-motion. out of"),
         ("motion.saf", "../motion.saf", CheckpointError, "time must be the name of a file in the same folder"),
-        ('time = "motion.safetensors"', "", CheckpointError, "together with lora, or time"),
-        ('base = "dots"', "", CheckpointError, "together with lora, or time"),
+        ('time = "motion.safetensors"', "", CheckpointError, "together with one or more of lora, time, instruct"),
+        ('base = "dots"', "", CheckpointError, "together with one or more of lora, time, instruct"),
     ],
 )
 def test_cards_that_cannot_be_followed_say_why(zoo, old, new, kind, said):

@@ -31,6 +31,8 @@ class ModelChoice:
             a curve over the film, FILE="0s:0, 2s:1".
         motion_adapter: layers that let a model of Stable Diffusion make clips (AnimateDiff): a folder, a hub repository
             such as guoyww/animatediff-motion-adapter-v1-5-3, or a .safetensors file; for segue animate.
+        instruct_adapter: a file of segue train instruct, by which a model of Stable Diffusion changes pictures as it is
+            told; for segue edit.
         prediction: epsilon, v_prediction, sample or flow_prediction, where the model's files cannot tell.
         model_config: a folder of the diffusers layout whose configurations a single file is read with.
         profile: turbo, lcm, lightning or hyper, for models and LoRAs that need few steps: their steps, guidance, solver
@@ -53,6 +55,7 @@ class ModelChoice:
     dtype: str | None = None
     lora: tuple[str, ...] = ()
     motion_adapter: str | None = None
+    instruct_adapter: Path | None = None
     prediction: Prediction | None = None
     model_config: Path | None = None
     profile: str | None = None
@@ -78,6 +81,7 @@ class ModelChoice:
             self.dtype or made.dtype,
             self.lora or loras,
             self.motion_adapter or made.motion_adapter,
+            self.instruct_adapter or (Path(made.instruct_adapter) if made.instruct_adapter else None),
             self.prediction or made.prediction,
             self.model_config or (Path(made.config) if made.config else None),
             self.profile or made.profile,
@@ -135,6 +139,7 @@ class ModelChoice:
             config=self.model_config,
             loras=self._loras() or None,
             motion=self.motion_adapter,
+            instruct=self.instruct_adapter,
             placement=self.placement(),
             profile=self.profile,
             preview=self.preview_decoder,

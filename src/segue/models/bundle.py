@@ -137,6 +137,7 @@ class LatentDiffusion:
         upscaling: how it is shown what it enlarges; None for a model that makes pictures from words.
         moving: what it can do with the frames of a clip together; None for a model of single pictures.
         adapter: the motion adapter that lets it: an absolute path, or a hub repository; None if it has none.
+        instruct_adapter: the file by which it follows instructions, an absolute path; None if none was given.
         placement: how its networks are kept and run.
         patch: latents per token along one side, where a transformer reads them as tokens; else 1.
         waiting: the parts that stay in main memory, and come to the device by themselves while they work.
@@ -166,6 +167,7 @@ class LatentDiffusion:
     upscaling: Upscaling | None = None
     moving: Moving | None = None
     adapter: str | None = None
+    instruct_adapter: str | None = None
     placement: Placement = field(default_factory=Placement)
     patch: int = 1
     waiting: tuple[str, ...] = ()

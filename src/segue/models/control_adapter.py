@@ -9,7 +9,6 @@ convolutions that are 0 at first. All kinds share the weights; scales and shifts
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,17 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from segue.errors import CheckpointError, ModelError, TaskError
 from segue.models.attention import announced
 from segue.models.control import Residuals, unet_of
-from segue.models.eight_bits import packed, unpacked
+from segue.models.own_files import said_of, weights_of, write_own
 from segue.models.placement import beside
-from segue.models.weights import read_header
 from segue.types import Call, Conditioning
 
 if TYPE_CHECKING:
@@ -80,15 +76,21 @@ class Layout:
     @staticmethod
     def of(unet: Any, scale: int, **shape: Any) -> Layout:
         """For a UNet2DConditionModel with `scale` pixels per latent; `shape` are fields that are not read off it."""
-        channels, layers = unet.config["block_out_channels"], unet.config["layers_per_block"]
-        per_block = [layers] * len(channels) if isinstance(layers, int) else list(layers)
-        skips = [(channels[0], 0)]
-        for level, (width, count) in enumerate(zip(channels, per_block, strict=True)):
-            skips += [(width, level)] * count
-            skips += [(width, level + 1)] * (level + 1 < len(channels))
-        middle = (channels[-1], len(channels) - 1)
+        skips, middle = connections(unet)
         # What an inpainting or instructed UNet is shown besides its latents is none of the adapter's.
-        return Layout(tuple(skips), middle, unet.config["out_channels"], scale, **shape)
+        return Layout(skips, middle, unet.config["out_channels"], scale, **shape)
+
+
+def connections(unet: Any) -> tuple[tuple[tuple[int, int], ...], tuple[int, int]]:
+    """Channels of each skip connection of a UNet2DConditionModel, and how often it was halved; and of its middle."""
+    channels, layers = unet.config["block_out_channels"], unet.config["layers_per_block"]
+    per_block = [layers] * len(channels) if isinstance(layers, int) else list(layers)
+    skips = [(channels[0], 0)]
+    for level, (width, count) in enumerate(zip(channels, per_block, strict=True)):
+        skips += [(width, level)] * count
+        skips += [(width, level + 1)] * (level + 1 < len(channels))
+    middle = (channels[-1], len(channels) - 1)
+    return tuple(skips), middle
 
 
 class Block(nn.Module):
@@ -263,12 +265,8 @@ def save_adapter(path: Path, adapter: ControlAdapter, kinds: Sequence[str] = ())
         adapter: of any precision.
         kinds: that it has learned, which the file says; it takes all if there are none.
     """
-    tensors = packed(adapter.state_dict())
-    whole = path.with_name(path.name + ".part")
-    # One entry of the header, since safetensors leaves the order of several to chance.
     said = asdict(adapter.layout) | ({LEARNED: list(kinds)} if kinds else {})
-    save_file(tensors, whole, {METADATA: json.dumps(said)})
-    whole.replace(path)
+    write_own(path, METADATA, said, adapter.state_dict())
 
 
 def is_adapter(path: Path) -> bool:
@@ -278,7 +276,7 @@ def is_adapter(path: Path) -> bool:
         UnsafeFileError: a pickle.
         CheckpointError: no safetensors file, or damaged.
     """
-    return METADATA in _said(path)
+    return said_of(path, METADATA) is not None
 
 
 def learned(path: Path) -> tuple[str, ...]:
@@ -288,22 +286,10 @@ def learned(path: Path) -> tuple[str, ...]:
         UnsafeFileError: a pickle.
         CheckpointError: no safetensors file, or damaged.
     """
-    try:
-        kinds = json.loads(_said(path).get(METADATA, "{}")).get(LEARNED, [])
-    except (ValueError, AttributeError):
-        kinds = None
+    kinds: Any = (said_of(path, METADATA) or {}).get(LEARNED, [])
     if not isinstance(kinds, list) or any(kind not in KINDS for kind in kinds):
         raise CheckpointError(f"{path} is no control adapter of Segue (what it says of its kinds is none)")
     return tuple(kinds)
-
-
-def _said(path: Path) -> Mapping[str, str]:
-    read_header(path)
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
 def read_adapter(path: Path) -> ControlAdapter:
@@ -313,26 +299,14 @@ def read_adapter(path: Path) -> ControlAdapter:
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or something else.
     """
-    read_header(path)
+    said = said_of(path, METADATA)
     try:
-        with safe_open(path, "pt") as file:
-            said = json.loads((file.metadata() or {})[METADATA])
-            stored = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        if said is None:
+            raise ValueError("it does not say that it is one")
         shape = {key: _as_tuples(value) for key, value in said.items() if key != LEARNED}
         adapter = ControlAdapter(Layout(**shape))
-        state = unpacked(stored)
-        adapter.load_state_dict(state)
-        if not all(bool(value.isfinite().all()) for value in state.values()):
-            raise ValueError("it has values that are not finite")
-    except (
-        SafetensorError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:
+        adapter.load_state_dict(weights_of(path))
+    except (LookupError, AttributeError, ArithmeticError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path} is no control adapter of Segue ({reason})") from error
     return adapter.eval().requires_grad_(False)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from segue.errors import TaskError
 from segue.models.codec import AutoencoderCodec
@@ -55,34 +50,6 @@ def refuse_others(model: LatentDiffusion) -> None:
         what = f"it takes {channels} channels and draws from words alone"
     raise TaskError(
         f"{model.name} does not follow instructions: {what}. Expected a model of the layout of InstructPix2Pix, which "
-        f"takes {model.codec.channels + picture_channels(model.codec.channels)}, such as timbrooks/instruct-pix2pix, "
-        "or a LoRA that segue train instruct made for this model; or take another method"
+        f"takes {model.codec.channels + picture_channels(model.codec.channels)}, such as timbrooks/instruct-pix2pix; "
+        "or an adapter that segue train instruct made for this model (--instruct-adapter FILE); or another method"
     )
-
-
-def widened(model: LatentDiffusion) -> LatentDiffusion:
-    """The model with room for a picture beside the latents, which it does not look at yet.
-
-    The weights of the new channels are 0 (Brooks et al., section 3.2.1). The first layer is a new one; all others are
-    the model's own, and not copied.
-    """
-    network: Any = model.denoiser.network
-    unet = with_channels(network.unet, model.codec.channels + picture_channels(model.codec.channels))
-    denoiser = replace(model.denoiser, network=replace(network, unet=unet))
-    return replace(model, denoiser=denoiser, parts={**model.parts, "unet": unet}, instructs=True)
-
-
-def with_channels(unet: Any, channels: int) -> Any:
-    """A UNet2DConditionModel that takes so many channels, and shares all layers but the first with `unet`."""
-    first = unet.conv_in
-    wide = nn.Conv2d(channels, first.out_channels, first.kernel_size, padding=first.padding)
-    wide = wide.to(first.weight).requires_grad_(first.weight.requires_grad)
-    with torch.no_grad():
-        wide.weight.zero_()
-        wide.weight[:, : first.in_channels].copy_(first.weight)
-        if wide.bias is not None and first.bias is not None:
-            wide.bias.copy_(first.bias)
-    made = copy.copy(unet)
-    made._modules = {**unet._modules, "conv_in": wide}
-    made.register_to_config(in_channels=channels)
-    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,6 @@ from safetensors import safe_open
 from torch import nn
 
 from segue.errors import CheckpointError, ModelError
-from segue.models.instruction import picture_channels, widened
 from segue.models.kinds import FLUX, SD3, kind_of
 from segue.models.original_names import original_name
 from segue.models.weights import read_header
@@ -44,8 +43,6 @@ _PREFIXES = {
 }
 _FLOWS = {"sd3": SD3, "flux": FLUX}
 _ORIGINAL = re.compile(r"(double|single|joint)_blocks[._]")
-FIRST = (("unet", "conv_in"), ("unet", "input_blocks_0_0"))
-"""The first layer of a UNet, as files name it."""
 MOTION = "motion"
 """What a model calls the layers of a motion adapter among its parts."""
 _ORIGINAL_MOTION = (
@@ -124,35 +121,8 @@ def _alpha(said: Mapping[str, Any], part: str, layer: str) -> float | None:
     return said.get(f"{part}.lora_alpha")
 
 
-def with_room(model: LatentDiffusion, loras: Iterable[Path]) -> LatentDiffusion:
-    """The model, with room for a picture if one of these files teaches it to follow instructions, and it has none yet.
-
-    Such a file has an update of the first layer of the UNet, for twice as many channels.
-
-    Raises:
-        UnsafeFileError: a pickle.
-        CheckpointError: damaged.
-    """
-    if model.instructs or model.inpaints or not hasattr(model.denoiser.network, "unet"):
-        return model
-    wanted = model.codec.channels + picture_channels(model.codec.channels)
-    return widened(model) if any(_first_channels(path) == wanted for path in loras) else model
-
-
-def _first_channels(path: Path) -> int | None:
-    """How many channels the first layer of the UNet takes that a file updates; None if it updates none."""
-    for key, entry in read_header(path).items():
-        match = _FACTOR.fullmatch(key)
-        side = match and (match["peft"] or match["old"] or match["kohya"])
-        if match and side in ("A", "down") and _target(match["layer"]) in FIRST and len(entry.shape) > 1:
-            return entry.shape[1]
-    return None
-
-
 def merged(model: LatentDiffusion, loras: Mapping[Path, float]) -> LatentDiffusion:
     """The model with LoRAs merged, in order; its own networks are changed. Scale 0 changes no bit.
-
-    A file may teach a model to follow instructions: it then gets room for a picture; see `segue.models.instruction`.
 
     Raises:
         UnsafeFileError: a pickle.
@@ -164,7 +134,6 @@ def merged(model: LatentDiffusion, loras: Mapping[Path, float]) -> LatentDiffusi
             f"the weights of {model.name} are stored in {model.placement.storage}, and a LoRA is merged before that: "
             "load the model with its LoRAs"
         )
-    model = with_room(model, loras)
     updates = {path: fitting(model, path) for path in loras}
     for path, scale in loras.items():
         _merge(updates[path], scale)
@@ -180,7 +149,6 @@ def applied(model: LatentDiffusion, loras: Mapping[Path, float]) -> Generator[La
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or made for another architecture.
     """
-    model = with_room(model, loras)
     touched = {id(layer): layer for path in loras for layer, _ in fitting(model, path)}
     before = {key: layer.weight.detach().clone() for key, layer in touched.items()}
     try:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import conv2d, linear
 
 from segue.errors import TaskError
-from segue.models.lora import Update, fitting, with_room
+from segue.models.lora import Update, fitting
 from segue.types import Call, Conditioning, Network, TextEncoder, over_rows
 
 if TYPE_CHECKING:
@@ -97,13 +97,7 @@ def attached(model: LatentDiffusion, loras: Mapping[Path, str]) -> LatentDiffusi
     Raises:
         UnsafeFileError: a pickle.
         CheckpointError: damaged, or made for another architecture.
-        TaskError: one of them makes an instruction model, and cannot do so for some rows alone.
     """
-    if with_room(model, loras) is not model:
-        raise TaskError(
-            f"a LoRA by which {model.name} follows instructions changes what its UNet is shown, for all frames: give "
-            "it one number, not a curve"
-        )
     found = {path: fitting(model, path) for path in loras}
     first = len(model.lora_curves)
     for number, updates in enumerate(found.values(), start=first):

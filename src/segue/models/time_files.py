@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from typing import TYPE_CHECKING, get_args
 
 from segue.errors import CheckpointError
-from segue.models.eight_bits import packed, unpacked
-from segue.models.time_inserted import Kind, TimeSettings, time_layers, with_time
-from segue.models.weights import read_header
+from segue.models.own_files import said_of, weights_of, write_own
+from segue.models.time_decoder_files import PREFIX, SAID, put_in
+from segue.models.time_inserted import Kind, TimeLayers, TimeSettings, time_layers, with_time
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,16 +37,12 @@ def save_time(
         ModelError: the model has no such layers.
     """
     layers = time_layers(model)
-    state = weights if weights is not None else layers.state_dict()
-    floats = {name: value.detach().float().cpu().contiguous() for name, value in state.items()}
-    made = path.with_name(path.name + ".part")
     said = {"settings": asdict(layers.settings), "base": model.name, "fingerprint": model.fingerprint}
-    save_file(floats if whole else packed(floats), made, {METADATA: json.dumps(said)})
-    made.replace(path)
+    write_own(path, METADATA, said, layers.state_dict() if weights is None else weights, whole=whole)
 
 
 def with_time_file(model: LatentDiffusion, path: Path) -> LatentDiffusion:
-    """A model of single pictures with the layers along time of a file.
+    """A model of single pictures with the layers along time of a file, and with the decoder that may be in it.
 
     It need not be the model that they learned on: they move other models of its shape, too (Video LDM, section 4.2).
 
@@ -60,22 +52,33 @@ def with_time_file(model: LatentDiffusion, path: Path) -> LatentDiffusion:
         CheckpointError: damaged, no such layers, or made for another architecture.
         ModelError: time cannot be put into the model; see `with_time`.
     """
-    settings = read_settings(path)
-    try:
-        there = unpacked(load_file(path))
-    except (SafetensorError, LookupError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    moving = with_time(model, settings)
+    moving = with_time(model, read_settings(path))
     layers = time_layers(moving)
-    own = {name: tuple(value.shape) for name, value in layers.state_dict().items()}
-    odd = [name for name in own.keys() | there.keys() if name not in there or own.get(name) != tuple(there[name].shape)]
+    layers.load_state_dict(fitting_weights(path, layers, model.name))
+    layers.requires_grad_(False).eval()
+    stated = said_of(path, METADATA) or {}
+    if SAID in stated:
+        moving = put_in(moving, path, stated[SAID], weights_of(path))
+    return replace(moving, weights=(*model.weights, (path, 1.0)))
+
+
+def fitting_weights(path: Path, layers: TimeLayers, name: str) -> dict[str, Tensor]:
+    """The weights of a file, for layers along time in the model of this name.
+
+    Raises:
+        UnsafeFileError: a pickle.
+        ModelNotFoundError: no such file.
+        CheckpointError: damaged, or made for layers of another shape.
+    """
+    read_settings(path)
+    there = {key: value for key, value in weights_of(path).items() if not key.startswith(PREFIX)}
+    own = {key: tuple(value.shape) for key, value in layers.state_dict().items()}
+    odd = [key for key in own.keys() | there.keys() if key not in there or own.get(key) != tuple(there[key].shape)]
     if odd:
         raise CheckpointError(
-            f"{path} holds layers along time for a model of another architecture than {model.name}: {min(odd)} differs"
+            f"{path} holds layers along time for a model of another architecture than {name}: {min(odd)} differs"
         )
-    layers.load_state_dict(there)
-    layers.requires_grad_(False).eval()
-    return replace(moving, weights=(*model.weights, (path, 1.0)))
+    return there
 
 
 def is_time_file(path: Path) -> bool:
@@ -86,7 +89,7 @@ def is_time_file(path: Path) -> bool:
         ModelNotFoundError: no such file.
         CheckpointError: no safetensors file, or damaged.
     """
-    return METADATA in _said(path)
+    return said_of(path, METADATA) is not None
 
 
 def read_settings(path: Path) -> TimeSettings:
@@ -97,23 +100,13 @@ def read_settings(path: Path) -> TimeSettings:
         ModelNotFoundError: no such file.
         CheckpointError: damaged, or no file of such layers.
     """
-    said = _said(path).get(METADATA)
+    said = said_of(path, METADATA)
     if said is None:
         raise CheckpointError(f"{path} holds no layers along time: expected a file that segue train videoldm wrote")
     try:
-        stated: dict[str, Any] = json.loads(said)["settings"]
-        settings = TimeSettings(**stated)
+        settings = TimeSettings(**said["settings"])
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} does not say what shape its layers along time have ({error})") from None
     if {settings.blocks, settings.transformers} - {None, *get_args(Kind)}:
         raise CheckpointError(f"{path} has layers along time of kinds that Segue does not know")
     return settings
-
-
-def _said(path: Path) -> Mapping[str, str]:
-    read_header(path)
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error

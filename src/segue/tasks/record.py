@@ -34,6 +34,7 @@ class ModelRecord:
         dtype: what its networks computed in.
         loras: files that were added to its weights, each with its scale, or the curve of it.
         motion_adapter: by which it made clips, as the user gave it, but for a local path, which is absolute.
+        instruct_adapter: the file by which it followed instructions, an absolute path.
         prediction: what its network was said to predict; None if its files decided.
         config: the folder that a single file was read with, if one was given.
         profile: whose defaults it had, if not its family's or its card's.
@@ -53,6 +54,7 @@ class ModelRecord:
     dtype: str
     loras: list[tuple[str, float | str]] = field(default_factory=list[tuple[str, float | str]])
     motion_adapter: str | None = None
+    instruct_adapter: str | None = None
     prediction: Prediction | None = None
     config: str | None = None
     profile: str | None = None
@@ -74,6 +76,7 @@ class ModelRecord:
             dtype=str(model.dtype).removeprefix("torch."),
             loras=[(str(path.expanduser().absolute()), scale) for path, scale in model.loras],
             motion_adapter=model.adapter,
+            instruct_adapter=model.instruct_adapter,
             prediction=model.prediction,
             config=None if model.config is None else str(model.config.absolute()),
             profile=model.profile,

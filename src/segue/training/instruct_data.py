@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,19 +17,17 @@ from segue.training.data import described_lines, stored_pictures
 
 
 class Told(NamedTuple):
-    """What a batch of pairs is told, some of it left out for guidance.
+    """What a batch of pairs is told.
 
     Args:
         before: rows of the pictures that are changed.
         after: rows of what they become.
         instructions: "" where the row is told none.
-        seen: whether a row is shown its picture.
     """
 
     before: NDArray[np.int64]
     after: NDArray[np.int64]
     instructions: list[str]
-    seen: Bool[Tensor, " b"]
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,8 @@ class EditPairs:
     def draw(self, rng: np.random.Generator, batch: int, dropped: float, captioned: float = 0.0) -> Told:
         """A batch, as a step sees it.
 
-        A share `dropped` of the rows is told nothing, as large a one is shown nothing, and as large a one neither
-        (Brooks, Holynski & Efros 2023, arXiv:2211.09800, section 3.2.1: .05 each). A share `captioned` is told what the
-        picture shows that is wanted, and not what shall be done.
+        A share `dropped` of the rows is told nothing (Brooks, Holynski & Efros 2023, arXiv:2211.09800, section 3.2.1);
+        of the others a share `captioned` is told what the picture shows that is wanted, and not what shall be done.
         """
         rows = rng.choice(len(self), batch, p=self.weights)
         said = [str(rng.choice(self.instructions[row])) for row in rows]
@@ -119,6 +115,5 @@ class EditPairs:
         said = [
             self.captions[row][1] if u < captioned else words for row, u, words in zip(rows, named, said, strict=True)
         ]
-        seen = torch.from_numpy((chance < dropped) | (chance >= 3 * dropped))
-        said = ["" if u < 2 * dropped else words for words, u in zip(said, chance.tolist(), strict=True)]
-        return Told(self.before[rows], self.after[rows], said, seen)
+        said = ["" if u < dropped else words for words, u in zip(said, chance.tolist(), strict=True)]
+        return Told(self.before[rows], self.after[rows], said)

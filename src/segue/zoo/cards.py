@@ -24,20 +24,23 @@ base, an embedded model that has none itself:
     lora = "student.safetensors"          # a file in the card's folder, merged at scale 1
 
 Or it is made to move: layers along time (`segue.models.time_inserted`) stand in the UNet of its base, which itself
-stays as it is. A model may have both:
+stays as it is. A model may have several of these:
 
     base = "emoji"
     time = "motion.safetensors"           # a file in the card's folder
 
-A model may come with a small decoder of its latents, which is read when it is asked for:
+Or it follows instructions, by an adapter (`segue.models.instruct_adapter`) beside its base, which stays as it is. It
+then has a scale of guidance towards the picture besides:
 
-    preview = "preview"                   # a folder beside the weights
-
-Such a LoRA may also make an instruction model of its base (`segue.models.instruction`), which then has a scale of
-guidance towards the picture besides:
+    base = "emoji"
+    instruct = "instruct.safetensors"     # a file in the card's folder
 
     [defaults]
     picture_scale = 1.2
+
+A model may come with a small decoder of its latents, which is read when it is asked for:
+
+    preview = "preview"                   # a folder beside the weights
 
 An upscaler says by how much, and may share the text encoder and the tokenizer of an embedded model:
 
@@ -91,6 +94,7 @@ class ModelCard:
         base: the embedded model that it is derived from; None if its weights are its own.
         lora: the LoRA in its folder that is merged into the weights of its base; None if there is none.
         time: the layers along time in its folder that are put into its base; None if it makes single pictures.
+        instruct: the adapter in its folder by which its base follows instructions; None if it follows none.
         text: the embedded model whose text encoder and tokenizer it shares; None if it has its own.
         factor: by how much it enlarges a side; None for what is no upscaler.
         preview: the folder in that of its weights which holds a small decoder of its latents; None if there is none.
@@ -113,6 +117,7 @@ class ModelCard:
     base: str | None = None
     lora: str | None = None
     time: str | None = None
+    instruct: str | None = None
     text: str | None = None
     factor: int | None = None
     preview: str | None = None
@@ -209,7 +214,7 @@ def _parsed(folder: Path) -> ModelCard:
         return card
     if (folder / "model_index.json").exists():
         raise CheckpointError(f"{path} names a base, and its folder has weights of its own; it can only have one")
-    for file in (card.lora, card.time):
+    for file in (card.lora, card.time, card.instruct):
         if file is not None and not (folder / file).is_file():
             raise ModelNotFoundError(f'{folder / file} is missing; it makes "{card.name}" out of "{card.base}"')
     return card
@@ -233,13 +238,14 @@ def _card(folder: Path, said: dict[str, Any]) -> ModelCard:
             values[key] = tuple(values[key])
     values["words"] = {kind: tuple(words) for kind, words in values.get("words", {}).items()}
     card = ModelCard(folder=folder, **values)
-    if (card.base is None) != (card.lora is None and card.time is None):
-        raise ValueError("base is given together with lora, or time, or both")
+    derived = {"lora": card.lora, "time": card.time, "instruct": card.instruct}
+    if (card.base is None) != all(file is None for file in derived.values()):
+        raise ValueError(f"base is given together with one or more of {', '.join(derived)}")
     if card.base is not None and card.text is not None:
         raise ValueError("a model with a base has the text of its base")
     if card.noise_level is not None and card.factor is None:
         raise ValueError("noise_level is of upscalers, which have a factor")
-    for key, file in (("lora", card.lora), ("time", card.time)):
+    for key, file in derived.items():
         if file is not None and Path(file).name != file:
             raise ValueError(f"{key} must be the name of a file in the same folder, got {file!r}")
     return card
@@ -283,7 +289,8 @@ def _all_are(is_right: Callable[[Any], bool], value: Any) -> bool:
 
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
-        ("name", "summary", "licence", "base", "lora", "time", "text", "preview"), (_is_text, "words in quotes")
+        ("name", "summary", "licence", "base", "lora", "time", "instruct", "text", "preview"),
+        (_is_text, "words in quotes"),
     ),
     **dict.fromkeys(("concepts", "steps", "factor"), (_is_count, "a whole number from 1")),
     **dict.fromkeys(("guidance_scale", "picture_scale"), (_is_scale, "a number from 0 to 1000")),

@@ -34,6 +34,7 @@ def load(
     config: str | Path | None = None,
     loras: Mapping[str | Path, float | str] | None = None,
     motion: str | Path | None = None,
+    instruct: str | Path | None = None,
     placement: Placement | None = None,
     profile: str | None = None,
     preview: str | Path | None = None,
@@ -53,6 +54,7 @@ def load(
             model makes, "0s:0, 2s:1"; it then acts beside the weights, on each row as strongly as its time says.
         motion: by which the model makes clips as well: a motion adapter of AnimateDiff (a folder, a hub repository, a
             file; LoRAs may be made for it), or a file of layers along time; see `with_movement`.
+        instruct: a file of an adapter by which the model follows instructions, as segue train instruct writes it.
         placement: what weights are stored as, and which networks wait off the device; None keeps all of them there.
         profile: what the model is used with: turbo, lcm, lightning, hyper, or sd or sdxl for what is usual with
             these; other families have none. None is what its scheduler or its card asks for.
@@ -82,8 +84,7 @@ def load(
         profile=None if card else profile,
     )
     model = with_card(model, card, profile) if card else model
-    model = with_movement(model, motion) if motion is not None else model
-    model = placed(with_loras(model, loras) if loras else model, placement, place)
+    model = placed(with_files(model, motion, instruct, loras or {}), placement, place)
     return model if preview is None else _with_preview(model, preview, preview_for, card, placement.tile)
 
 
@@ -120,7 +121,7 @@ def stated_by(card: ModelCard) -> dict[str, Any]:
 
 
 def with_card(model: LatentDiffusion, card: ModelCard, profile: str | None = None) -> LatentDiffusion:
-    """The model with the defaults and the vocabulary of its card, and with its layers along time.
+    """The model with the defaults and the vocabulary of its card, with its layers along time and its adapter.
 
     A profile that is asked for speaks first. The card's files are a part of the model's name.
 
@@ -139,11 +140,27 @@ def with_card(model: LatentDiffusion, card: ModelCard, profile: str | None = Non
         from segue.models.time_files import with_time_file
 
         model = with_time_file(model, card.folder / card.time)
+    if card.instruct is not None:
+        from segue.models.instruct_files import with_instruct_file
+
+        model = with_instruct_file(model, card.folder / card.instruct)
     if profile:
         from segue.models.profiles import with_profile
 
         model = with_profile(model, profile, stated=True)
     return model
+
+
+def with_files(
+    model: LatentDiffusion,
+    motion: str | Path | None,
+    instruct: str | Path | None,
+    loras: Mapping[str | Path, float | str],
+) -> LatentDiffusion:
+    """The model with what is added to it before it is placed; see `load`."""
+    model = with_movement(model, motion) if motion is not None else model
+    model = with_instructions(model, instruct) if instruct is not None else model
+    return with_loras(model, loras) if loras else model
 
 
 def with_movement(model: LatentDiffusion, motion: str | Path) -> LatentDiffusion:
@@ -161,6 +178,18 @@ def with_movement(model: LatentDiffusion, motion: str | Path) -> LatentDiffusion
     from segue.models.families.animatediff import with_motion_adapter
 
     return with_motion_adapter(model, motion)
+
+
+def with_instructions(model: LatentDiffusion, instruct: str | Path) -> LatentDiffusion:
+    """A model with the adapter of a file, by which it is known afterwards.
+
+    Raises:
+        ModelError: with the reason; see `segue.models.instruct_files.with_instruct_file`.
+    """
+    from segue.models.instruct_files import with_instruct_file
+
+    file = Path(instruct).expanduser()
+    return replace(with_instruct_file(model, file), instruct_adapter=str(file.absolute()))
 
 
 def _with_preview(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModelWithProjection
 
     from segue.models.control import Residuals
+    from segue.models.instruct_adapter import BesideUnet
 
 GUIDANCE = "guidance"
 """What `Conditioning.extra` calls the guidance scale of each row; see `NetworkDenoiser.embeds_guidance`."""
@@ -43,9 +44,15 @@ _PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction", "sample", "fl
 
 @dataclass(frozen=True)
 class UNetNetwork:
-    """A Network around UNet2DConditionModel; its input is scaled as x = alpha x0 + sigma eps."""
+    """A Network around UNet2DConditionModel; its input is scaled as x = alpha x0 + sigma eps.
+
+    Args:
+        unet: the network.
+        instruct: what is shown the picture of `Conditioning.concat`, and adds to the UNet; None: the UNet itself is.
+    """
 
     unet: UNet2DConditionModel
+    instruct: BesideUnet | None = None
 
     def __call__(
         self,
@@ -74,6 +81,9 @@ class UNetNetwork:
         if ignored:
             raise ValueError(f"this network takes text, concat and label; the conditioning also has {ignored[0]}")
         device, dtype = self.unet.device, self.unet.dtype
+        if self.instruct is not None:
+            own = self.instruct.beside(x, time, cond)
+            residuals, cond = own if residuals is None else own + residuals, replace(cond, concat=None)
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
         check_channels(self.unet, x.shape[1], latents.shape[1] - x.shape[1])
         with announced(call):

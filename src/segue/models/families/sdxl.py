@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
     from segue.models.control import Residuals
+    from segue.models.instruct_adapter import BesideUnet
 
 TIME_IDS = "time_ids"
 """What `Conditioning.extra` calls the sizes that the UNet is told."""
@@ -49,10 +50,12 @@ class XlNetwork:
     Args:
         unet: with text_time embeddings.
         scale: pixels per latent, along one side.
+        instruct: what is shown the picture of `Conditioning.concat`, and adds to the UNet; None: the UNet itself is.
     """
 
     unet: UNet2DConditionModel
     scale: int
+    instruct: BesideUnet | None = None
 
     def __call__(
         self,
@@ -84,6 +87,9 @@ class XlNetwork:
                 + (f"also has {ignored[0]}" if ignored else "has no pooled")
             )
         device, dtype = self.unet.device, self.unet.dtype
+        if self.instruct is not None:
+            own = self.instruct.beside(x, time, cond)
+            residuals, cond = own if residuals is None else own + residuals, replace(cond, concat=None)
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
         sd.check_channels(self.unet, x.shape[1], latents.shape[1] - x.shape[1])
         with announced(call):

@@ -1,15 +1,14 @@
-"""Teach a model that draws from words to change a picture as it is told: a LoRA that also looks at the picture.
+"""Teach a model that draws from words to change a picture as it is told: a small network that is shown the picture.
 
-InstructPix2Pix (Brooks, Holynski & Efros 2023, arXiv:2211.09800, section 3.2): the latents of the picture are appended
-to the noisy ones, the weights of these new channels are 0 at first, and a share of the rows is told nothing, shown
-nothing, or neither, so that both can be guided. There the whole network learns; here the model stays as it is, and
-low-rank updates (Hu et al. 2021, arXiv:2106.09685) learn, of full rank in the first layer. What comes out is a file of
-the PEFT layout, which makes an instruction model of the one that it was trained on wherever `--lora` is read.
+InstructPix2Pix (Brooks, Holynski & Efros 2023, arXiv:2211.09800) teaches the whole network. Here the model stays as it
+is, and an adapter beside it learns (`segue.models.instruct_adapter`): in its first steps alone, to guess the latents of
+what is wanted, by their distance, which needs no UNet; then what to add to the UNet so that it is less wrong about that
+picture while it is noisy. A row that is told nothing stands for all that may be said; one that is shown nothing has the
+model as it was, and need not be learned.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +19,15 @@ import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from torch import Tensor
+from torch.nn import functional
 
 from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
+from segue.models.control import Residuals
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
-from segue.models.instruction import widened
-from segue.models.lora import applied
+from segue.models.instruct_adapter import InstructAdapter, InstructLayout
+from segue.models.instruct_files import save_instruct, with_instruct
 from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
 from segue.training.checkpoint import Run
 from segue.training.data import step_generator, step_rng
@@ -36,15 +37,15 @@ from segue.training.instruct_data import EditPairs, Told
 from segue.training.journal import save_sheet
 from segue.training.latents import latents_of
 from segue.training.losses import TrainedPrediction, prediction_error
-from segue.training.lowrank import add_low_rank, save_lora
+from segue.training.precision import float_norms
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
-from segue.training.sampling import changed, noisy_levels
+from segue.training.sampling import changed, decoded, noisy_levels
 from segue.training.sitting import Sitting, settled
-from segue.types import Point
+from segue.types import Conditioning
 
 FILE = "instruct.safetensors"
-FIRST = "conv_in"
+SOFT = 0.2  # of a guess: below this distance errors count by their squares, above it by their size
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,17 @@ class Config:
     model: str = "emoji"  # an embedded model, a folder, or a hub repository: Stable Diffusion 1.x, 2.x or XL
     pairs: Path = Path("runs/pairs")
     out: Path = Path("runs/instruct")
-    rank: Count = 16
-    first_rank: Count = 72  # of the first layer, which the picture comes in by
-    dropped: Annotated[float, Field(ge=0, le=0.3)] = 0.05  # told nothing; shown nothing; neither: so many rows of each
-    captioned: Share = (
-        0.25  # rows that are told a caption of what is wanted, which the model understands from the start
-    )
+    width: Count = 64  # channels in which the picture is changed
+    widths: tuple[Count, ...] = (64, 96, 128)  # of what is added to the UNet, at full size and after each halving
+    blocks: tuple[Count, ...] = (2, 1, 1)
+    dropped: Share = 0.05  # rows that are told nothing
+    captioned: Share = 0.1  # rows that are told a caption of what is wanted, and not what to do
+    first_steps: Natural = 3000  # in which the adapter learns alone, without the UNet
+    first_batch: Count = 32
+    guess: Amount = 0.25  # how much the guess counts afterwards
     noise_power: Rate = 0.5  # levels are drawn as u ** power; below 1, there are more noisy ones
     steps: Count = 6000
-    batch: Count = 16
+    batch: Count = 8
     lr: Rate = 1.5e-3
     warmup: Natural = 50
     decay: Natural = 2000
@@ -98,40 +101,39 @@ class Lessons:
 
 
 def main(config: Config) -> Path:
-    """Train, or go on training, and return the LoRA file (fp16, the averaged weights)."""
+    """Train, or go on training, and return the file of the adapter (8 bits, the averaged weights)."""
     ranks = Ranks.start(config.device)
     config = settled(config)
-    share = ranks.share(config.batch)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     model = read_model(config, ranks)
     precision = torch.autocast(ranks.device.type, torch.bfloat16, enabled=bool(config.bf16))
     with ranks.main_first():
         training, validation = lessons(config, model, precision)
-    learner, updates = learning(config, model)
+    adapter = build(config, model)
     optimizer = torch.optim.AdamW(
-        updates.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+        adapter.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
-    run = Run(updates, optimizer, Ema(updates, config.ema))
-    network = learner.parts["unet"]
-    file = config.out / FILE
+    run = Run(adapter, optimizer, Ema(adapter, config.ema))
 
     with Sitting(config, run, ranks) as sitting:
         for step in sitting.steps:
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
-            told = training.pairs.draw(step_rng(config.seed, step), config.batch, config.dropped, config.captioned)
-            at, eps = noisy_levels(learner, config.batch, config.noise_power, step_generator(config.seed, step))
+            batch = config.first_batch if step < config.first_steps else config.batch
+            told = training.pairs.draw(step_rng(config.seed, step), batch, config.dropped, config.captioned)
             with precision:
-                loss = step_loss(learner, training, told, at, eps, share)
-            loss.backward()
-            sitting.learn(step, loss=loss)
+                measured = step_losses(model, adapter, training, told, config, step, ranks.share(batch))
+            alone = step < config.first_steps
+            total = measured["loss"] if alone else measured["loss"] + config.guess * measured["guess"]
+            total.backward()
+            sitting.learn(step, **measured)
             if sitting.due(step, config.sheet_every):
-                save_lora(file, network, "unet", run.ema.state())
-                sitting.log.note(step + 1, **compare(model, file, validation, config, step + 1))
+                found = compare(model, averaged(run, model, config), validation, config, step + 1)
+                sitting.log.note(step + 1, **found)
             sitting.close(step)
     if ranks.main:
-        save_lora(file, network, "unet", run.ema.state())
-    return file
+        save_instruct(config.out / FILE, averaged(run, model, config), model)
+    return config.out / FILE
 
 
 def read_model(config: Config, ranks: Ranks) -> LatentDiffusion:
@@ -144,14 +146,24 @@ def read_model(config: Config, ranks: Ranks) -> LatentDiffusion:
     return model.batched(4 * config.batch)
 
 
-def learning(config: Config, model: LatentDiffusion) -> tuple[LatentDiffusion, torch.nn.ModuleDict]:
-    """The model with room for a picture and updates that learn, and these alone; `model` itself stays as it is."""
-    own: Any = copy.deepcopy(model.parts["unet"])
-    network = replace(cast(Any, model.denoiser.network), unet=own)
-    learner = widened(
-        replace(model, denoiser=replace(model.denoiser, network=network), parts={**model.parts, "unet": own})
-    )
-    return learner, add_low_rank(learner.parts["unet"], config.rank, {FIRST: config.first_rank})
+def build(config: Config, model: LatentDiffusion) -> InstructAdapter:
+    """The untrained adapter.
+
+    Raises:
+        ModelError: the widths do not fit the UNet.
+    """
+    shape = {"width": config.width, "widths": config.widths, "blocks": config.blocks}
+    adapter = InstructAdapter(InstructLayout.of(model.parts["unet"], **shape))
+    if config.bf16 and config.device == "cpu":
+        float_norms(adapter)
+    return adapter.to(model.device)
+
+
+def averaged(run: Run, model: LatentDiffusion, config: Config) -> InstructAdapter:
+    """The adapter with the averaged weights."""
+    adapter = build(config, model).eval().requires_grad_(False)
+    run.ema.copy_to(adapter)
+    return adapter
 
 
 def lessons(config: Config, model: LatentDiffusion, precision: torch.autocast) -> tuple[Lessons, Lessons]:
@@ -178,26 +190,55 @@ def lessons(config: Config, model: LatentDiffusion, precision: torch.autocast) -
     return Lessons(learned, latents, seen), Lessons(kept, latents, seen)
 
 
-def step_loss(
-    learner: LatentDiffusion, lessons: Lessons, told: Told, at: Point, eps: Float[Tensor, "b c h w"], share: slice
-) -> Float[Tensor, ""]:
-    """How wrong the learner is about this process's share of a batch."""
-    rows = range(len(eps))[share]
-    x0 = lessons.latents[told.after[share]].float().to(learner.device)
-    before = lessons.seen[told.before[share]] * told.seen[share][:, None, None, None]
-    with torch.no_grad(), torch.autocast(learner.device.type, enabled=False):
-        text = learner.text([told.instructions[row] for row in rows])
-    at = at[rows]
-    x = at.noised(x0, eps[share].to(learner.device))
-    estimate = learner.denoiser(x, at, replace(text, concat=before.to(learner.device)))
-    return prediction_error(at, x, estimate, x0, cast(TrainedPrediction, learner.denoiser.prediction))
+def step_losses(
+    model: LatentDiffusion, adapter: InstructAdapter, lessons: Lessons, told: Told, config: Config, step: int,
+    share: slice,
+) -> dict[str, Tensor]:  # fmt: skip
+    """How wrong the guess, and after the first steps the model, is about this process's share of a batch."""
+    x0 = lessons.latents[told.after[share]].float().to(model.device)
+    before = lessons.seen[told.before[share]].to(model.device)
+    with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        text = model.text(told.instructions[share])
+    if step < config.first_steps:
+        guess = adapter.changed(before, adapter.words(text.text.float()))[1]
+        return {"loss": distance(guess, x0)}
+    at, eps = noisy_levels(model, len(told.before), config.noise_power, step_generator(config.seed, step))
+    at, eps = at[range(len(told.before))[share]], eps[share].to(model.device)
+    x = at.noised(x0, eps)
+    heard: list[Tensor] = []
+    network = replace(cast(Any, model.denoiser.network), instruct=Overheard(adapter, heard))
+    taught = replace(model.denoiser, network=network)
+    estimate = taught(x, at, replace(text, concat=before))
+    loss = prediction_error(at, x, estimate, x0, cast(TrainedPrediction, model.denoiser.prediction))
+    return {"loss": loss, "guess": distance(torch.cat(heard), x0)}
 
 
-def compare(model: LatentDiffusion, lora: Path, kept: Lessons, config: Config, step: int) -> dict[str, float]:
-    """A sheet of pairs that were kept back: before, what the model makes of it, and after; and how near that came.
+def distance(guess: Float[Tensor, "b c h w"], x0: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+    """How far guesses are from what is wanted. Not by squares alone, which a few things that cannot be known rule."""
+    return functional.smooth_l1_loss(guess.float(), x0, beta=SOFT)
+
+
+@dataclass(frozen=True)
+class Overheard:
+    """An adapter beside a UNet, whose guesses are kept."""
+
+    adapter: InstructAdapter
+    guesses: list[Tensor]
+
+    def beside(self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning) -> Residuals:
+        residuals, guess = self.adapter.told(x, time, cond)
+        self.guesses.append(guess)
+        return residuals
+
+
+@torch.no_grad()
+def compare(
+    model: LatentDiffusion, adapter: InstructAdapter, kept: Lessons, config: Config, step: int
+) -> dict[str, float]:
+    """A sheet of pairs that were kept back: before, the guess, what the model makes of it, and after.
 
     Each kind's number is the distance of what was made from what was wanted, as a share of that of the picture itself
-    (root mean squares of pixels): 1 is as good as leaving it alone.
+    (root mean squares of pixels): 1 is as good as leaving it alone. In the first steps only guesses are made.
     """
     rng, found, rows = np.random.default_rng(config.seed), dict[str, float](), list[int]()
     kinds = sorted(set(kept.pairs.kinds))
@@ -208,15 +249,19 @@ def compare(model: LatentDiffusion, lora: Path, kept: Lessons, config: Config, s
     pairs = kept.pairs.take(rows)
     said = [str(rng.choice(words)) for words in pairs.instructions]
     before, after = (pairs.floats(which) for which in (pairs.before, pairs.after))
-    with applied(model, {lora: 1.0}) as taught:
-        made = changed(
-            taught, before, said, list(range(len(said))),
+    text = model.text(said).text.float()
+    guess = adapter.changed(kept.seen[pairs.before].to(model.device), adapter.words(text))[1]
+    shown = {"guess": decoded(model, guess).cpu()}
+    if step > config.first_steps:
+        shown["made"] = changed(
+            with_instruct(model, adapter), before, said, list(range(len(said))),
             steps=config.sheet_steps, scale=config.sheet_scale, picture_scale=config.sheet_picture_scale,
         )  # fmt: skip
-    for kind in kinds:
-        of = [row for row, name in enumerate(pairs.kinds) if name == kind]
-        apart = [(one[of] - after[of]).square().mean().sqrt() for one in (made, before)]
-        found[kind] = float(apart[0] / apart[1].clamp_min(1e-6))
-    save_sheet(config.out / f"sheet-{step:06d}.png", torch.cat([before, made, after]), columns=len(rows))
+    for name, pictures in shown.items():
+        for kind in kinds:
+            of = [row for row, other in enumerate(pairs.kinds) if other == kind]
+            apart = [(one[of] - after[of]).square().mean().sqrt() for one in (pictures, before)]
+            found[kind if name == "made" else f"{name} {kind}"] = float(apart[0] / apart[1].clamp_min(1e-6))
+    save_sheet(config.out / f"sheet-{step:06d}.png", torch.cat([before, *shown.values(), after]), columns=len(rows))
     (config.out / f"sheet-{step:06d}.txt").write_text("\n".join(said) + "\n", "utf-8")
     return found

@@ -27,7 +27,7 @@ from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
-from segue.models.time_files import save_time
+from segue.models.time_files import fitting_weights, save_time
 from segue.models.time_inserted import CONTEXT, FPS, Kind, TimeLayers, TimeSettings, time_layers, with_time
 from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate, Share
 from segue.training.checkpoint import Run
@@ -59,6 +59,7 @@ class Config:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     model: str = "emoji"  # an embedded model, a folder, or a hub repository: Stable Diffusion 1.x, 2.x or XL
+    start: Path | None = None  # a file of layers of this shape, to go on from
     clips: Path = Path("runs/clips")
     out: Path = Path("runs/videoldm")
     blocks: Kind | None = "convolution"  # what stands behind residual blocks
@@ -150,6 +151,8 @@ def main(config: Config) -> Path:
     with ranks.main_first():
         training, validation = lessons(config, image, precision)
     learner, layers = learning(config, image)
+    if config.start is not None:
+        layers.load_state_dict(fitting_weights(config.start, layers, image.name))
     optimizer = torch.optim.AdamW(
         layers.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
