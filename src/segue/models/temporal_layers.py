@@ -89,17 +89,18 @@ class TemporalLayer(nn.Module):
     Args:
         channels: of what the layer of the image model answers.
         inner: of the layer's own.
-        vector: width of the motion vector.
+        vector: width of the motion vector; 0 if the layer is told nothing.
         context: channels of the features of known frames; 0 if the layer is never told of any.
+        groups: of channels that are normed together, at most.
     """
 
-    def __init__(self, channels: int, inner: int, vector: int, context: int) -> None:
+    def __init__(self, channels: int, inner: int, vector: int, context: int, groups: int = _GROUPS) -> None:
         super().__init__()
         self.mix = nn.Parameter(torch.zeros(()))
         # Without weights: what follows each norm is linear. (Nor could they learn behind frozen layers on a CPU, where
         # torch's kernel ends the process if the weights of a norm have a gradient, and what is normed has none.)
-        self.norm = nn.GroupNorm(math.gcd(_GROUPS, channels), channels, affine=False)
-        self.told = nn.Linear(vector, 2 * inner)
+        self.norm = nn.GroupNorm(math.gcd(groups, channels), channels, affine=False)
+        self.told = nn.Linear(vector, 2 * inner) if vector else None
         self.known = nn.Conv2d(context, inner, 1, bias=False) if context else None
         if self.known is not None:
             nn.init.zeros_(self.known.weight)
@@ -119,8 +120,9 @@ class TemporalLayer(nn.Module):
 
     def modulated(self, inner: Float[Tensor, "b i h w"], told: Told) -> Float[Tensor, "b i h w"]:
         """Scaled and shifted by the motion vector, with what is known of the frames added."""
-        scale, shift = self.told(told.vector)[:, :, None, None].chunk(2, 1)
-        inner = inner * (1 + scale) + shift
+        if self.told is not None:
+            scale, shift = self.told(told.vector)[:, :, None, None].chunk(2, 1)
+            inner = inner * (1 + scale) + shift
         around = told.around(inner) if self.known is not None else None
         return inner if around is None or self.known is None else inner + self.known(around)
 
@@ -133,12 +135,16 @@ class TemporalConvolution(TemporalLayer):
         inner: channels between the two convolutions.
         vector: width of the motion vector.
         context: channels of the features of known frames.
+        kernel: sides of the first convolution in space, an odd number.
+        groups: of channels that are normed together, at most.
     """
 
-    def __init__(self, channels: int, inner: int, vector: int, context: int = 0) -> None:
-        super().__init__(channels, inner, vector, context)
+    def __init__(
+        self, channels: int, inner: int, vector: int, context: int = 0, *, kernel: int = 1, groups: int = _GROUPS
+    ) -> None:
+        super().__init__(channels, inner, vector, context, groups)
         # A kernel over time as products of single frames: the three taps stand side by side in the channels.
-        self.first = nn.Conv2d(channels, 3 * inner, 1, bias=False)
+        self.first = nn.Conv2d(channels, 3 * inner, kernel, padding=kernel // 2, bias=False)
         self.last = nn.Conv2d(3 * inner, channels, 1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias) if self.last.bias is not None else None

@@ -6,13 +6,12 @@ section 3.1). Modules of the UNet keep their names, places and weights; those of
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Generator, Hashable, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from diffusers.models.resnet import ResnetBlock2D
@@ -33,13 +32,14 @@ from segue.models.temporal_layers import (
     TemporalRecurrence,
     Told,
 )
+from segue.models.time_behind import held, key_of, stand_behind, telling, twin_of
+from segue.models.time_decoder import at_dial
 from segue.types import Call, Conditioning, Network
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-T = TypeVar("T")
 Kind = Literal["convolution", "attention", "recurrence"]
 FPS = "fps"
 """What `Conditioning.extra` calls the frames per second of each row."""
@@ -47,7 +47,6 @@ CONTEXT = "context"
 """What `Conditioning.extra` calls the latents of known frames and where they are known: (m z, m), C + 1 channels."""
 PART = "time_layers"
 ENGINE = "Video LDM"
-_told: ContextVar[Callable[[], Told] | None] = ContextVar("told", default=None)
 _carry: ContextVar[Carry | None] = ContextVar("carry", default=None)
 
 
@@ -126,11 +125,6 @@ class TimeLayers(nn.Module):
         return Told(frames, vector, known, motion)
 
 
-def key_of(name: str) -> str:
-    """What the layer behind a module is called: the module's name, without dots, which keys may not have."""
-    return name.replace(".", "_")
-
-
 @dataclass(frozen=True)
 class TimeNetwork:
     """A Network around one whose UNet has layers along time.
@@ -164,7 +158,7 @@ class TimeNetwork:
             heard = self.layers.told(time, cond, call.group, self.motion)
             return heard if carry is None else replace(heard, carry=carry, clips=_clips(call, time))
 
-        with _set(_told, told):
+        with telling(told):
             return self.network(x, time, plain, call)
 
 
@@ -190,33 +184,8 @@ def continuing(model: LatentDiffusion, carry: Carry) -> Generator[None]:
         raise ModelError(
             f"the layers along time of {model.name} look ahead, and need whole clips: expected recurrences alone"
         )
-    with _set(_carry, carry):
+    with held(_carry, carry):
         yield
-
-
-@contextmanager
-def _set(variable: ContextVar[T | None], value: T) -> Generator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-@dataclass(frozen=True)
-class _Behind:
-    """A forward hook by which a layer along time stands behind a module."""
-
-    layer: TemporalLayer
-
-    def __call__(self, module: nn.Module, inputs: Any, answer: Any) -> Any:
-        told = _told.get()
-        if told is None:
-            return answer
-        if isinstance(answer, tuple):
-            answered = cast("tuple[Tensor, ...]", answer)
-            return (self.layer(answered[0], told()), *answered[1:])
-        return self.layer(answer, told())
 
 
 def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> LatentDiffusion:
@@ -241,14 +210,12 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
         )
     if model.placement.begins_at_home or model.placement.compile is not None:
         raise ModelError(f"{model.name} is stored, placed or compiled already: put time into it before")
-    unet: Any = _copied(network.unet, {})
+    unet: Any = twin_of(network.unet)
     found = places(unet, settings)
     halvings = len(unet.config["block_out_channels"]) - 1
     layers = TimeLayers(settings, found, unet.config["cross_attention_dim"], model.codec.channels, halvings)
     layers.to(unet.device, unet.dtype).train(unet.training)
-    for name in found:
-        layer = cast(TemporalLayer, layers.layers[key_of(name)])
-        unet.get_submodule(name).register_forward_hook(_Behind(layer))
+    stand_behind(unet, {name: cast(TemporalLayer, layers.layers[key_of(name)]) for name in found})
     setattr(unet, PART, layers)
     inserted = TimeNetwork(replace(network, unet=unet), layers)
     return replace(
@@ -301,7 +268,8 @@ def with_motion(model: LatentDiffusion, motion: float) -> LatentDiffusion:
             return replace(network, motion=motion)
         return replace(network, network=dialled(network.network))
 
-    return replace(model, denoiser=replace(model.denoiser, network=dialled(model.denoiser.network)))
+    codec = at_dial(model.codec, motion)
+    return replace(model, denoiser=replace(model.denoiser, network=dialled(model.denoiser.network)), codec=codec)
 
 
 def _time_network(network: Any, name: str) -> TimeNetwork:
@@ -310,20 +278,3 @@ def _time_network(network: Any, name: str) -> TimeNetwork:
             raise ModelError(f"{name} has no layers along time; with_time puts them into a model of single pictures")
         network = network.network
     return network
-
-
-def _copied(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
-    """A module of its own, down to the last, whose weights are those of the given one, and not copied."""
-    if id(module) in made:
-        return made[id(module)]
-    twin = copy.copy(module)
-    made[id(module)] = twin
-    for name, value in vars(module).items():
-        # Hooks, parameters and buffers are listed in containers, which the twin must not share.
-        if name in _CONTAINERS:
-            twin.__dict__[name] = copy.copy(value)
-    twin._modules = {name: None if child is None else _copied(child, made) for name, child in module._modules.items()}
-    return twin
-
-
-_CONTAINERS = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict | set))
