@@ -70,6 +70,9 @@ HEAVY = {"torch", "diffusers", "transformers", "scipy", "av", "cv2", "accelerate
 NO_FACE_IMPORTS = {
     "tasks/animate_controls.py",
     "tasks/animate_joint.py",
+    "tasks/animate_long.py",
+    "tasks/animate_long_parts.py",
+    "tasks/animate_long_still.py",
     "tasks/animate_run.py",
     "tasks/animate_zero_shot.py",
     "tasks/deflicker_run.py",

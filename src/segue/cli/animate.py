@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from segue.cli.fields import verb
 from segue.cli.options import ModelChoice, Output, slug
@@ -13,8 +15,21 @@ from segue.tasks.animate import FPS, Animate
 from segue.tasks.sampling import Execution
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Who makes it.
+
+    Args:
+        workers: processes that share a clip whose key frames are made first; the result has the same bytes.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    workers: int = 1
+
+
 @verb
-def animate(task: Animate, model: ModelChoice, execution: Execution, output: Output) -> int:
+def animate(task: Animate, model: ModelChoice, execution: Execution, shared: Shared, output: Output) -> int:
     """Make a clip of words or of a picture: segue animate "a bouncing red ball" -o ball.mp4"""
     model.check_previews()
     default = f"{slug(task.prompt) if task.prompt else Path(str(task.image)).stem}.mp4"
@@ -27,6 +42,6 @@ def animate(task: Animate, model: ModelChoice, execution: Execution, output: Out
             meter.note(note)
         for note in task.outlook(loaded):
             meter.note(note)
-        return task.run(loaded, execution, meter, work=path.parent)
+        return task.run(loaded, execution, meter, work=path.parent, workers=shared.workers)
 
     return produce(Job(make, default, frames=2, fps=task.fps or FPS), output)

@@ -57,3 +57,20 @@ def resumed(
         more = {name.removeprefix(_MORE): part for name, part in tensors.items() if name.startswith(_MORE)}
         return state, more
     return None
+
+
+def lay_down(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by their names; the file is whole or not there.
+
+    Raises:
+        DiskError: the file system refuses.
+    """
+    with written_whole(path) as part:
+        part.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def taken_up(path: Path) -> dict[str, Tensor] | None:
+    """What was laid down there; None if nothing was, or it is damaged."""
+    with suppress(OSError, SafetensorError, ValueError):
+        return load(path.read_bytes())
+    return None

@@ -342,6 +342,7 @@ class Animate:
         plan: AnimatePlan | None = None,
         *,
         work: Path | None = None,
+        workers: int = 1,
     ) -> Clip:
         """The clip. All frames are made before it returns, and lie on disk without loss.
 
@@ -352,6 +353,7 @@ class Animate:
             plan: of a result that was made before; all files must still be the same.
             work: a folder, best that of the result, in which a hidden one keeps what is done: the same task, run
                 again, goes on there. It is removed with the frames of the clip: `clip.frames.discard()`.
+            workers: processes that share a clip whose key frames are made first; the bytes are the same.
 
         Raises:
             TaskError: the task does not fit the model, or a file has changed.
@@ -361,7 +363,7 @@ class Animate:
         """
         from segue.tasks.animate_run import animated
 
-        return animated(self, model, execution or Execution(), progress, plan, work)
+        return animated(self, model, execution or Execution(), progress, plan, work, workers)
 
 
 def _absolute(name: str) -> str:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from segue.media.clip import as_floats, to_uint8
 from segue.media.disk import disk_errors, written_whole
 from segue.media.spool import Spool
+from segue.models.paused import lay_down, taken_up
 from segue.tasks.animate import Animate
 from segue.tasks.animate_controls import Controls
 from segue.tasks.animate_joint import Joint
@@ -52,6 +51,7 @@ class Keys:
         execution: how many are decoded together.
         folder: where the outline and finished gaps are kept.
         progress: told of what is finished.
+        help: entered once the outline is there: other processes that make gaps, too.
     """
 
     task: Animate
@@ -59,6 +59,7 @@ class Keys:
     execution: Execution
     folder: Path
     progress: Progress
+    help: AbstractContextManager[None] = field(default_factory=nullcontext[None])
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -75,7 +76,8 @@ class Keys:
         """See `segue.tasks.animate_run.Maker`."""
         try:
             self.prepare()
-            yield from self._in_order(first)
+            with self.help:
+                yield from self._in_order(first)
         finally:
             self.close()
 
@@ -89,7 +91,7 @@ class Keys:
                 yield made[max(0, first - number - 1) :]
             if number in gaps:
                 # It is done, and nobody need make it again.
-                with written_whole(self._path(gaps[number])) as part:
+                with written_whole(self.path(gaps[number])) as part:
                     part.touch()
 
     def close(self) -> None:
@@ -120,8 +122,7 @@ class Keys:
         drift = Tone(own.mean - grown.mean, own.std - grown.std)
         size = float(drift.apart(own)[-1])
         parts = {"mean": own.mean, "std": own.std, "wanted mean": drift.mean, "wanted std": drift.std}
-        with written_whole(self.folder / TONES) as part:
-            part.write_bytes(save({**parts, "drift": torch.tensor(size)}))
+        lay_down(self.folder / TONES, {**parts, "drift": torch.tensor(size)})
 
     def key(self, place: int) -> Float[Tensor, "3 h w"]:
         """A key frame by its place in the outline, its drift taken away, of 256 levels a colour."""
@@ -138,7 +139,9 @@ class Keys:
 
     @cached_property
     def _tones(self) -> Mapping[str, Tensor]:
-        return load((self.folder / TONES).read_bytes())
+        found = taken_up(self.folder / TONES)
+        assert found is not None
+        return found
 
     def _outlined(self, states: Path) -> Iterator[Float[Tensor, "t 3 h w"]]:
         """Pictures of the outline, as they are drawn."""
@@ -164,11 +167,7 @@ class Keys:
         first = self._outline[0:1]
         if self.task.movement.engine != "zero-shot":
             return Tone.of(first)
-        movement = self.task.movement
-        course = Course(movement.way or "still", 1.0 if movement.motion is None else movement.motion, movement.loop)
-        number = self.plan.outline[place]
-        maps = course.maps(self.task.frames, float(self.task.fps or 1))[[number]]
-        return Tone.of(carried(first, maps))
+        return Tone.of(carried(first, self._course[[self.plan.outline[place]]]))
 
     def fill(self, gap: Gap) -> Float[Tensor, "t 3 h w"]:
         """All that lies between two key frames, level by level, of 256 levels a colour."""
@@ -183,7 +182,7 @@ class Keys:
         fills = self.task.long.fills
         how, shares = fills[min(stretch.level, len(fills) - 1)], stretch.shares()
         if how == "flow":
-            return flowed(left, right, shares)
+            return self._flowed(stretch, left, right)
         every = [0.0, *shares, 1.0]
         weight = self.task.long.weight
         if how == "branches":
@@ -201,10 +200,27 @@ class Keys:
         remove(states)
         return pinned(drawn, given, weight, every)[1:-1]
 
+    def _flowed(self, stretch: Stretch, left: Tensor, right: Tensor) -> Float[Tensor, "t 3 h w"]:
+        """By flow; where all moves as it is known to, only what departs from that is left to be found."""
+        if self.task.movement.engine != "zero-shot":
+            return flowed(left, right, stretch.shares())
+        maps = self._course[[number % self.task.frames for number in stretch.frames]]
+        ways = [maps @ torch.linalg.inv(maps[place]) for place in (0, -1)]
+        ends = [carried(end[None], way)[1:-1] for end, way in zip((left, right), ways, strict=True)]
+        shares = stretch.shares()
+        return torch.cat([flowed(*pair, [share]) for *pair, share in zip(*ends, shares, strict=True)])
+
+    @cached_property
+    def _course(self) -> Float[Tensor, "t 3 3"]:
+        """Of each frame of a zero-shot clip, where what is in the first one goes."""
+        movement = self.task.movement
+        course = Course(movement.way or "still", 1.0 if movement.motion is None else movement.motion, movement.loop)
+        return course.maps(self.task.frames, float(self.task.fps or 1))
+
     def _finished(self, gap: Gap) -> Float[Tensor, "t 3 h w"]:
         """A gap, by whoever makes it; others are made while somebody else is at it."""
         while (made := self._read(gap)) is None:
-            self._path(gap).unlink(missing_ok=True)  # if it is there, it cannot be read
+            self.path(gap).unlink(missing_ok=True)  # if it is there, it cannot be read
             if not self.make_next(gap.number):
                 time.sleep(_WAIT)
         self.progress("filling", gap.last, self.task.frames)
@@ -213,27 +229,31 @@ class Keys:
     def make_next(self, first: int = 0) -> bool:
         """Make the first gap from this one on that nobody has made or is making; whether there was one."""
         for gap in self.plan.gaps()[first:]:
-            if self._path(gap).exists():
+            if self.path(gap).exists():
                 continue
-            with self._claimed(gap) as mine:
-                if not mine or self._path(gap).exists():
+            with self.claimed(gap) as mine:
+                if not mine or self.path(gap).exists():
                     continue
-                with written_whole(self._path(gap)) as part:
-                    part.write_bytes(save({_PIXELS: to_uint8(self.fill(gap)).contiguous()}))
+                lay_down(self.path(gap), {_PIXELS: to_uint8(self.fill(gap))})
                 return True
         return False
 
-    def _read(self, gap: Gap) -> Float[Tensor, "t 3 h w"] | None:
-        with suppress(OSError, SafetensorError, KeyError):
-            return as_floats(load(self._path(gap).read_bytes())[_PIXELS])
-        return None
+    @property
+    def finished(self) -> bool:
+        """Whether all gaps are made."""
+        return all(self.path(gap).exists() for gap in self.plan.gaps())
 
-    def _path(self, gap: Gap) -> Path:
+    def _read(self, gap: Gap) -> Float[Tensor, "t 3 h w"] | None:
+        found = taken_up(self.path(gap))
+        return as_floats(found[_PIXELS]) if found else None
+
+    def path(self, gap: Gap) -> Path:
+        """Where its frames lie once it is made; empty once they have been taken."""
         return self.folder / f"gap-{gap.number:06d}.safetensors"
 
     @contextmanager
-    def _claimed(self, gap: Gap) -> Generator[bool]:
-        """Whether nobody else makes it; it is ours until the end of the block, or of this process."""
+    def claimed(self, gap: Gap) -> Generator[bool]:
+        """Whether nobody else is making it; then it is ours until the end of the block, or of this process."""
         lock: IO[bytes]
         path = self.folder / f"gap-{gap.number:06d}.lock"
         with disk_errors(path), path.open("ab") as lock:

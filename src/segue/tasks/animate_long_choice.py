@@ -58,7 +58,8 @@ def _hindered(task: Animate, model: LatentDiffusion) -> bool:
 
 def _fills(task: Animate, model: LatentDiffusion, given: tuple[str, ...]) -> tuple[Filling, ...]:
     ends = {"first", "last"} <= set(given)
-    fills: tuple[Filling, ...] = tuple(task.long.fill or ()) or (("joint",) if ends else ("branches",))  # type: ignore[assignment]
+    usual: Filling = "joint" if ends else "branches"
+    fills = task.long.fills or (usual,)
     levels = len(task.long.factors)
     if len(fills) not in (1, levels):
         raise TaskError(f"fill is one for all levels, or one for each of {levels}; got {len(fills)}")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from segue.media.clip import as_floats, to_uint8
-from segue.media.disk import disk_errors, remove, written_whole
+from segue.media.disk import disk_errors, remove
+from segue.models.paused import lay_down, taken_up
 from segue.tasks.animate import Animate
 from segue.tasks.animate_controls import Controls
 from segue.tasks.animate_joint import Joint
@@ -87,8 +85,7 @@ class Parts:
             made = self._read(number)
             if made is None:
                 made = self._made(number, part)
-                with written_whole(self._path(number)) as path:
-                    path.write_bytes(save({_PIXELS: to_uint8(made).contiguous()}))
+                lay_down(self._path(number), {_PIXELS: to_uint8(made)})
                 made = as_floats(to_uint8(made))
             if number > 1:
                 remove(self._path(number - 2))
@@ -130,9 +127,8 @@ class Parts:
         return made[-self.overlap :]
 
     def _read(self, number: int) -> Float[Tensor, "t 3 h w"] | None:
-        with suppress(OSError, SafetensorError, KeyError):
-            return as_floats(load(self._path(number).read_bytes())[_PIXELS])
-        return None
+        found = taken_up(self._path(number))
+        return as_floats(found[_PIXELS]) if found else None
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.safetensors"

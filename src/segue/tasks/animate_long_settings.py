@@ -64,9 +64,9 @@ class Long:
         return USUAL_LEVELS if self.levels is None else tuple(int(one) for one in self.levels)
 
     @property
-    def fills(self) -> tuple[str, ...]:
+    def fills(self) -> tuple[Filling, ...]:
         """What was said of filling."""
-        return () if self.fill is None else tuple(self.fill)
+        return () if self.fill is None else _fills(self.fill)
 
     @property
     def weight(self) -> float:

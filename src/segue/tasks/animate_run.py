@@ -16,6 +16,7 @@ from segue.tasks.animate_controls import Controls
 from segue.tasks.animate_joint import Joint
 from segue.tasks.animate_long import Keys
 from segue.tasks.animate_long_parts import Parts
+from segue.tasks.animate_long_workers import check_workers, helped
 from segue.tasks.animate_zero_shot import ZeroShot
 from segue.tasks.record import ModelRecord, Record, versions
 from segue.tasks.sampling import Execution
@@ -49,9 +50,11 @@ def animated(
     progress: Progress,
     plan: AnimatePlan | None,
     work: Path | None,
+    workers: int = 1,
 ) -> Clip:
     """What `Animate.run` says."""
     made, resolved = task.contents(), task.resolved(model)
+    check_workers(workers, model, str(resolved.long.long))
     controls = Controls.of(resolved, model)
     # Names are absolute in a record, as those of the task are.
     made = replace(resolved.contents(), networks=controls.fingerprint) if made.files else made
@@ -62,7 +65,7 @@ def animated(
     unfinished = Unfinished.temporary() if work is None else Unfinished.of(work, task.name, key)
     try:
         with how.applied(controls.model) as ready:
-            run = AnimateRun(resolved, model, ready, controls, made, how, progress, unfinished)
+            run = AnimateRun(resolved, model, ready, controls, made, how, progress, unfinished, workers)
             return run.clip(task.notes(model))
     except BaseException:
         if not any(unfinished.folder.glob("*.safetensors")):
@@ -92,6 +95,7 @@ class AnimateRun:
         execution: batches and threads.
         progress: told of every step.
         unfinished: where what is done is kept.
+        workers: processes that share it.
     """
 
     task: Animate
@@ -102,6 +106,7 @@ class AnimateRun:
     execution: Execution
     progress: Progress
     unfinished: Unfinished
+    workers: int = 1
 
     def clip(self, notes: tuple[str, ...]) -> Clip:
         """The finished clip.
@@ -126,7 +131,10 @@ class AnimateRun:
 
     def _maker(self) -> Maker:
         if self.task.long.long == "keys":
-            return Keys(self.task, self.ready, self.execution, self.unfinished.folder, self.progress)
+            folder = self.unfinished.folder
+            record = Record.of(self.task.name, self.task, self.plan, self.model, self.execution, {})
+            with_others = helped(folder, record, self.workers)
+            return Keys(self.task, self.ready, self.execution, folder, self.progress, with_others)
         if self.task.long.long == "parts":
             return Parts(self.task, self.ready, self.execution, self.unfinished.folder, self.progress)
         if self.task.movement.engine == "zero-shot":
