@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,8 @@ def codec_of(kind: str) -> AutoencoderCodec:
             num_decoder_blocks=(1, 1),
         )
     else:
-        vae = AutoencoderKL(
+        kl: Any = AutoencoderKL
+        vae = kl(
             block_out_channels=(8, 8),
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
