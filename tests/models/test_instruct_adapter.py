@@ -19,7 +19,7 @@ from segue.diffusion.starts import from_seeds
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError, UnsafeFileError
 from segue.models.control import Control, controlled
 from segue.models.control_adapter import ControlAdapter, Layout, control_from, save_adapter
-from segue.models.instruct_adapter import HEAD_WIDTH, HEADS, InstructAdapter, InstructLayout, Move
+from segue.models.instruct_adapter import HEAD_WIDTH, HEADS, InstructAdapter, InstructLayout, Move, rest_of
 from segue.models.instruct_files import read_instruct, save_instruct, with_instruct, with_instruct_file
 from segue.models.loading import load_model
 from segue.models.time_inserted import TimeSettings, with_time
@@ -126,9 +126,9 @@ def test_things_are_moved_to_where_the_words_say() -> None:
 
 
 def test_a_model_without_a_picture_or_with_an_untrained_adapter_draws_as_before(model: Any) -> None:
-    x, now, cond = asked(model)
-    before = model.denoiser(x, now, replace(cond, concat=None))
     taught = with_instruct(model, for_model(model))
+    x, now, cond = asked(taught)
+    before = model.denoiser(x, now, model.text([""]))
     assert taught.instructs and not model.instructs
     assert torch.equal(taught.denoiser(x, now, replace(cond, concat=torch.zeros_like(x))), before)
     assert float((taught.denoiser(x, now, cond) - before).abs().max()) > 1e-3
@@ -179,7 +179,7 @@ def test_it_acts_beside_a_control_and_with_layers_along_time(tmp_path: Path) -> 
     control = Control("edges", control_from(tmp_path / "edges.safetensors", "canny", taught))
     told = replace(cond, residual_inputs={"edges": torch.rand(2, 3, 64, 64)})
     both = controlled(taught, [control]).denoiser(x, now, told)
-    only = controlled(model, [control]).denoiser(x, now, replace(told, concat=None))
+    only = controlled(model, [control]).denoiser(x, now, rest_of(told))
     assert float((both - alone).abs().max()) > 1e-3 and float((both - only).abs().max()) > 1e-3
     moving = with_time(model, TimeSettings(inner=16, heads=2, head_width=8, vector=16, frames=2))
     told_film = with_instruct(moving, for_model(model)).over(2)

@@ -12,7 +12,7 @@ larger). The words are summed up by learned queries, and act by a scale and a sh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -24,11 +24,15 @@ from segue.models.control import Residuals
 from segue.models.control_adapter import GROUPS, WAVES, Block, connections, waves
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
     from torch import Tensor
 
-    from segue.types import Conditioning
+    from segue.types import Conditioning, TextEncoder
 
+WORDS = "instruct_words"
+"""What `Conditioning.extra` calls the embeddings that the adapter is told; without them, the text."""
 HEADS = 4
 HEAD_WIDTH = 32
 
@@ -85,11 +89,33 @@ class InstructLayout:
         return InstructLayout(skips, middle, unet.config["out_channels"], width, **shape)
 
 
+@dataclass(frozen=True)
+class InstructText:
+    """A TextEncoder around a model's, whose UNet is told nothing: what it would make of an instruction is no edit.
+
+    A small model of pictures never heard "turn it upside down", and draws worse for it; the adapter learned the words.
+
+    Args:
+        encoder: the model's.
+    """
+
+    encoder: TextEncoder
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """The empty prompt, and under WORDS what is said to the adapter."""
+        said = self.encoder([*prompts, ""])
+        count = len(prompts)
+        nothing = said[[count] * count]
+        return replace(nothing, extra={**nothing.extra, WORDS: said.text[:count]})
+
+
 class BesideUnet(Protocol):
     """What is shown the picture that an instruction model changes, in place of the model's UNet."""
 
-    def beside(self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning) -> Residuals:
-        """What it adds to a UNet that denoises x, is told `time` of its noise, and `cond`."""
+    def beside(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning
+    ) -> tuple[Residuals, Conditioning]:
+        """What it adds to a UNet that denoises x, is told `time` of its noise, and `cond`, and what that is."""
         ...
 
 
@@ -228,13 +254,15 @@ class InstructAdapter(nn.Module):
         *down, middle = (there * tap(levels[level]) for tap, (_, level) in taps)
         return Residuals(tuple(down), middle), guess
 
-    def beside(self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning) -> Residuals:
-        """What it adds to a UNet that denoises x and is told `cond`.
+    def beside(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning
+    ) -> tuple[Residuals, Conditioning]:
+        """What it adds to a UNet that denoises x and is told `cond`; and what of that the UNet itself is told.
 
         Raises:
             TaskError: no picture is shown, or one of another shape than x.
         """
-        return self.told(x, time, cond)[0]
+        return self.told(x, time, cond)[0], rest_of(cond)
 
     def told(
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning
@@ -251,5 +279,11 @@ class InstructAdapter(nn.Module):
                 f"{'x'.join(map(str, x.shape[1:]))}; got {got}. Give one, or take a model that draws from words"
             )
         device, dtype = self.picture.weight.device, self.picture.weight.dtype
-        noisy, text, picture = (part.to(device, dtype) for part in (x, cond.text, cond.concat))
+        words = cond.extra.get(WORDS, cond.text)
+        noisy, text, picture = (part.to(device, dtype) for part in (x, words, cond.concat))
         return self(noisy, time.float().to(device), text, picture)
+
+
+def rest_of(cond: Conditioning) -> Conditioning:
+    """What a UNet is told: neither the picture nor the words, which an adapter beside it is told."""
+    return replace(cond, concat=None, extra={name: part for name, part in cond.extra.items() if name != WORDS})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segue.errors import CheckpointError, ModelError
 from segue.models.control import unet_of
-from segue.models.instruct_adapter import InstructAdapter, InstructLayout
+from segue.models.instruct_adapter import InstructAdapter, InstructLayout, InstructText
 from segue.models.own_files import said_of, weights_of, write_own
 from segue.models.placement import beside
 
@@ -97,7 +97,9 @@ def with_instruct(model: LatentDiffusion, adapter: InstructAdapter, path: Path |
             f"{wanted.words} and {wanted.skips}"
         )
     denoiser = replace(model.denoiser, network=_beside(model.denoiser.network, adapter))
-    return replace(model, denoiser=denoiser, parts={**model.parts, PART: adapter}, instructs=True)
+    return replace(
+        model, text=InstructText(model.text), denoiser=denoiser, parts={**model.parts, PART: adapter}, instructs=True
+    )
 
 
 def _beside(network: Any, adapter: InstructAdapter) -> Any:

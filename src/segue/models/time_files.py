@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from segue.errors import CheckpointError
 from segue.models.own_files import said_of, weights_of, write_own
@@ -104,7 +104,9 @@ def read_settings(path: Path) -> TimeSettings:
     if said is None:
         raise CheckpointError(f"{path} holds no layers along time: expected a file that segue train videoldm wrote")
     try:
-        settings = TimeSettings(**said["settings"])
+        stated: dict[str, Any] = said["settings"]
+        settings = TimeSettings(**stated)
+        settings = replace(settings, heard=tuple((words, instead) for words, instead in settings.heard))
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} does not say what shape its layers along time have ({error})") from None
     if {settings.blocks, settings.transformers} - {None, *get_args(Kind)}:

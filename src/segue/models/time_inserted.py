@@ -34,6 +34,7 @@ from segue.models.temporal_layers import (
 )
 from segue.models.time_behind import held, key_of, stand_behind, telling, twin_of
 from segue.models.time_decoder import at_dial
+from segue.models.time_words import WORDS, Heard, TimeText
 from segue.types import Call, Conditioning, Network
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class TimeSettings:
         fps: frames per second that it usually has.
         shared_noise: share of the noise's variance that all frames of a clip have in common (Ge et al. 2023, "Preserve
             Your Own Correlation", arXiv:2305.10474, section 3.2, mixed noise); in [0, 1].
+        heard: words that the image model is not told, and what it hears in their place; see `segue.models.time_words`.
     """
 
     blocks: Kind | None = "convolution"
@@ -82,6 +84,7 @@ class TimeSettings:
     frames: int = 16
     fps: float = 8.0
     shared_noise: float = 0.0
+    heard: Heard = ()
 
     def layer(self, kind: Kind, channels: int) -> TemporalLayer:
         """A new layer behind one that answers so many channels."""
@@ -115,7 +118,7 @@ class TimeLayers(nn.Module):
     def told(self, time: Tensor, cond: Conditioning, frames: int, motion: float) -> Told:
         """What the layers are told about a call."""
         weight = self.vector.queries
-        text, time = cond.text.to(weight), time.float().to(weight.device)
+        text, time = cond.extra.get(WORDS, cond.text).to(weight), time.float().to(weight.device)
         fps = cond.extra.get(FPS)
         speed = torch.full_like(time, self.settings.fps) if fps is None else fps.to(time)
         vector, context = self.vector(time, text, speed), cond.extra.get(CONTEXT)
@@ -146,7 +149,7 @@ class TimeNetwork:
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
     ) -> Float[Tensor, "b c h w"]:
         """What the network predicts; `extra` of the conditioning may hold FPS and CONTEXT."""
-        rest = {name: part for name, part in cond.extra.items() if name not in (FPS, CONTEXT)}
+        rest = {name: part for name, part in cond.extra.items() if name not in (FPS, CONTEXT, WORDS)}
         plain = replace(cond, extra=rest)
         carry = _carry.get()
         if (call.group == 1 and carry is None) or self.motion == 0:
@@ -220,6 +223,7 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
     inserted = TimeNetwork(replace(network, unet=unet), layers)
     return replace(
         model,
+        text=TimeText(model.text, settings.heard) if settings.heard else model.text,
         denoiser=replace(model.denoiser, network=inserted),
         parts={**model.parts, "unet": unet},
         moving=moving_of(settings),

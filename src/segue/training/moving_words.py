@@ -64,6 +64,12 @@ EVALUATION_CAPTIONS: tuple[tuple[str, Motion], ...] = (
 """A caption for each of HELD_OUT."""
 
 
+def motion_phrases() -> tuple[str, ...]:
+    """All that captions say of movements and their speed, each once."""
+    said = [words for one in WORDINGS.values() for words in (*one.before, *one.after, *one.verbs)]
+    return tuple(sorted({*said, *SLIDING, *(word for words in PACE.values() for word in words)}))
+
+
 def may_move(concept: Concept, colour: str, motion: Motion) -> bool:
     """Whether a clip may show it: things that look alike however they are turned show no turn, and some are held out.
 

@@ -64,8 +64,7 @@ def load(
     Raises:
         ModelError: with the reason, and what to do; see `segue.models.loading.load_model` and `segue.zoo.cards`.
     """
-    wanted = source if source is not None else default()
-    card = find_card(wanted)
+    card = find_card(wanted := source if source is not None else default())
     from segue.models.loading import find_device, load_model
     from segue.models.placement import Placement, placed
 

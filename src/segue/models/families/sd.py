@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,15 +75,15 @@ class UNetNetwork:
             ValueError: the conditioning has a part that this UNet has no place for.
             TaskError: a model that must be shown something was shown nothing or something else, or another was.
         """
+        if self.instruct is not None:
+            own, cond = self.instruct.beside(x, time, cond)
+            residuals = own if residuals is None else own + residuals
         ignored = [part for part in ("text_mask", "pooled") if getattr(cond, part) is not None]
         ignored += [f"residual_inputs {name}" for name in cond.residual_inputs]
         ignored += [f"extra {name}" for name in sorted(cond.extra.keys() - taken_extra(self.unet))]
         if ignored:
             raise ValueError(f"this network takes text, concat and label; the conditioning also has {ignored[0]}")
         device, dtype = self.unet.device, self.unet.dtype
-        if self.instruct is not None:
-            own = self.instruct.beside(x, time, cond)
-            residuals, cond = own if residuals is None else own + residuals, replace(cond, concat=None)
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
         check_channels(self.unet, x.shape[1], latents.shape[1] - x.shape[1])
         with announced(call):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,9 @@ class XlNetwork:
             ValueError: the conditioning lacks its pooled vector, or has a part that this UNet has no place for.
             TaskError: a model that must be shown something was shown nothing or something else, or another was.
         """
+        if self.instruct is not None:
+            own, cond = self.instruct.beside(x, time, cond)
+            residuals = own if residuals is None else own + residuals
         ignored = [part for part in ("text_mask", "label") if getattr(cond, part) is not None]
         ignored += [f"residual_inputs {name}" for name in cond.residual_inputs]
         ignored += [f"extra {name}" for name in sorted(cond.extra.keys() - {TIME_IDS} - sd.taken_extra(self.unet))]
@@ -87,9 +90,6 @@ class XlNetwork:
                 + (f"also has {ignored[0]}" if ignored else "has no pooled")
             )
         device, dtype = self.unet.device, self.unet.dtype
-        if self.instruct is not None:
-            own = self.instruct.beside(x, time, cond)
-            residuals, cond = own if residuals is None else own + residuals, replace(cond, concat=None)
         latents = x if cond.concat is None else torch.cat([x, cond.concat.to(x)], dim=1)
         sd.check_channels(self.unet, x.shape[1], latents.shape[1] - x.shape[1])
         with announced(call):

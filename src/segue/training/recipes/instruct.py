@@ -26,7 +26,7 @@ from segue.models.bundle import LatentDiffusion
 from segue.models.control import Residuals
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
-from segue.models.instruct_adapter import InstructAdapter, InstructLayout
+from segue.models.instruct_adapter import WORDS, InstructAdapter, InstructLayout, InstructText, rest_of
 from segue.models.instruct_files import save_instruct, with_instruct
 from segue.training.bounds import Amount, Count, Memory, Natural, Rate, Share
 from segue.training.checkpoint import Run
@@ -198,9 +198,9 @@ def step_losses(
     x0 = lessons.latents[told.after[share]].float().to(model.device)
     before = lessons.seen[told.before[share]].to(model.device)
     with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-        text = model.text(told.instructions[share])
+        text = InstructText(model.text)(told.instructions[share])
     if step < config.first_steps:
-        guess = adapter.changed(before, adapter.words(text.text.float()))[1]
+        guess = adapter.changed(before, adapter.words(text.extra[WORDS].float()))[1]
         return {"loss": distance(guess, x0)}
     at, eps = noisy_levels(model, len(told.before), config.noise_power, step_generator(config.seed, step))
     at, eps = at[range(len(told.before))[share]], eps[share].to(model.device)
@@ -225,10 +225,12 @@ class Overheard:
     adapter: InstructAdapter
     guesses: list[Tensor]
 
-    def beside(self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning) -> Residuals:
+    def beside(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning
+    ) -> tuple[Residuals, Conditioning]:
         residuals, guess = self.adapter.told(x, time, cond)
         self.guesses.append(guess)
-        return residuals
+        return residuals, rest_of(cond)
 
 
 @torch.no_grad()

@@ -38,6 +38,7 @@ from segue.training.frozen import read_frozen
 from segue.training.journal import save_sheet
 from segue.training.latents import latents_of
 from segue.training.losses import TrainedPrediction, prediction_error
+from segue.training.moving_words import motion_phrases
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
 from segue.training.sampling import noisy_levels, sample_clips, shape_of
@@ -70,6 +71,8 @@ class Config:
     window: Count = 8  # frames that attention looks ahead and back
     vector: Count = 128  # width of what tells the layers of noise, words and speed
     context: Natural = 32  # channels of what is known of frames; 0: no frame is ever known
+    movements_unsaid: bool = False  # the image layers are not told of movements: for a text encoder that knows none
+    heard: dict[str, str] = field(default_factory=dict[str, str])  # what else they hear in another's place
     frames: Annotated[int, Field(ge=2)] = 8
     strides: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2)  # every how many frames of a clip are taken
     backwards: Share = 0.3  # of clips that may be, are played backwards
@@ -109,6 +112,7 @@ class Config:
     @property
     def settings(self) -> TimeSettings:
         """The shape of the layers."""
+        unsaid = dict.fromkeys(motion_phrases() if self.movements_unsaid else (), "")
         return TimeSettings(
             blocks=self.blocks,
             transformers=self.transformers,
@@ -120,6 +124,7 @@ class Config:
             context=self.context,
             frames=self.frames,
             shared_noise=self.shared_noise,
+            heard=tuple({**unsaid, **self.heard}.items()),
         )
 
 
