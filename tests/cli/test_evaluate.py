@@ -95,6 +95,25 @@ def test_every_number_is_explained(run: Run, film: Path, columns: int, monkeypat
         assert meaning.startswith(("lower ", "higher ", "near 1 ", "neither "))
 
 
+def test_movement_is_held_against_a_caption(run: Run, tmp_path: Path) -> None:
+    frames = torch.full((8, 3, 48, 64), 220, dtype=torch.uint8)
+    for number in range(8):
+        frames[number, 0, 16:32, 8 + 4 * number : 24 + 4 * number] = 40
+    film = Clip(TensorFrames(frames), 8).save(tmp_path / "film.apng")
+    right = run("evaluate", film, "--caption", "a square that slides to the right")
+    assert right.code == 0, right.err
+    assert "segue: following the thing" in right.err
+    assert float(table(right.out)["motion match"][0]) == 1
+    assert "slide right; seen: slide right" in " ".join(right.out.split())
+    left = run("evaluate", film, "--caption", "a square moving to the left", "--json").json["motion"]
+    assert (left["asked"], left["seen"], left["matches"]) == (["slide left"], "slide right", False)
+    assert left["shift"][0] == pytest.approx(28 / 64, abs=0.05)
+    silent = run("evaluate", film, "--caption", "a square")
+    assert table(silent.out)["motion match"][0] == "none" and "nothing of movement" in " ".join(silent.out.split())
+    refused = run("evaluate", film, "--caption", " ")
+    assert refused.code == 2 and "--caption must be words" in refused.err
+
+
 def test_the_distance_is_named_and_so_is_what_is_missing(run: Run, film: Path) -> None:
     answer = run("evaluate", film)
     assert "A step is the root mean square pixel difference between neighbouring frames" in answer.out

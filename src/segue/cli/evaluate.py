@@ -31,6 +31,7 @@ class Judging:
         row: the number of the first pixel row below such a line; may be repeated.
         prompt: what the film should show; frames are scored by --clip-model, or by --judge.
         source_prompt: what the film shows that it was made from: which share of frames fits --prompt no less.
+        caption: words that say how what it shows should move, such as "a bouncing ball": whether it does.
         clip_model: a folder or a hub repository of CLIP, in safetensors, such as openai/clip-vit-large-patch14.
         judge: a file of a classifier of a corpus's things, by which films of the embedded model are scored.
         aesthetic: a safetensors file of a linear head on the features of --clip-model, such as LAION's.
@@ -50,6 +51,7 @@ class Judging:
     row: tuple[int, ...] = ()
     prompt: str | None = None
     source_prompt: str | None = None
+    caption: str | None = None
     clip_model: str | None = None
     judge: Path | None = None
     aesthetic: Path | None = None
@@ -71,7 +73,7 @@ def evaluate(judging: Judging) -> int:
         return _told_of_edit(judging)
     wanted = Wanted(
         judging.prompt, judging.source_prompt, judging.clip_model, judging.judge, judging.aesthetic, judging.against,
-        judging.before,
+        judging.before, judging.caption,
     )  # fmt: skip
     with Meter() as meter:
         report = evaluate(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from segue.evaluation.measure import Measure
 from segue.evaluation.motion_words import Motion, asked
 from segue.evaluation.windows import windows
 from segue.motion.flow import flow, luma
@@ -87,6 +88,13 @@ class MotionMatch:
     def matches(self) -> bool:
         """Whether the clip does what the caption says; what says nothing is never wrong."""
         return not self.asked or self.seen in self.asked
+
+    def measures(self) -> list[Measure]:
+        """Whether it matches, and what is seen; no number where the caption says nothing of movement."""
+        (x, y), wanted = self.shift, " or ".join(sorted(self.asked)) or "nothing of movement"
+        seen = f"{self.seen} (by {x:.2f}, {y:.2f} widths, {self.turn:.0f} degrees, {self.growth:.2f} times as large)"
+        value = float(self.matches) if self.asked else None
+        return [Measure("motion match", value, "higher", f"1 if it is as the caption says: {wanted}; seen: {seen}")]
 
 
 def motion_match(frames: Frames, caption: str, *, progress: Progress = silent) -> MotionMatch:

@@ -13,6 +13,7 @@ from segue.evaluation.distances import PixelDistance, best_distance
 from segue.evaluation.features import Features
 from segue.evaluation.likeness import Likeness, likeness_of
 from segue.evaluation.measure import Measure
+from segue.evaluation.motion_seen import MotionMatch, motion_match
 from segue.evaluation.pixel_mse import PixelMse
 from segue.evaluation.seam import Seam, check_borders
 from segue.evaluation.seam import seams as seams_of
@@ -45,6 +46,7 @@ class Report:
         likeness: to its source, if one was given.
         before: to its source as well, of the film before it was worked on.
         seams: the lines in the picture that were asked for.
+        motion: how what it shows moves, held against its caption, if one was given.
         notes: what is good to know about the numbers.
     """
 
@@ -59,6 +61,7 @@ class Report:
     likeness: Likeness | None = None
     before: Likeness | None = None
     seams: tuple[Seam, ...] = ()
+    motion: MotionMatch | None = None
     notes: tuple[str, ...] = ()
 
     def measures(self) -> list[Measure]:
@@ -68,6 +71,7 @@ class Report:
         found += [*self.warp_error.measures(), *self.pixel_mse.measures(), *self.dimensions.measures()]
         found += self.likeness.measures() if self.likeness else []
         found += self.before.measures_before() if self.before else []
+        found += self.motion.measures() if self.motion else []
         return [*found, *self.answers.measures()]
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,6 +83,8 @@ class Report:
                 told[name]["source"] = str(told[name]["source"])
         if told["answers"]["against"] is not None:
             told["answers"]["against"]["other"] = str(told["answers"]["against"]["other"])
+        if self.motion is not None:
+            told["motion"] |= {"asked": sorted(self.motion.asked), "matches": self.motion.matches}
         return told
 
 
@@ -134,8 +140,11 @@ def evaluate(
             )
     fps, networks = float(clip.fps), _networks(instruments)
     own = dimensions(clip.frames, fps, steps=smooth.steps, features=networks, progress=progress)
+    moves = None if wanted.caption is None else motion_match(clip.frames, wanted.caption, progress=progress)
     answers = instruments.answers(clip.frames, originals, progress=progress)
-    return Report(path, clip.size, fps, smooth, pixels, warped, own, answers, likeness, before, lines, tuple(notes))
+    return Report(
+        path, clip.size, fps, smooth, pixels, warped, own, answers, likeness, before, lines, moves, tuple(notes)
+    )
 
 
 def _networks(instruments: Instruments) -> list[Features]:

@@ -44,6 +44,7 @@ class Wanted:
         aesthetic: a safetensors file of a linear head on that CLIP.
         against: pictures or a film that it should look as if it was one of.
         before: the film as it was before it was worked on, to be held against the source as well.
+        caption: words that say how what it shows should move.
     """
 
     prompt: str | None = None
@@ -53,6 +54,7 @@ class Wanted:
     aesthetic: Path | None = None
     against: Path | None = None
     before: Path | None = None
+    caption: str | None = None
 
     def __post_init__(self) -> None:
         needs = (
@@ -69,6 +71,8 @@ class Wanted:
         for wrong, why in needs:
             if wrong:
                 raise TaskError(f"{why}: give {'one of them' if 'both' in why else 'it, too'}")
+        if self.caption is not None and not self.caption.strip():
+            raise TaskError(f'--caption must be words, such as "a bouncing ball"; got {self.caption!r}')
 
 
 @dataclass(frozen=True)
