@@ -43,11 +43,18 @@ def source(prompt: str) -> Tensor:
     return Image(prompt, seed=3, sampling=Sampling(steps=12)).run(model()).frames[0:1]
 
 
+@cache
+def freely(prompt: str, name: str) -> Tensor:
+    """What others are compared with: the same two pictures, with nothing to follow."""
+    plain = model(name)
+    return decoded(plain, sample(plain, [prompt] * 2, [11, 12], steps=None if name == "emoji-fast" else 12))
+
+
 def drawn(kind: str | None, picture: Tensor, prompt: str, name: str = "emoji", scale: float = 1.0) -> Tensor:
     """Two pictures of a prompt, from other noise, with the control picture of one that was drawn before."""
     plain, steps = model(name), None if name == "emoji-fast" else 12
     if kind is None:
-        return decoded(plain, sample(plain, [prompt] * 2, [11, 12], steps=steps))
+        return freely(prompt, name)
     hint = find_annotator(kind)(picture).repeat(2, 1, 1, 1)
     steered = controlled(plain, [Control(kind, load_control(kind, plain), scale)])
     return decoded(plain, sample(steered, [prompt] * 2, [11, 12], steps=steps, residual_inputs={kind: hint}))
