@@ -72,7 +72,7 @@ class Sizes:
     batch: int = 8  # clips, or as many frames as these have
     sampling_steps: int = 16
     drawn: int = DRAWN
-    decoder_steps: int = 400
+    decoder_steps: int = 250
     scale: float = 1.0  # of the numbers of clips
 
 
