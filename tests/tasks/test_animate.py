@@ -209,14 +209,14 @@ def test_a_model_is_asked_for_what_it_was_made_for_alone(picture: str) -> None:
     [
         ({}, "what is to move"),
         ({"prompt": " "}, "prompt must be words"),
-        ({"prompt": "(a:0s:1, 2s:2)"}, "a weight in a prompt of animate"),
+        ({"prompt": "(a:2s:1, 1s:2)"}, "times of a curve must increase"),
         ({"prompt": "a", "fps": 0}, "fps must be above 0"),
         ({"prompt": "a", "seconds": -1}, "seconds must be above 0"),
         ({"prompt": "a", "seed": -1}, "a seed must be"),
         ({"prompt": "a", "image": ""}, "image must be the name"),
         ({"prompt": "a", "control": "canny"}, "name it, as canny:dance.mp4"),
         ({"prompt": "a", "control": "canny:x.mp4", "movement": Movement(motion=2.0)}, "leave out way and motion"),
-        ({"prompt": "a", "sampling": Sampling(guidance_scale=("0s:1, 1s:2",))}, "one number for the whole clip"),
+        ({"prompt": "a", "sampling": Sampling(guidance_scale=(1, 2))}, "one number for the whole clip"),
     ],
 )
 def test_what_cannot_be_is_refused(said: dict[str, Any], match: str) -> None:

@@ -3,25 +3,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image as Picture
 
 from flickers import saved, textured
 from models.test_animatediff import write_adapter
 from models.test_time_inserted import SMALL, taught
 from models.tiny_svd import write_svd
 from segue.errors import TaskError
+from segue.media import read
 from segue.models.bundle import LatentDiffusion
 from segue.models.families.animatediff import with_motion_adapter
 from segue.models.loading import load_model
+from segue.models.time_inserted import CONTEXT
 from segue.tasks.animate import Animate
+from segue.tasks.animate_long_settings import Long
+from segue.tasks.animate_outlook import taken_bytes
 from segue.tasks.animate_settings import Movement
 from segue.tasks.image import Image
-from segue.tasks.sampling import Sampling
+from segue.tasks.sampling import Execution, Sampling
+from segue.types import Call, Conditioning, Network
 from shown import pixels, record
 
 QUICK = Sampling(steps=2)
@@ -93,12 +101,21 @@ def test_svd_sets_a_picture_in_motion(svd: LatentDiffusion, picture: str) -> Non
         assert not torch.equal(pixels(other.run(svd)), pixels(clip))
     for wrong, match in (
         (replace(task, prompt="a cat"), "takes no words"),
-        (replace(task, seconds=9.0), "make it in parts"),
+        (replace(task, seconds=9.0, long=Long("whole")), "take long parts"),
         (replace(task, movement=Movement(motion=3.0)), "motion must be from 0 to 2"),
         (Animate("a cat", sampling=task.sampling), "takes no words"),
     ):
         with pytest.raises(TaskError, match=match):
             wrong.run(svd)
+
+
+def test_a_loop_by_svd_ends_where_it_begins_and_shows_that_once(svd: LatentDiffusion, picture: str) -> None:
+    """It is the clip between the picture and the picture, without its last frame."""
+    task = Animate(image=picture, seconds=4 / 7, fps=7, sampling=Sampling(steps=2, size=(48, 48)))
+    loop = replace(task, movement=Movement(loop=True)).run(svd)
+    there_and_back = replace(task, seconds=5 / 7, last_image=picture, movement=Movement(window=5)).run(svd)
+    assert (len(loop), len(there_and_back)) == (4, 5)
+    assert torch.equal(pixels(loop), pixels(there_and_back)[:4])
 
 
 def test_motion_adapters_move_words_alone(written: Path, tmp_path: Path, picture: str) -> None:
@@ -111,3 +128,87 @@ def test_motion_adapters_move_words_alone(written: Path, tmp_path: Path, picture
     assert len(longer) == 12 and record(longer)["scores"]["window"] == 6
     with pytest.raises(TaskError, match="no frame as a picture"):
         replace(task, image=picture).run(model)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A network, and what it was told of known frames."""
+
+    network: Network
+    known: list[torch.Tensor] = field(default_factory=list)
+
+    def __call__(self, x: torch.Tensor, time: torch.Tensor, cond: Conditioning, call: Call) -> torch.Tensor:
+        self.known.append(cond.extra[CONTEXT])
+        return self.network(x, time, cond, call)
+
+
+def test_what_lies_between_two_pictures_is_filled(videoldm: LatentDiffusion, picture: str, tmp_path: Path) -> None:
+    """In every call the layers along time are shown both, in the first frame and in the last, and no other."""
+    other = saved(tmp_path / "other.png", textured(1, (64, 64), seed=7))
+    watched = Watched(videoldm.denoiser.network)
+    model = replace(videoldm, denoiser=replace(videoldm.denoiser, network=watched))
+    task = Animate("a red apple", image=picture, last_image=other, seconds=0.5, sampling=QUICK)
+    assert len(task.run(model)) == 4
+    ends = torch.cat([videoldm.codec.encode(read(name).frames[:]) for name in (picture, other)])
+    assert watched.known
+    for known in watched.known:
+        for clip in known.unflatten(0, (-1, 4)):
+            assert clip[:, 4, 0, 0].tolist() == [1, 0, 0, 1]
+            assert torch.allclose(clip[[0, 3], :4], ends, atol=1e-5) and not clip[1:3].any()
+
+
+def test_pictures_of_all_kinds_begin_to_move(videoldm: LatentDiffusion, tmp_path: Path) -> None:
+    """Transparent, of 16 bits, turned by its camera, of another shape: what cannot be kept is told."""
+    plain = np.asarray(Picture.open(saved(tmp_path / "plain.png", textured(1, (64, 64)))).convert("RGB"))
+    alpha = np.full((64, 64, 1), 255, np.uint8)
+    alpha[:8] = 0
+    white, grey = plain.copy(), plain[..., :1].repeat(3, 2)
+    white[:8] = 255
+    turned = Picture.fromarray(np.ascontiguousarray(plain[::-1, ::-1]))
+    exif = turned.getexif()
+    exif[0x0112] = 3
+    wide = np.concatenate([plain[:, :16], plain, plain[:, :16]], 1)
+    Picture.fromarray(np.concatenate([plain, alpha], 2)).save(tmp_path / "clear.png")
+    Picture.fromarray(plain[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Picture.fromarray(wide).save(tmp_path / "wide.png")
+    sampling = replace(QUICK, size=(64, 64))
+    for name, as_if, note in (
+        ("clear", white, "is transparent in part"),
+        ("deep", grey, "has 16 bits a colour"),
+        ("turned", plain, ""),
+        ("wide", plain, "it is scaled and cut to 64x64"),
+    ):
+        Picture.fromarray(as_if).save(tmp_path / "as_if.png")
+        clips = list[torch.Tensor]()
+        for shown in (name, "as_if"):
+            task = Animate("a red apple", image=str(tmp_path / f"{shown}.png"), seconds=0.25, sampling=sampling)
+            clips.append(pixels(task.run(videoldm)))
+            if shown == name:
+                assert any(note in line for line in task.notes(videoldm)) or not note, name
+        assert torch.equal(*clips), name
+
+
+def test_an_instruction_model_is_refused(videoldm: LatentDiffusion, picture: str) -> None:
+    with pytest.raises(TaskError, match="changes pictures that it is shown: take segue edit"):
+        Animate("turn it", image=picture, sampling=QUICK).run(replace(videoldm, instructs=True))
+
+
+def test_what_a_clip_takes_is_told_before(videoldm: LatentDiffusion, svd: LatentDiffusion, picture: str) -> None:
+    """Evaluations, those of both ways among them; and memory, which grows with the frames and with their size."""
+    task = Animate("a red apple", seconds=0.5, fps=8, sampling=QUICK)
+    said = task.outlook(videoldm)
+    assert said[0] == "4 frames at 8 per second, by Video LDM: about 16 evaluations"
+    assert re.fullmatch(r"\d+ MB of memory or more are taken at once beside the model", said[1])
+    (one, longer, larger, apart) = (
+        taken_bytes(other.resolved(videoldm), videoldm, 2, Execution(max_batch=4))
+        for other in (
+            task,
+            replace(task, seconds=4.0),
+            replace(task, sampling=replace(QUICK, size=(128, 128))),
+            replace(task, movement=Movement(engine="zero-shot")),
+        )
+    )
+    assert 1e6 < one < longer and 3 * one < larger and apart > 0
+    loop = Animate(image=picture, seconds=4 / 7, fps=7, movement=Movement(loop=True), sampling=QUICK)
+    assert "forwards and backwards: about 32 evaluations" in loop.outlook(svd)[0]

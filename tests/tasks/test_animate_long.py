@@ -9,15 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from flickers import saved, textured
+from models.test_time_inserted import SMALL, taught
+from models.tiny_svd import write_svd
 from segue.errors import InterruptedRunError, TaskError
 from segue.models.bundle import LatentDiffusion
+from segue.models.loading import load_model
 from segue.tasks.animate import Animate
 from segue.tasks.animate_long import Keys
 from segue.tasks.animate_long_parts import Parts
 from segue.tasks.animate_long_settings import Long
 from segue.tasks.animate_settings import Movement
+from segue.tasks.animate_told import Over
 from segue.tasks.sampling import Execution, Sampling
 from segue.types import silent
 from shown import pixels, record
@@ -113,6 +118,27 @@ def test_a_loop_leads_back_to_its_first_frame() -> None:
     assert len(clip) == 20 and float(steps[0]) < 2 * float(steps[1:].mean())
 
 
+@pytest.mark.parametrize("how", [Long("whole"), Long("keys", "2,2", pin=0.0)])
+def test_guidance_and_words_follow_curves(how: Long) -> None:
+    model, task = toy_model(), replace(TASK, long=how)
+
+    def made(scale: float | str) -> Tensor:
+        return pixels(replace(task, sampling=Sampling(steps=4, size=SIZE, guidance_scale=(scale,))).run(model))
+
+    plain, level, curved = made(4.0), made("0s:4, 2s:4"), made("step 0s:4, 1s:1")
+    assert torch.equal(level, plain)
+    assert torch.allclose(curved[0], plain[0], atol=1.01 / 255) and not torch.equal(curved[12:], plain[12:])
+
+
+def test_words_weigh_at_each_frame_what_their_curve_says() -> None:
+    over = Over("a (red:0s:1, 2s:2) ball", "", "0s:1, 2s:5", 8.0)
+    assert over.scales([0, 8, 16, 99]) == [1.0, 3.0, 5.0, 5.0]
+    wanted, unwanted = over.texts(toy_model(), [0, 8, 16])
+    assert len(wanted) == len(unwanted) == 3
+    said = [over._said(number / 8)[0] for number in (0, 8, 16)]
+    assert said == [f"a (red:{weight:.6f}) ball" for weight in (1.0, 1.5, 2.0)]
+
+
 def test_parts_go_on_from_the_last_frame(tmp_path: Path) -> None:
     task, model = replace(TASK, long=Long("parts"), seconds=5.0), toy_model()
     clip = task.run(model)
@@ -147,6 +173,38 @@ def test_parts_go_on_from_the_last_frame(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(said: dict[str, Any], match: str) -> None:
     with pytest.raises(TaskError, match=match):
         Long(**said)
+
+
+def test_a_model_that_was_made_for_films_fills_what_lies_between_its_own_key_frames(written: Path) -> None:
+    with torch.no_grad():
+        model = taught(load_model(written, device="cpu"), SMALL)
+        sampling = Sampling(steps=2)
+        task = Animate("a red apple that bounces", seconds=1.25, fps=8, sampling=sampling, long=Long("keys", "3"))
+        clip = task.run(model)
+        told = record(clip)
+        assert len(clip) == 10 and (told["scores"]["engine"], told["scores"]["outline"]) == ("joint", 4)
+        assert told["fields"]["long"]["fill"] == ("joint",)
+        branched = replace(task, long=Long("keys", "3", "branches", 0.0)).run(model)
+        unpinned = replace(task, long=Long("keys", "3", "joint", 0.0)).run(model)
+        outline = Animate("a red apple that bounces", seconds=0.5 * 3, fps=8 / 3, sampling=sampling).run(model)
+        # Key frames are a clip of their own, at a third of the speed.
+        assert len(outline) == 4
+        for other in (branched, unpinned):
+            assert torch.allclose(pixels(other)[::3][1:3], pixels(unpinned)[::3][1:3], atol=1.01 / 255)
+            assert not torch.equal(pixels(other), pixels(clip))
+        going = replace(task, seconds=1.5, long=Long("parts"), movement=Movement(window=6)).run(model)
+        assert len(going) == 12 and record(going)["scores"]["part"] == 6
+
+
+def test_svd_goes_on_in_parts_by_itself(tmp_path: Path) -> None:
+    with torch.no_grad():
+        svd = load_model(write_svd(tmp_path / "svd"), device="cpu")
+        assert svd.moving is not None
+        picture = saved(tmp_path / "picture.png", textured(1, (48, 48)))
+        count = svd.moving.frames + 3
+        task = Animate(image=picture, seconds=count / 7, fps=7, sampling=Sampling(steps=2, size=(48, 48)))
+        clip = task.run(svd)
+    assert len(clip) == count and record(clip)["scores"]["long"] == "parts"
 
 
 def test_what_does_not_go_together_is_refused() -> None:

@@ -40,7 +40,7 @@ def animate(task: Animate, model: ModelChoice, execution: Execution, shared: Sha
         loaded = model.load(meter)
         for note in task.notes(loaded):
             meter.note(note)
-        for note in task.outlook(loaded):
+        for note in task.outlook(loaded, execution):
             meter.note(note)
         return task.run(loaded, execution, meter, work=path.parent, workers=shared.workers)
 

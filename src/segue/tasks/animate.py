@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
-from segue.tasks.animate_long_choice import long_of, outlook_of
+from segue.tasks.animate_long_choice import long_of
 from segue.tasks.animate_long_settings import Long
 from segue.tasks.animate_settings import OF_ZERO_SHOT, USUAL_ATTENTION, USUAL_STRENGTH, Engine, Movement
 from segue.tasks.contents import sha256_of
@@ -100,8 +100,7 @@ class Animate:
                 'say what is to move: a PROMPT such as "a bouncing red ball", or a picture (--image PICTURE)'
             )
         for prompt in (self.prompt or "", self.negative):
-            if curves := Wording.of(prompt).curves:
-                raise TaskError(f"a weight in a prompt of animate is a number; got the curve {curves[0]}")
+            Wording.of(prompt)
         checked_seeds([self.seed])
         for name in ("seconds", "fps"):
             if (value := getattr(self, name)) is not None:
@@ -111,8 +110,8 @@ class Animate:
         if self.seconds is not None and not 0 < self.seconds * (self.fps or FPS) <= MAX_FRAMES:
             raise TaskError(f"seconds must be above 0 and make at most {MAX_FRAMES} frames, got {self.seconds}")
         scales = self.sampling.guidance_scale
-        if len(scales) > 1 or any(isinstance(one, str) for one in scales):
-            raise TaskError(f"guidance_scale is one number for the whole clip, got {list(scales)}")
+        if len(scales) > 1:
+            raise TaskError(f"guidance_scale is one number for the whole clip, or one curve, got {list(scales)}")
         self._check_control()
 
     def _check_control(self) -> None:
@@ -196,11 +195,20 @@ class Animate:
             image=self.image and _absolute(self.image),
             last_image=self.last_image and _absolute(self.last_image),
             control=tuple(_absolute_control(one) for one in self.control),
-            sampling=replace(self.sampling, size=self._size(model)).resolve(model, 1).pinned(),
+            sampling=replace(self.sampling, size=self._size(model)).resolve(model, self._keys).pinned(),
         )
+
+    @property
+    def _keys(self) -> int:
+        """Sampling takes what has no time for a picture's."""
+        return 2 if any(isinstance(one, str) for one in self.sampling.guidance_scale) else 1
 
     def _chosen(self, model: LatentDiffusion) -> Engine:
         """The engine; what it cannot take is refused."""
+        if model.instructs:
+            raise TaskError(
+                f"{model.name} changes pictures that it is shown: take segue edit, or a model of another kind"
+            )
         of_zero_shot = [name for name in OF_ZERO_SHOT if getattr(self.movement, name) is not None]
         by_default = "joint" if model.moving is not None and not (of_zero_shot or self.control) else "zero-shot"
         engine = self.movement.engine or by_default
@@ -236,6 +244,11 @@ class Animate:
             raise TaskError(f"{model.name} goes by a picture alone, and takes no words: leave out {self.prompt!r}")
         if self.prompt is None and moving.words:
             raise TaskError(f"{model.name} draws what words say: say what is to move (PROMPT)")
+        if not moving.words and self._keys > 1:
+            raise TaskError(
+                f"{model.name} is guided by a scale that rises along the clip by itself: give guidance_scale as one "
+                "number"
+            )
         for name, place in (("image", "first"), ("last_image", "last")):
             if getattr(self, name) is not None and place not in moving.given:
                 can = f"the {' and the '.join(moving.given)} frame alone" if moving.given else "no frame"
@@ -299,31 +312,24 @@ class Animate:
 
     def notes(self, model: LatentDiffusion) -> tuple[str, ...]:
         """What is good to know before it is run, a line each; the record of the result has the same."""
+        from segue.media.pictures import simplified
         from segue.tasks.key_pictures import KeyPicture
 
         task = self.resolved(model)
         size = task.sampling.size
         assert size is not None
-        said = [KeyPicture(0, Path(name).expanduser()).note(size) for name in task.pictures]
-        return (*(notes_on([task.told], model) if self.prompt else ()), *(note for note in said if note))
-
-    def outlook(self, model: LatentDiffusion) -> tuple[str, ...]:
-        """What was decided of what was left open, and how many evaluations it takes, a line each."""
-        task, guided = self.resolved(model), model.denoiser.embeds_guidance is False
-        steps, count, movement = task.sampling.steps or 1, task.frames, task.movement
-        terms = 2 if guided and task.sampling.guidance_scale != (1.0,) else 1
-        if task.long.long != "whole":
-            return outlook_of(task, terms)
-        if movement.engine == "joint":
-            by = (model.moving.engine if model.moving else "") or "frames denoised together"
-            return (f"{count} frames at {task.fps:g} per second, by {by}: about {terms * steps * count} evaluations",)
-        share = movement.strength or 1.0
-        each = int(steps * share) * count + (steps if self.image is None and movement.begun == "picture" else 0)
-        goes = "as its control" if task.control else str(movement.way)
+        said = [KeyPicture(0, Path(name)).note(size) for name in task.pictures]
+        said += [note for name in task.pictures for note in simplified(Path(name))]
         return (
-            f"{count} frames at {task.fps:g} per second, of a picture that moves ({goes}; zero-shot): about "
-            f"{terms * each} evaluations",
+            *(notes_on([Wording.of(task.told).at_first], model) if self.prompt else ()),
+            *(note for note in said if note),
         )
+
+    def outlook(self, model: LatentDiffusion, execution: Execution | None = None) -> tuple[str, ...]:
+        """What was decided of what was left open, how many evaluations it takes, and how much memory, a line each."""
+        from segue.tasks.animate_outlook import outlook
+
+        return outlook(self.resolved(model), model, execution or Execution())
 
     @property
     def told(self) -> str:

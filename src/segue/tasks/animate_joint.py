@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segue.diffusion.frame_guidance import scales_over_frames
+from segue.diffusion.frame_guidance import linear
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import denoise
 from segue.diffusion.noise import ClipNoise, start_noise
@@ -23,6 +23,7 @@ from segue.models.lora import MOTION
 from segue.models.temporal_codec import TemporalCodec
 from segue.models.time_inserted import PART, with_motion
 from segue.tasks.animate import Animate
+from segue.tasks.animate_told import Over
 from segue.tasks.animate_zero_shot import CLIP, FRAMES, kept
 from segue.tasks.key_pictures import KeyPicture
 from segue.tasks.sampling import Execution
@@ -53,6 +54,7 @@ class Joint:
         progress: told of every step of every frame.
         numbers: by which the noise of its frames is named, where they are some of a longer clip's.
         given: pictures of frames, by their place, besides those that the task names.
+        whole_fps: frames per second of the longer clip.
     """
 
     task: Animate
@@ -62,6 +64,7 @@ class Joint:
     progress: Progress
     numbers: tuple[int, ...] | None = None
     given: Mapping[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
+    whole_fps: float | None = None
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -74,16 +77,18 @@ class Joint:
         latents, codec, done = self._latents(), self.model.codec, 0
         if isinstance(codec, TemporalCodec):
             for made in codec.pieces(latents):
+                # A loop is decoded up to where it begins again, which is shown once.
+                wanted = made[max(0, first - done) : self.task.frames - done]
                 done += len(made)
-                if done > first:
-                    yield made[max(0, first - (done - len(made))) :].cpu()
+                if len(wanted):
+                    yield wanted.cpu()
             return
         together = self.execution.decoded_at_once(self.model, self._size)
         for start in range(first, len(latents), together):
             yield codec.decode(latents[start : start + together]).float().cpu()
 
     def _latents(self) -> Float[Tensor, "t c h w"]:
-        count, steps = self.task.frames, len(self._schedule)
+        count, steps = self._drawn, len(self._schedule)
         shared = self.model.moving.shared_noise if self.model.moving is not None and count > 1 else 0.0
         solver, kick = find_solver(str(self.task.sampling.solver)).solver, ClipNoise(self.task.seed, shared)
         # A clip of one frame is a picture of the image model.
@@ -105,16 +110,16 @@ class Joint:
 
     def _denoiser(self) -> Denoiser:
         """Of the whole clip; longer ones than the model looks at are cut into windows that overlap."""
-        model, count, window = self._dialled(), self.task.frames, self._window
+        model, count, window = self._dialled(), self._drawn, self._window
         loop = self.task.movement.loop and self.model.family != "svd"
-        if count == 1 or (count <= window and not loop):
+        if count == 1 or (self.task.frames <= window and not loop):
             whole = model.over(count).denoiser
             last = self._known.get(count - 1) if self.model.family == "svd" and count > 1 else None
             return whole if last is None else BothEnds(whole, self._shown(last), count)
         if self.model.family == "svd":
             raise TaskError(
-                f"{self.model.name} makes up to {window} frames of a picture, got {count}: make it in parts, each from "
-                "the last frame of the one before"
+                f"{self.model.name} makes up to {window} frames of a picture, got {count}: take long parts, each of "
+                "which goes on from the last frame of the one before"
             )
         length = min(window, count)
         return Overlapping(model.over(length).denoiser, min(length - 1, max(1, length // OVERLAP)), loop)
@@ -131,24 +136,23 @@ class Joint:
         raise TaskError(f"{self.model.name} cannot be told how strongly frames move: leave motion out, got {motion:g}")
 
     def _cond(self) -> Guided:
-        scale, began = float(self.task.sampling.guidance_scale[0]), self.task.sampling.guidance_start or 0.0
-        count = self.task.frames
         if self.model.family == "svd":
             return self._shown(self._known[0])
-        texts = self.model.text([self.task.prompt or "", self.task.negative])
-        wanted, unwanted = texts[[0] * count], texts[[1] * count]
+        numbers, over = self.numbers or range(self.task.frames), Over.of(self.task, self.whole_fps)
+        scale, began = over.scales(numbers), self.task.sampling.guidance_start or 0.0
+        wanted, unwanted = over.texts(self.model, numbers)
         if not self._is_videoldm:
             return classifier_free(wanted, unwanted, scale, start=began)
+        held = self.task.movement.context_guidance
         return told(
             wanted, unwanted, scale, float(self.task.fps or 1),
-            context=self._context(), context_scale=self.task.movement.context_guidance or 0.0, start=began,
+            context=self._context(), context_scale=1.0 if held is None else held, start=began,
         )  # fmt: skip
 
     def _shown(self, picture: Float[Tensor, "3 h w"]) -> Guided:
         """What frames of Stable Video Diffusion are told that begin with a picture."""
-        count, most = self.task.frames, float(self.task.sampling.guidance_scale[0])
-        shape = "triangle" if self.task.movement.loop else "linear"
-        scales = scales_over_frames(shape, count, min(LEAST_SCALE, most), most)
+        count, most = self._drawn, float(self.task.sampling.guidance_scale[0])
+        scales = linear(count, min(LEAST_SCALE, most), most)
         noise, fps = start_noise(self.task.seed, (3, *self._size[::-1])), float(self.task.fps or 1)
         seen = guided(self.model, picture, count, noise=noise, scales=scales, fps=fps, bucket=bucket_of(self._motion))
         return replace(seen, start=self.task.sampling.guidance_start or 0.0)
@@ -163,7 +167,15 @@ class Joint:
         """Pictures of frames, by their place."""
         named = {0: self.task.image, self.task.frames - 1: self.task.last_image}
         read = {frame: KeyPicture(0, Path(name)).load(self._size) for frame, name in named.items() if name is not None}
+        if self._drawn > self.task.frames:
+            read[self.task.frames] = read[0]
         return {**read, **self.given}
+
+    @property
+    def _drawn(self) -> int:
+        """Frames that are denoised: a loop of a picture has it once more behind its last frame."""
+        closed = self.task.movement.loop and self.model.family == "svd" and self.task.last_image is None
+        return self.task.frames + (closed and self.task.frames > 1)
 
     @property
     def _is_videoldm(self) -> bool:

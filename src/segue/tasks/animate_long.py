@@ -157,10 +157,10 @@ class Keys:
         self, numbers: tuple[int, ...], fps: float, given: Mapping[int, Tensor], states: Path, inside: bool = False
     ) -> Joint:
         """Frames that a model of films makes together, as many as there are numbers, at another speed."""
-        named = {"image": None, "last_image": None} if inside else {}
         movement = replace(self.task.movement, loop=self.task.movement.loop and not inside)
-        part = replace(self.task, seconds=len(numbers) / fps, fps=fps, movement=movement, **named)
-        return Joint(part, self.model, self.execution, states, self.progress, numbers, given)
+        part = replace(self.task, seconds=len(numbers) / fps, fps=fps, movement=movement)
+        whole_fps = float(self.task.fps or 1)
+        return Joint(part, self.model, self.execution, states, self.progress, numbers, given, whole_fps)
 
     def _expected(self, place: int) -> Tone:
         """What the tone of a key frame would be if nothing drifted, up to what is the same for all of them."""
@@ -206,9 +206,9 @@ class Keys:
             return flowed(left, right, stretch.shares())
         maps = self._course[[number % self.task.frames for number in stretch.frames]]
         ways = [maps @ torch.linalg.inv(maps[place]) for place in (0, -1)]
-        ends = [carried(end[None], way)[1:-1] for end, way in zip((left, right), ways, strict=True)]
-        shares = stretch.shares()
-        return torch.cat([flowed(*pair, [share]) for *pair, share in zip(*ends, shares, strict=True)])
+        lefts, rights = (carried(end[None], way)[1:-1] for end, way in zip((left, right), ways, strict=True))
+        found = [flowed(a, b, [share]) for a, b, share in zip(lefts, rights, stretch.shares(), strict=True)]
+        return torch.cat(found)
 
     @cached_property
     def _course(self) -> Float[Tensor, "t 3 3"]:

@@ -25,8 +25,7 @@ def long_of(task: Animate, model: LatentDiffusion) -> Long:
     asked, moving = task.long, model.moving
     joint = task.movement.engine == "joint"
     given = moving.given if moving is not None and joint else ()
-    usual: How = "keys" if task.frames > USUAL_FRAMES and not _hindered(task, model) else "whole"
-    how = asked.long or ("keys" if asked.of_keys else usual)
+    how = asked.long or ("keys" if asked.of_keys else _usual(task, model))
     if task.frames == 1:
         how = "whole"
     if how == "whole":
@@ -50,10 +49,14 @@ def long_of(task: Animate, model: LatentDiffusion) -> Long:
     return Long("keys", asked.factors, _fills(task, model, given), asked.weight)
 
 
-def _hindered(task: Animate, model: LatentDiffusion) -> bool:
-    """Whether key frames cannot be filled, so that a long clip is made as a whole unless somebody asks otherwise."""
-    silent = model.moving is not None and not model.moving.words
-    return bool(task.control) or (silent and not {"first", "last"} <= set(model.moving.given if model.moving else ()))
+def _usual(task: Animate, model: LatentDiffusion) -> How:
+    """How a clip is made of which nobody says so."""
+    moving = model.moving
+    if moving is not None and not moving.words:
+        # By a model that goes by pictures alone, frames follow on others, or are made together.
+        ends_open = not (task.movement.loop or task.last_image)
+        return "parts" if task.frames > (task.movement.window or moving.frames) and ends_open else "whole"
+    return "keys" if task.frames > USUAL_FRAMES and not task.control else "whole"
 
 
 def _fills(task: Animate, model: LatentDiffusion, given: tuple[str, ...]) -> tuple[Filling, ...]:

@@ -113,8 +113,7 @@ class Parts:
         return torch.cat(list(maker.pictures(0)))
 
     def _joint(self, frames: tuple[int, ...], known: Tensor, states: Path) -> Float[Tensor, "t 3 h w"]:
-        named = {"image": None} if len(known) else {}
-        part = replace(self.task, seconds=len(frames) / float(self.task.fps or 1), **named)
+        part = replace(self.task, seconds=len(frames) / float(self.task.fps or 1))
         given = dict(enumerate(known))
         maker = Joint(part, self.model, self.execution, states, self.progress, frames, given)
         made = torch.cat(list(maker.pictures(0)))

@@ -82,7 +82,8 @@ class Still(ZeroShot):
 
     def _seeing(self) -> AbstractContextManager[Denoiser]:
         """The denoiser, by which all look at the ends, unless frames are to look at themselves alone."""
-        if Pattern.parse(str(self.task.movement.attention)) == Pattern(own=True):
+        said = self.task.movement.attention
+        if said is not None and Pattern.parse(said) == Pattern(own=True):
             return self._looking(Pattern(own=True))
         ends = (0, len(self._rows) - 1)
         return frame_attention(self.model.denoiser, model_sites(self.model), ENDS, self._rows, anchors=ends)

@@ -107,7 +107,7 @@ def work(folder: Path, parent: int) -> None:
     from segue.tasks.animate_long import Keys
     from segue.tasks.rerun import Rerun
 
-    def alone(*_: object) -> None:
+    def alone(what: str = "", done: float = 0, total: float = 0) -> None:
         if os.getppid() != parent:
             raise SystemExit(0)
 

@@ -21,6 +21,7 @@ from segue.models.attended import model_sites
 from segue.models.paused import pause, resumed
 from segue.tasks.animate import Animate
 from segue.tasks.animate_controls import Controls
+from segue.tasks.animate_told import Over
 from segue.tasks.key_pictures import KeyPicture
 from segue.tasks.sampling import Execution
 from segue.temporal.frame_attention import Pattern, frame_attention
@@ -245,10 +246,10 @@ class ZeroShot:
 
     @cached_property
     def _cond(self) -> Guided:
-        task, count = self.task, len(self._numbers)
-        texts = self.model.text([task.told, task.negative])
-        scale, began = float(task.sampling.guidance_scale[0]), task.sampling.guidance_start or 0.0
-        cond = classifier_free(texts[[0] * count], texts[[1] * count], scale, start=began)
+        numbers, over = self._numbers, Over.of(self.task)
+        wanted, unwanted = over.texts(self.model, numbers)
+        began = self.task.sampling.guidance_start or 0.0
+        cond = classifier_free(wanted, unwanted, over.scales(numbers), start=began)
         return self.controls.shown(cond, self.progress) if self.controls.steering else cond
 
     @property

@@ -65,7 +65,7 @@ def context_of(
 
 
 def told(
-    wanted: Conditioning, unwanted: Conditioning, scale: float, fps: float, *,
+    wanted: Conditioning, unwanted: Conditioning, scale: float | Sequence[float], fps: float, *,
     context: Float[Tensor, "t c+1 h w"] | None = None, context_scale: float = 1.0, rescale: float = 0.0,
     start: float = 0.0,
 ) -> Guided:  # fmt: skip
@@ -74,7 +74,7 @@ def told(
     Args:
         wanted: the caption, one row per frame.
         unwanted: the empty caption, or a negative one, likewise.
-        scale: of guidance towards the caption; 1 is none.
+        scale: of guidance towards the caption, one number or one per row; 1 is none.
         fps: frames per second.
         context: of `context_of`; None if no frame is known.
         context_scale: of guidance towards known frames, from 1 on; see `segue.diffusion.guidance.in_context`.
