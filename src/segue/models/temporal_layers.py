@@ -127,6 +127,28 @@ class TemporalLayer(nn.Module):
         return inner if around is None or self.known is None else inner + self.known(around)
 
 
+class ClipAttention(nn.Module):
+    """Merges what a frame sees in itself with what it sees in all frames of its clip: own + m (1 - alpha) (all - own).
+
+    Keys and values of all frames stand side by side, as in zero-shot video (Khachatryan et al. 2023, arXiv:2303.13439),
+    by the image model's own weights: what it draws in one frame it finds in the others. Unlike layers that begin as
+    none this helps from the start, so that alpha begins low; at 1 it is the image model's attention, to the bit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.full((), -2.0))
+
+    @property
+    def alpha(self) -> Float[Tensor, ""]:
+        """The share of the frame's own in the merge, in [0, 1]."""
+        return self.mix.sigmoid()
+
+    def forward(self, own: Float[Tensor, "b n d"], clip: Float[Tensor, "b n d"], told: Told) -> Float[Tensor, "b n d"]:
+        """The merged answer."""
+        return own + told.motion * (1 - self.alpha) * (clip - own)
+
+
 class TemporalConvolution(TemporalLayer):
     """A residual block of two convolutions over three frames, kernels (3, 1, 1), with zeros beyond a clip's ends.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torch import nn
 
-from segue.models.temporal_layers import TemporalLayer, Told
+from segue.models.temporal_layers import ClipAttention, TemporalLayer, Told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +46,13 @@ def stand_behind(network: nn.Module, layers: Mapping[str, TemporalLayer]) -> Non
         network.get_submodule(name).register_forward_hook(_Behind(layer))
 
 
+def look_around(network: nn.Module, layers: Mapping[str, ClipAttention]) -> None:
+    """Let attention within frames look at all frames of the clip as well, by the names of its modules."""
+    for name, layer in layers.items():
+        module: Any = network.get_submodule(name)
+        module.set_processor(_Around(module.processor, layer))
+
+
 def key_of(name: str) -> str:
     """What the layer behind a module is called: the module's name, without dots, which keys may not have."""
     return name.replace(".", "_")
@@ -70,6 +77,26 @@ class _Behind:
             answered = cast("tuple[Tensor, ...]", answer)
             return (self.layer(answered[0], told()), *answered[1:])
         return self.layer(answer, told())
+
+
+@dataclass(frozen=True)
+class _Around:
+    """A diffusers attention processor around another one, that looks at all frames of a clip as well."""
+
+    before: Any
+    layer: ClipAttention
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        own = self.before(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+        # Who shows it something else has decided what it looks at.
+        if (asked := _told.get()) is None or encoder_hidden_states is not None:
+            return own
+        told = asked()
+        # All places of a clip as one picture: keys and values are made once, not once for each frame.
+        clips = hidden_states.unflatten(0, (-1, told.frames)).flatten(1, 2)
+        return self.layer(own, self.before(attn, clips, None, *args, **kwargs).reshape(own.shape), told)
 
 
 def _twin(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:

@@ -109,6 +109,7 @@ def read_settings(path: Path) -> TimeSettings:
         settings = replace(settings, heard=tuple((words, instead) for words, instead in settings.heard))
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} does not say what shape its layers along time have ({error})") from None
-    if {settings.blocks, settings.transformers} - {None, *get_args(Kind)}:
+    odd = {settings.blocks, settings.transformers} - {None, *get_args(Kind)}
+    if odd or settings.attention not in ("own", "clip"):
         raise CheckpointError(f"{path} has layers along time of kinds that Segue does not know")
     return settings

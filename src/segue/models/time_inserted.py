@@ -6,7 +6,7 @@ section 3.1). Modules of the UNet keep their names, places and weights; those of
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Mapping
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -19,11 +19,13 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import nn
 
 from segue.errors import ModelError, TaskError
+from segue.models.attention import sites
 from segue.models.bundle import LatentDiffusion, Moving
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
 from segue.models.temporal_layers import (
     Carry,
+    ClipAttention,
     KnownFrames,
     MotionVector,
     TemporalAttention,
@@ -32,7 +34,7 @@ from segue.models.temporal_layers import (
     TemporalRecurrence,
     Told,
 )
-from segue.models.time_behind import held, key_of, stand_behind, telling, twin_of
+from segue.models.time_behind import held, key_of, look_around, stand_behind, telling, twin_of
 from segue.models.time_decoder import at_dial
 from segue.models.time_words import WORDS, Heard, TimeText
 from segue.types import Call, Conditioning, Network
@@ -69,6 +71,7 @@ class TimeSettings:
         fps: frames per second that it usually has.
         shared_noise: share of the noise's variance that all frames of a clip have in common (Ge et al. 2023, "Preserve
             Your Own Correlation", arXiv:2305.10474, section 3.2, mixed noise); in [0, 1].
+        attention: what the image model's attention within frames looks at: a frame's own places, or the clip's too.
         heard: words that the image model is not told, and what it hears in their place; see `segue.models.time_words`.
     """
 
@@ -84,7 +87,15 @@ class TimeSettings:
     frames: int = 16
     fps: float = 8.0
     shared_noise: float = 0.0
+    attention: Literal["own", "clip"] = "own"
     heard: Heard = ()
+
+    def __post_init__(self) -> None:
+        if self.attention == "clip" and "recurrence" in (self.blocks, self.transformers):
+            raise ModelError(
+                "recurrences see frames one after the other, and attention over the clip all at once: expected "
+                'attention "own", or layers of another kind'
+            )
 
     def layer(self, kind: Kind, channels: int) -> TemporalLayer:
         """A new layer behind one that answers so many channels."""
@@ -104,16 +115,24 @@ class TimeLayers(nn.Module):
         text: width of the text's tokens.
         channels: of the latents.
         halvings: how often the UNet halves its size.
+        looks: names of the attention within frames that looks at all frames of a clip.
     """
 
     def __init__(
-        self, settings: TimeSettings, places: Mapping[str, tuple[Kind, int]], text: int, channels: int, halvings: int
+        self,
+        settings: TimeSettings,
+        places: Mapping[str, tuple[Kind, int]],
+        text: int,
+        channels: int,
+        halvings: int,
+        looks: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.settings = settings
         self.vector = MotionVector(text, settings.vector, settings.queries)
         self.known = KnownFrames(channels, settings.context, halvings) if settings.context else None
         self.layers = nn.ModuleDict({key_of(name): settings.layer(*place) for name, place in places.items()})
+        self.looks = nn.ModuleDict({key_of(name): ClipAttention() for name in looks})
 
     def told(self, time: Tensor, cond: Conditioning, frames: int, motion: float) -> Told:
         """What the layers are told about a call."""
@@ -216,9 +235,12 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
     unet: Any = twin_of(network.unet)
     found = places(unet, settings)
     halvings = len(unet.config["block_out_channels"]) - 1
-    layers = TimeLayers(settings, found, unet.config["cross_attention_dim"], model.codec.channels, halvings)
+    looks = [site.name for site in sites(unet) if site.kind == "self" and settings.attention == "clip"]
+    text = unet.config["cross_attention_dim"]
+    layers = TimeLayers(settings, found, text, model.codec.channels, halvings, looks)
     layers.to(unet.device, unet.dtype).train(unet.training)
     stand_behind(unet, {name: cast(TemporalLayer, layers.layers[key_of(name)]) for name in found})
+    look_around(unet, {name: cast(ClipAttention, layers.looks[key_of(name)]) for name in looks})
     setattr(unet, PART, layers)
     inserted = TimeNetwork(replace(network, unet=unet), layers)
     return replace(

@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -68,6 +68,7 @@ class Config:
     inner: Count = 64  # channels inside of a convolution
     heads: Count = 4
     head_width: Count = 32
+    attention: Literal["own", "clip"] = "own"  # what attention within frames looks at
     window: Count = 8  # frames that attention looks ahead and back
     vector: Count = 128  # width of what tells the layers of noise, words and speed
     context: Natural = 32  # channels of what is known of frames; 0: no frame is ever known
@@ -120,6 +121,7 @@ class Config:
             heads=self.heads,
             head_width=self.head_width,
             window=self.window,
+            attention=self.attention,
             vector=self.vector,
             context=self.context,
             frames=self.frames,
