@@ -1,7 +1,8 @@
 """What the README shows is true: every block is run as it stands, and every link leads somewhere.
 
 Blocks run in order, in one folder, with the embedded model, or, where one makes a film and names no model, with its
-form for few steps. Lines that begin with `make` are checked to name targets; people and CI run them.
+form for few steps; their commands are forked from one process that has imported what they need. Lines that begin with
+`make` are checked to name targets; people and CI run them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from forked import forking
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,9 +32,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment() -> dict[str, str]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    usual = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    with forking(tmp_path_factory.mktemp("bin"), usual) as commands:
+        yield usual | {"PATH": os.pathsep.join([str(commands), path])}
+
+
+@cache
+def names() -> frozenset[str]:
+    """All words of the source."""
+    return frozenset(
+        word for path in (ROOT / "src").rglob("*.py") for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
+    )
 
 
 def test_blocks_were_found() -> None:
@@ -64,7 +79,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_and_names_that_are_mentioned_exist(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
     for name in re.findall(r"`((?:src|tests|examples|docs|benchmarks)/[\w/.-]+)`", text):
         assert (ROOT / name).exists(), f"{page.name} mentions {name}"
     for name in re.findall(r"`((?:media|motion|diffusion|temporal|models|tasks|zoo|training|cli)/\w+)`", text):
@@ -72,7 +86,7 @@ def test_files_and_names_that_are_mentioned_exist(page: Path) -> None:
         assert there.is_dir() or there.with_suffix(".py").exists(), f"{page.name} mentions {name}"
     for name in re.findall(r"`(\w+)(?:\(\))?`", text):
         if re.fullmatch(r"[A-Z][a-z]+[A-Z]\w+|[a-z]+_\w+", name):
-            assert re.search(rf"\b{name}\b", source), f"{page.name} mentions {name}"
+            assert name in names(), f"{page.name} mentions {name}"
 
 
 def test_the_picture_is_there() -> None:
