@@ -106,14 +106,20 @@ WAYS: Mapping[str, Way] = {
 LEARNING_RATES = {"time": 1e-3, "all": 3e-4, "scratch": 1e-3}
 
 
+@cache
+def emoji() -> LatentDiffusion:
+    """Whose codec and schedule all models here have."""
+    return load("emoji", "cpu", "float32")
+
+
 def image_model(seed: int) -> LatentDiffusion:
     """A model of single pictures with random weights: a small UNet, the codec of `emoji`, and words of its own."""
-    emoji = load("emoji", "cpu", "float32")
+    around = emoji()
     torch.manual_seed(seed)
     unet: Any = UNet2DConditionModel(
-        sample_size=SIDE // emoji.codec.scale,
-        in_channels=emoji.codec.channels,
-        out_channels=emoji.codec.channels,
+        sample_size=SIDE // around.codec.scale,
+        in_channels=around.codec.channels,
+        out_channels=around.codec.channels,
         block_out_channels=(32, 64),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -122,11 +128,11 @@ def image_model(seed: int) -> LatentDiffusion:
         attention_head_dim=4,
     )
     unet.to(memory_format=torch.channels_last)
-    network = NetworkDenoiser(UNetNetwork(unet), emoji.denoiser.prediction, max_batch=1024)
-    defaults = Defaults((SIDE, SIDE), steps=16, guidance_scale=1.0, solver=emoji.defaults.solver)
+    network = NetworkDenoiser(UNetNetwork(unet), around.denoiser.prediction, max_batch=1024)
+    defaults = Defaults((SIDE, SIDE), steps=16, guidance_scale=1.0, solver=around.defaults.solver)
     parts: dict[str, torch.nn.Module] = {"unet": unet}
     return LatentDiffusion(
-        "sprites", Words(), network, emoji.codec, parts, emoji.scheduler, defaults, (), emoji.device, emoji.dtype
+        "sprites", Words(), network, around.codec, parts, around.scheduler, defaults, (), around.device, around.dtype
     )
 
 
@@ -258,7 +264,7 @@ def features() -> EfficientNetFeatures:
 
 def runs(out: Path, only: list[str] | None, seeds: list[int], sizes: Sizes, say: Callable[[str], None]) -> None:
     """Make what is not there yet: for each seed, the image model, and then every way."""
-    data = Data(out, load("emoji", "cpu", "float32").codec, sizes.scale)
+    data = Data(out, emoji().codec, sizes.scale)
     chosen = [name for name in (*WAYS, DECODED) if only is None or name in only]
     for seed in seeds:
         for name in chosen:

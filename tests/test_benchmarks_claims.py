@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,10 +48,22 @@ def test_a_run_is_made_once_and_a_cut_one_goes_on(tmp_path: Path, capsys: pytest
         assert {"loss", "motion", "distance", "weights", "seconds"} <= said.keys()
         claims.main()
         assert files() == first
-        # Judged again, by the weights that are there.
-        (tmp_path / "recurrence-0.json").unlink()
+        for file in ("recurrence-0.json", "recurrence-0.safetensors"):
+            (tmp_path / file).unlink()
+        plain, claims.SAVED = claims.step_loss, 1
+
+        def cut(learner: Any, data: Any, names: Any, seed: int, step: int, batch: int) -> Tensor:
+            if step == 2:
+                raise KeyboardInterrupt
+            return plain(learner, data, names, seed, step, batch)
+
+        claims.step_loss = cut
+        with pytest.raises(KeyboardInterrupt):
+            claims.main()
+        claims.step_loss = plain
         claims.main()
-        assert json.loads(files()["recurrence-0.json"])["loss"] == said["loss"]
+        again = json.loads(files()["recurrence-0.json"])
+        assert {**again, "seconds": 0} == {**said, "seconds": 0}
     assert "| recurrence | 1 |" in capsys.readouterr().out
 
 
