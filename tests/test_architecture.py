@@ -71,6 +71,7 @@ NO_FACE_IMPORTS = {
     "tasks/animate_controls.py",
     "tasks/animate_joint.py",
     "tasks/animate_long.py",
+    "tasks/animate_long_joint.py",
     "tasks/animate_long_parts.py",
     "tasks/animate_long_still.py",
     "tasks/animate_run.py",

@@ -95,10 +95,7 @@ class Joint:
         rows = (ANY_KEY,) if count == 1 else tuple(RowId(CLIP, frame) for frame in self.numbers or range(count))
 
         def begun() -> State:
-            device = self.model.device
-            if count == 1:
-                return from_seeds([self.task.seed], rows, self._schedule, self._shape, device)
-            return from_clip_seed(self.task.seed, rows, self._schedule, self._shape, device, shared)
+            return self._begun(rows, shared)
 
         def run(state: State) -> Iterator[State]:
             return denoise(self._denoiser(), state, self._schedule, self._cond(), solver=solver, kick=kick)
@@ -107,6 +104,13 @@ class Joint:
             self.progress("drawing frames", int(state.step[0]) * count, steps * count)
 
         return kept(self.folder / FRAMES, rows, self._shape, begun, run, tell, self.model.device).x
+
+    def _begun(self, rows: tuple[RowId, ...], shared: float) -> State:
+        """The first state of these frames, which have so much of their noise in common."""
+        device = self.model.device
+        if len(rows) == 1:
+            return from_seeds([self.task.seed], rows, self._schedule, self._shape, device)
+        return from_clip_seed(self.task.seed, rows, self._schedule, self._shape, device, shared)
 
     def _denoiser(self) -> Denoiser:
         """Of the whole clip; longer ones than the model looks at are cut into windows that overlap."""

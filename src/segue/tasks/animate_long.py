@@ -14,12 +14,14 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 
 from segue.media.clip import as_floats, to_uint8
-from segue.media.disk import disk_errors, written_whole
+from segue.media.disk import disk_errors, remove, written_whole
 from segue.media.spool import Spool
 from segue.models.paused import lay_down, taken_up
 from segue.tasks.animate import Animate
 from segue.tasks.animate_controls import Controls
 from segue.tasks.animate_joint import Joint
+from segue.tasks.animate_long_choice import FORKED
+from segue.tasks.animate_long_joint import JointBetween
 from segue.tasks.animate_long_still import Still
 from segue.tasks.animate_zero_shot import ZeroShot
 from segue.tasks.sampling import Execution
@@ -151,16 +153,9 @@ class Keys:
             maker = ZeroShot(self.task, self.model, controls, self.execution, states, self.progress, numbers)
             maker.pin = self.task.long.weight
             return maker.pictures(0)
-        return self._joint(numbers, fps, {}, states).pictures(0)
-
-    def _joint(
-        self, numbers: tuple[int, ...], fps: float, given: Mapping[int, Tensor], states: Path, inside: bool = False
-    ) -> Joint:
-        """Frames that a model of films makes together, as many as there are numbers, at another speed."""
-        movement = replace(self.task.movement, loop=self.task.movement.loop and not inside)
-        part = replace(self.task, seconds=len(numbers) / fps, fps=fps, movement=movement)
+        task = replace(self.task, seconds=len(numbers) / fps, fps=fps)
         whole_fps = float(self.task.fps or 1)
-        return Joint(part, self.model, self.execution, states, self.progress, numbers, given, whole_fps)
+        return Joint(task, self.model, self.execution, states, self.progress, numbers, {}, whole_fps).pictures(0)
 
     def _expected(self, place: int) -> Tone:
         """What the tone of a key frame would be if nothing drifted, up to what is the same for all of them."""
@@ -189,16 +184,27 @@ class Keys:
             controls = Controls(self.task, self.model)
             own = Still(self.task, self.model, controls, self.execution, self.folder, self.progress, stretch.frames)
             return own.between(left, right, every, weight)
-        given = {0: left, len(stretch.frames) - 1: right}
-        states = self.folder / f"{STATES}-{stretch.first:06d}-{stretch.level}"
+        return self._jointly(stretch, left, right)
+
+    def _jointly(self, stretch: Stretch, left: Tensor, right: Tensor) -> Float[Tensor, "t 3 h w"]:
+        """By a model of films, which is told both ends and the speed of the stretch."""
+        numbers, shares = stretch.frames, [0.0, *stretch.shares(), 1.0]
+        whole_fps = float(self.task.fps or 1)
+        fps = stretch.fps(whole_fps)
+        movement = replace(self.task.movement, loop=False)
+        task = replace(self.task, seconds=len(numbers) / fps, fps=fps, movement=movement)
+        given, states = (
+            {0: left, len(numbers) - 1: right},
+            self.folder / f"{STATES}-{stretch.first:06d}-{stretch.level}",
+        )
         with disk_errors(states):
             states.mkdir(exist_ok=True)
-        fps = stretch.fps(float(self.task.fps or 1))
-        drawn = torch.cat(list(self._joint(stretch.frames, fps, given, states, inside=True).pictures(0)))
-        from segue.media.disk import remove
-
+        maker = JointBetween(
+            task, self.model, self.execution, states, self.progress, numbers, given, whole_fps, FORKED, shares
+        )
+        drawn = torch.cat(list(maker.pictures(0)))
         remove(states)
-        return pinned(drawn, given, weight, every)[1:-1]
+        return pinned(drawn, given, self.task.long.weight, shares)[1:-1]
 
     def _flowed(self, stretch: Stretch, left: Tensor, right: Tensor) -> Float[Tensor, "t 3 h w"]:
         """By flow; where all moves as it is known to, only what departs from that is left to be found."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
     from segue.tasks.animate import Animate
 
+FORKED = 0.8
+"""Share of the steps in which a model of films fills between two frames, from a mix of both."""
 PART = 16
 """Frames of a part by a model of single pictures."""
 
@@ -90,7 +92,7 @@ def evaluations(task: Animate, terms: int) -> int:
     for gap in plan.gaps():
         for stretch in gap.stretches:
             how = task.long.fills[min(stretch.level, len(task.long.fills) - 1)]
-            rows += {"flow": 0, "branches": branch, "joint": steps}[how] * len(stretch.frames)
+            rows += {"flow": 0, "branches": branch, "joint": max(1, int(steps * FORKED))}[how] * len(stretch.frames)
     return terms * (first + rows)
 
 
