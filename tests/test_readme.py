@@ -11,13 +11,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Generator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from forked import forking
+from forked import command
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,11 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    usual = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
-    with forking(tmp_path_factory.mktemp("bin"), usual) as commands:
-        yield usual | {"PATH": os.pathsep.join([str(commands), path])}
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    commands = command(tmp_path_factory.mktemp("commands"))
+    path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
 
 
 @cache

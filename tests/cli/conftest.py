@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from forked import SEGUE, python
 from models.tiny import write_model
 from segue.cli.main import main
 
@@ -65,13 +65,15 @@ def film(checkpoint: Path) -> list[str]:
     return ["transition", "a red apple", "a cat", "--model", str(checkpoint), *settings.split()]
 
 
-COMMAND = [sys.executable, "-c", "import sys; from segue.cli.main import main; sys.exit(main())"]
+def command() -> list[str]:
+    """What runs the command in a process of its own."""
+    return [python(), "-c", SEGUE]
 
 
 def interrupted(words: list[str], folder: Path, stage: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command that is interrupted when it says that a stage has begun."""
     process = subprocess.Popen(
-        [*COMMAND, *words],
+        [*command(), *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

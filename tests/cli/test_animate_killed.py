@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from cli.conftest import Run
+from forked import python
 from models.test_time_inserted import SMALL, taught
 from segue.models.loading import load_model
 from segue.models.time_files import save_time
@@ -75,7 +75,7 @@ def test_a_killed_run_is_gone_on_with(
             save_time(tmp_path / "motion.safetensors", taught(load_model(checkpoint, device="cpu"), SMALL), whole=True)
         words += ["--motion-adapter", "motion.safetensors"]
     killed = subprocess.run(
-        [sys.executable, "-c", DYING, *words, "-o", "x.apng", at],
+        [python(), "-c", DYING, *words, "-o", "x.apng", at],
         cwd=tmp_path,
         capture_output=True,
         text=True,

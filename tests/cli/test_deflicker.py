@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +13,10 @@ from typing import Any
 import pytest
 from cyclopts import App
 
-from cli.conftest import COMMAND, Run, interrupted
+from cli.conftest import Run, command, interrupted
 from cli.test_bad_input import files, said
 from footage import moving
+from forked import python
 from segue.cli.deflicker import Machine
 from segue.cli.fields import described, flags, verb
 from segue.media import Clip, TensorFrames, read, writer
@@ -185,7 +185,7 @@ def test_what_is_finished_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     if (tmp_path / "x.mp4").exists():
         assert 1 <= len(read(tmp_path / "x.mp4")) < 24
         assert "the same command goes on from there" in err
-    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command(), *words], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(read(tmp_path / "x.mp4")) == 24
     assert list(tmp_path.glob(".segue-*")) == []
@@ -212,7 +212,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Run, tmp_path: Pat
     saved(tmp_path / "a.mp4", 12)
     words = ["deflicker", "a.mp4", *QUICK]
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *words, "-o", "x.mp4"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [python(), "-c", KILLED, *words, "-o", "x.mp4"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     (hidden,) = tmp_path.glob(".segue-*")

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ import torch
 from cyclopts import App
 from PIL import Image
 
-from cli.conftest import COMMAND, Run
+from cli.conftest import Run, command
 from cli.test_bad_input import files, said
 from cli.test_stylize import KILLED
 from footage import moving
+from forked import python
 from models.tiny import write_model
 from segue.cli.fields import flags, verb
 from segue.media import Clip, TensorFrames, read
@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(run: Run, checkpoint: P
     words = ["edit", "a.mp4", "a cat", "--method", "cycle", "--source-prompt", "a dog", "--strength", "1", "--mask"]
     words += ["m.png", "--model", str(checkpoint), *QUICK, "--window", "3", "--overlap", "1", "--cuts", "none"]
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *words, "-o", "x.mp4", "6"],
+        [python(), "-c", KILLED, *words, "-o", "x.mp4", "6"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -262,7 +262,7 @@ def test_noise_goes_from_one_process_to_another(run: Run, checkpoint: Path, tmp_
     words = ["edit", "a.png", "a cat", "--method", "ddib", "--model", str(checkpoint)]
     told = ["--source-prompt", "a dog", "--exact", *QUICK]
     begin = [*words[:2], "a dog", *words[3:], *told, "--save-latent", "noise.safetensors", "-o", "dog.png"]
-    source = subprocess.run([*COMMAND, *begin], cwd=tmp_path, capture_output=True, text=True, check=False)
+    source = subprocess.run([*command(), *begin], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert source.returncode == 0, source.stderr
     target = run(*words, "--latent", "noise.safetensors", "-o", "b.png")
     whole = run(*words, *told, "-o", "c.png")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from cli.conftest import COMMAND, Run
+from cli.conftest import Run, command
 from segue.cli import live as module
 from segue.errors import ExhaustedError
 from segue.media import read
@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused(more: list[str], said: str, run: Run, words: 
 def test_ctrl_c_ends_it_with_a_whole_file(run: Run, words: list[str], tmp_path: Path) -> None:
     """As people use it: lines through a pipe that stays open, and then the signal."""
     process = subprocess.Popen(
-        [*COMMAND, *words, "-o", "x.mp4", "--play"],
+        [*command(), *words, "-o", "x.mp4", "--play"],
         cwd=tmp_path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

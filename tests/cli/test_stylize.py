@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cyclopts import App
 from cli.conftest import Run
 from cli.test_bad_input import files, said
 from footage import moving
+from forked import python
 from segue.cli.fields import described, flags, verb
 from segue.cli.stylize import Banking
 from segue.media import Clip, TensorFrames
@@ -136,7 +136,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     words = ["stylize", "a.mp4", "a cat", "--model", str(checkpoint), *QUICK, "--window", "4", "--overlap", "1"]
     words += ["--strength", "1"]
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *words, "-o", "x.mp4", str(at_step)],
+        [python(), "-c", KILLED, *words, "-o", "x.mp4", str(at_step)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

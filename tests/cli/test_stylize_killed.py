@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors import safe_open
 
 from cli.conftest import Run
 from flickers import saved, textured
+from forked import python
 
 SIZE = (64, 64)
 QUICK = ["--cuts", "2", "--steps", "3", "--size", "64x64"]
@@ -125,7 +125,7 @@ def test_a_run_that_was_killed_while_it_wrote(name: str, run: Run, tmp_path: Pat
         assert made.code == 0, made.err
     words = ["stylize", "a.apng", "a fox", *usual, *case.words.split()]
     killed = subprocess.run(
-        [sys.executable, "-c", DYING, *words, "-o", "x.apng", case.at],
+        [python(), "-c", DYING, *words, "-o", "x.apng", case.at],
         cwd=tmp_path,
         capture_output=True,
         text=True,
