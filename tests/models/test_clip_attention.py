@@ -27,7 +27,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def with_share(image: Any, mix: float) -> Any:
     moving = with_time(image, SETTINGS)
-    for look in time_layers(moving).looks.values():
+    looks: Any = time_layers(moving).looks
+    for look in looks.values():
         torch.nn.init.constant_(look.mix.requires_grad_(False), mix)
     return moving
 
@@ -41,21 +42,21 @@ def drawn(model: Any, frames: int, rows: int = 6) -> Tensor:
 
 
 def test_a_share_of_one_is_the_image_model_to_the_bit(image: Any) -> None:
-    plain = drawn(image, 1)
-    assert torch.equal(drawn(with_share(image, 200.0), 3), plain)
+    before = drawn(image, 1)
+    assert torch.equal(drawn(with_share(image, 200.0), 3), before)
     seeing = with_share(image, -200.0)
-    assert not torch.allclose(drawn(seeing, 3), plain, atol=1e-3)
-    assert torch.equal(drawn(with_motion(seeing, 0), 3), plain)
-    assert torch.equal(drawn(seeing, 1), plain)
-    assert torch.equal(drawn(image, 1), plain), "the image model itself was changed"
+    assert not torch.allclose(drawn(seeing, 3), before, atol=1e-3)
+    assert torch.equal(drawn(with_motion(seeing, 0), 3), before)
+    assert torch.equal(drawn(seeing, 1), before)
+    assert torch.equal(drawn(image, 1), before), "the image model itself was changed"
 
 
 def test_a_share_of_none_sees_all_frames_of_its_own_clip(image: Any) -> None:
-    def everything(attend: Any, hidden: Tensor, context: Any, call: Any, site: Any) -> Tensor:
+    def everything(plain: Any, hidden: Tensor, context: Any, call: Any, site: Any) -> Tensor:
         if context is not None:
-            return attend(hidden, context)
+            return plain(hidden, context)
         clips = [part.flatten(0, 1)[None].expand(3, -1, -1) for part in hidden.split(3)]
-        return attend(hidden, torch.cat(clips))
+        return plain(hidden, torch.cat(clips))
 
     within = [site for site in sites(image.parts["unet"]) if site.kind == "self"]
     with attached(within, everything):
@@ -68,7 +69,7 @@ def test_a_share_of_none_sees_all_frames_of_its_own_clip(image: Any) -> None:
 
 def test_it_is_learned_and_stays_in_the_file(image: Any, tmp_path: Path) -> None:
     moving = with_time(image, SETTINGS)
-    looks = list(time_layers(moving).looks.values())
+    looks: Any = list(time_layers(moving).looks.values())
     assert len(looks) == sum(site.kind == "self" for site in sites(image.parts["unet"]))
     x = torch.randn(3, 4, 8, 8)
     now, _ = moving.schedule(5, (64, 64)).step(torch.zeros(3, dtype=torch.int64))

@@ -167,7 +167,7 @@ def test_without_its_picture_it_says_what_it_needs(model: Any) -> None:
 
 
 def test_it_acts_beside_a_control_and_with_layers_along_time(tmp_path: Path) -> None:
-    model = load_model(write_model(tmp_path / "model"), device="cpu")
+    model: Any = load_model(write_model(tmp_path / "model"), device="cpu")
     taught = with_instruct(model, for_model(model))
     x, now, cond = asked(taught, 2)
     alone = taught.denoiser(x, now, cond)
@@ -207,7 +207,7 @@ def test_a_whole_run_is_the_same_from_the_file(model: Any, tmp_path: Path) -> No
 
 
 def test_what_is_no_adapter_is_refused(tmp_path: Path, adapter: InstructAdapter) -> None:
-    model = load_model(write_model(tmp_path / "model"), device="cpu")
+    model: Any = load_model(write_model(tmp_path / "model"), device="cpu")
     file = tmp_path / "told.safetensors"
     with pytest.raises(ModelNotFoundError):
         with_instruct_file(model, file)

@@ -200,7 +200,10 @@ def test_captions_have_all_forms_and_articles_fit() -> None:
     apple = Concept("apple", "red", character="x", name="red apple")
     rng = np.random.default_rng(0)
     said = {moving_caption(apple, Look("red"), "bounce", "fast", rng) for _ in range(3000)}
-    assert {"a bouncing apple", "an apple bounces", "an apple bouncing quickly", "the red apple bounces fast"} <= said
+    assert {"a quickly bouncing apple", "an apple bouncing quickly", "the red apple bounces fast"} <= said
+    assert all("fast" in one or "quickly" in one for one in said), "at what pace was not said"
+    usual = {moving_caption(apple, Look("red"), "bounce", "usual", rng) for _ in range(3000)}
+    assert {"a bouncing apple", "an apple bounces"} <= usual
     assert not [caption for caption in said if "icon" in caption or "an bouncing" in caption or " fast fast" in caption]
     silent = {moving_caption(apple, Look("red", "blue"), None, "fast", rng) for _ in range(200)}
     assert not any(asked(caption) for caption in silent)

@@ -187,9 +187,14 @@ class ControlledNetwork:
     scale: int
 
     def __call__(
-        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
+        self,
+        x: Float[Tensor, "b c h w"],
+        time: Float[Tensor, " b"],
+        cond: Conditioning,
+        call: Call,
+        residuals: Residuals | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """What the UNet predicts.
+        """What the UNet predicts, to which something else may add, too.
 
         Raises:
             TaskError: a control's picture is missing, or not as large as the picture that is made.
@@ -201,7 +206,7 @@ class ControlledNetwork:
                 f"the conditioning has a picture for control {over[0]}, and this model has no such control"
             )
         extra = {name: value for name, value in cond.extra.items() if not name.startswith(CONTROL_SCALE)}
-        alone, total = replace(cond, residual_inputs={}, extra=extra), None
+        alone, total = replace(cond, residual_inputs={}, extra=extra), residuals
         for control in self.controls:
             weights = control.weights(call)
             if (own := cond.extra.get(CONTROL_SCALE + control.name)) is not None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 WORDS = "instruct_words"
 """What `Conditioning.extra` calls the embeddings that the adapter is told; without them, the text."""
+PER_SECOND, LONGEST = 100.0, 4.0
+"""Waves of seconds, from four before the picture on, are those of a hundred steps of noise each."""
 HEADS = 4
 HEAD_WIDTH = 32
 
@@ -54,6 +56,8 @@ class InstructLayout:
         embedding: width of what tells the blocks the words and the time.
         waves: sines and cosines that tell a place, along each side.
         moves: maps of places that the words mix.
+        elapsed: whether it is told, besides, how long after the picture the wanted one is: a movement is an instruction
+            that takes time.
     """
 
     skips: tuple[tuple[int, int], ...]
@@ -68,6 +72,7 @@ class InstructLayout:
     embedding: int = 128
     waves: int = 6
     moves: int = 8
+    elapsed: bool = False
 
     def __post_init__(self) -> None:
         deepest = max(self.middle[1], *(level for _, level in self.skips))
@@ -187,6 +192,9 @@ class InstructAdapter(nn.Module):
         width, embedding = layout.width, layout.embedding
         self.words = Words(layout.words, embedding)
         self.time = nn.Sequential(nn.Linear(WAVES, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.when = None
+        if layout.elapsed:
+            self.when = nn.Sequential(nn.Linear(WAVES, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.picture = nn.Conv2d(layout.latents, width, 3, padding=1)
         self.before = nn.ModuleList(Block(width, embedding) for _ in range(layout.before))
         self.move = Move(layout)
@@ -205,6 +213,23 @@ class InstructAdapter(nn.Module):
         for tap in self.taps.parameters():
             nn.init.zeros_(tap)
 
+    def meaning(self, text: Float[Tensor, "b l d"], elapsed: Float[Tensor, " b"] | None = None) -> Float[Tensor, "b e"]:
+        """What is wanted, in one vector.
+
+        Args:
+            text: embeddings of what shall become of the picture.
+            elapsed: seconds from the picture to the wanted one, negative ones before it; of an adapter that is told.
+
+        Raises:
+            ValueError: it was told of seconds and never learned to be, or the other way round.
+        """
+        if (self.when is None) != (elapsed is None):
+            raise ValueError("seconds are told to adapters that learned to be told them, and to no others")
+        said = self.words(text)
+        if self.when is None or elapsed is None:
+            return said
+        return said + self.when(waves(PER_SECOND * (elapsed + LONGEST)).to(said))
+
     def changed(
         self, picture: Float[Tensor, "b c h w"], words: Float[Tensor, "b e"]
     ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b c h w"]]:
@@ -212,7 +237,7 @@ class InstructAdapter(nn.Module):
 
         Args:
             picture: latents that are not scaled; see `segue.models.instruction.shown`.
-            words: what `words` made of the text embeddings.
+            words: what `meaning` made of the text embeddings.
         """
         told = functional.silu(words)
         seen = self.picture(picture)
@@ -230,6 +255,7 @@ class InstructAdapter(nn.Module):
         time: Float[Tensor, " b"],
         text: Float[Tensor, "b l d"],
         picture: Float[Tensor, "b c h w"],
+        elapsed: Float[Tensor, " b"] | None = None,
     ) -> tuple[Residuals, Float[Tensor, "b c h w"]]:
         """What is added to the UNet, and the guess of `changed`. A row that is shown no picture, only zeros, adds 0.
 
@@ -238,8 +264,9 @@ class InstructAdapter(nn.Module):
             time: as the UNet is told it.
             text: embeddings of what shall become of the picture.
             picture: latents that are not scaled, as large as x.
+            elapsed: see `meaning`.
         """
-        words = self.words(text)
+        words = self.meaning(text, elapsed)
         changed, guess = self.changed(picture, words)
         told = functional.silu(words + self.time(waves(time).to(x.dtype)))
         seen, levels = self.enter(changed) + self.latents(x), list[Any]()

@@ -106,7 +106,8 @@ def read_settings(path: Path) -> TimeSettings:
     try:
         stated: dict[str, Any] = said["settings"]
         settings = TimeSettings(**stated)
-        settings = replace(settings, heard=tuple((words, instead) for words, instead in settings.heard))
+        heard = tuple((words, instead) for words, instead in settings.heard)
+        settings = replace(settings, heard=heard, moves=tuple(settings.moves))
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} does not say what shape its layers along time have ({error})") from None
     odd = {settings.blocks, settings.transformers} - {None, *get_args(Kind)}

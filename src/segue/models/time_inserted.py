@@ -21,8 +21,10 @@ from torch import nn
 from segue.errors import ModelError, TaskError
 from segue.models.attention import sites
 from segue.models.bundle import LatentDiffusion, Moving
+from segue.models.control import Residuals
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
+from segue.models.instruct_adapter import InstructAdapter, InstructLayout
 from segue.models.temporal_layers import (
     Carry,
     ClipAttention,
@@ -40,7 +42,7 @@ from segue.models.time_words import WORDS, Heard, TimeText
 from segue.types import Call, Conditioning, Network
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float, Int64
     from torch import Tensor
 
 Kind = Literal["convolution", "attention", "recurrence"]
@@ -72,6 +74,8 @@ class TimeSettings:
         shared_noise: share of the noise's variance that all frames of a clip have in common (Ge et al. 2023, "Preserve
             Your Own Correlation", arXiv:2305.10474, section 3.2, mixed noise); in [0, 1].
         attention: what the image model's attention within frames looks at: a frame's own places, or the clip's too.
+        moves: widths of an adapter that sets known frames in motion (`segue.models.instruct_adapter`), at full size and
+            after each halving; none for layers along time alone.
         heard: words that the image model is not told, and what it hears in their place; see `segue.models.time_words`.
     """
 
@@ -88,6 +92,7 @@ class TimeSettings:
     fps: float = 8.0
     shared_noise: float = 0.0
     attention: Literal["own", "clip"] = "own"
+    moves: tuple[int, ...] = ()
     heard: Heard = ()
 
     def __post_init__(self) -> None:
@@ -116,6 +121,7 @@ class TimeLayers(nn.Module):
         channels: of the latents.
         halvings: how often the UNet halves its size.
         looks: names of the attention within frames that looks at all frames of a clip.
+        moves: what sets known frames in motion.
     """
 
     def __init__(
@@ -126,6 +132,7 @@ class TimeLayers(nn.Module):
         channels: int,
         halvings: int,
         looks: Sequence[str] = (),
+        moves: InstructAdapter | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -133,6 +140,7 @@ class TimeLayers(nn.Module):
         self.known = KnownFrames(channels, settings.context, halvings) if settings.context else None
         self.layers = nn.ModuleDict({key_of(name): settings.layer(*place) for name, place in places.items()})
         self.looks = nn.ModuleDict({key_of(name): ClipAttention() for name in looks})
+        self.moves = moves
 
     def told(self, time: Tensor, cond: Conditioning, frames: int, motion: float) -> Told:
         """What the layers are told about a call."""
@@ -145,6 +153,42 @@ class TimeLayers(nn.Module):
             raise TaskError("these layers along time never learned to be told of known frames: leave them out")
         known = self.known(context.to(weight)) if context is not None and self.known is not None else {}
         return Told(frames, vector, known, motion)
+
+    def moved(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, frames: int, motion: float
+    ) -> Residuals | None:
+        """What is added to the UNet where frames are known: of each frame, what became of the nearest that is.
+
+        None if nothing sets frames in motion, or none is known.
+        """
+        context = cond.extra.get(CONTEXT)
+        if self.moves is None or context is None or not bool(context[:, -1].any()):
+            return None
+        nearest, apart = nearest_known(context[:, -1].flatten(1).any(1).unflatten(0, (-1, frames)))
+        weight = self.moves.picture.weight
+        fps = cond.extra.get(FPS)
+        speed = torch.full((len(x),), self.settings.fps) if fps is None else fps.float().cpu()
+        pictures = context[nearest.to(context.device), :-1]
+        text = cond.extra.get(WORDS, cond.text)
+        noisy, said, pictures = (part.to(weight) for part in (x, text, pictures))
+        seconds = (apart / speed).to(weight.device)
+        found = self.moves(noisy, time.float().to(weight.device), said, pictures, seconds)[0]
+        return found if motion == 1 else found.scaled(torch.full((len(x),), motion))
+
+
+def nearest_known(known: Bool[Tensor, "n t"]) -> tuple[Int64[Tensor, " b"], Float[Tensor, " b"]]:
+    """Of each frame the row of the known frame that is nearest, the earlier of two, and how many frames it is later.
+
+    In clips of which no frame is known, each is its own nearest.
+    """
+    clips, frames = known.shape
+    place = torch.arange(frames, device=known.device)
+    apart = (place[:, None] - place[None]).abs().float()
+    far = apart[None].masked_fill(~known[:, None, :], float("inf"))
+    nearest = torch.where(known.any(1)[:, None], far.argmin(2), place[None])
+    later = (place[None] - nearest).float()
+    rows = nearest + frames * torch.arange(clips, device=known.device)[:, None]
+    return rows.flatten().cpu(), later.flatten().cpu()
 
 
 @dataclass(frozen=True)
@@ -180,8 +224,10 @@ class TimeNetwork:
             heard = self.layers.told(time, cond, call.group, self.motion)
             return heard if carry is None else replace(heard, carry=carry, clips=_clips(call, time))
 
+        moved = self.layers.moved(x, time, cond, call.group, self.motion)
+        more = () if moved is None else (moved,)
         with telling(told):
-            return self.network(x, time, plain, call)
+            return cast(Any, self.network)(x, time, plain, call, *more)
 
 
 def _clips(call: Call, time: Float[Tensor, " b"]) -> tuple[Hashable, ...]:
@@ -237,7 +283,7 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
     halvings = len(unet.config["block_out_channels"]) - 1
     looks = [site.name for site in sites(unet) if site.kind == "self" and settings.attention == "clip"]
     text = unet.config["cross_attention_dim"]
-    layers = TimeLayers(settings, found, text, model.codec.channels, halvings, looks)
+    layers = TimeLayers(settings, found, text, model.codec.channels, halvings, looks, moves_of(settings, unet))
     layers.to(unet.device, unet.dtype).train(unet.training)
     stand_behind(unet, {name: cast(TemporalLayer, layers.layers[key_of(name)]) for name in found})
     look_around(unet, {name: cast(ClipAttention, layers.looks[key_of(name)]) for name in looks})
@@ -250,6 +296,20 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
         parts={**model.parts, "unet": unet},
         moving=moving_of(settings),
     )
+
+
+def moves_of(settings: TimeSettings, unet: Any) -> InstructAdapter | None:
+    """What sets known frames in motion, untrained.
+
+    Raises:
+        ModelError: its widths do not fit the UNet, or no frame is ever known.
+    """
+    if not settings.moves:
+        return None
+    if not settings.context:
+        raise ModelError("what sets known frames in motion needs known frames: expected context above 0")
+    blocks = (2, *(1 for _ in settings.moves[1:]))
+    return InstructAdapter(InstructLayout.of(unet, widths=settings.moves, blocks=blocks, elapsed=True))
 
 
 def moving_of(settings: TimeSettings) -> Moving:

@@ -22,6 +22,8 @@ PERCEPTUAL: dict[str, Callable[[torch.device], Perceptual]] = {
     "lpips-vgg": lambda device: Lpips.load("vgg", device),
     "lpips-alex": lambda device: Lpips.load("alex", device),
 }
+SOFT = 0.2
+"""Of guesses of latents: the distance below which errors count by their squares."""
 Pictures = Float[Tensor, "b c h w"]
 
 
@@ -134,3 +136,11 @@ def psnr(made: Pictures, wanted: Pictures) -> float:
     """Peak signal-to-noise ratio in dB of pictures in [0, 1], the mean over pictures."""
     error = (made.clamp(0, 1) - wanted).square().mean((1, 2, 3)).clamp_min(1e-10)
     return float((-10 * error.log10()).mean())
+
+
+def guess_distance(guess: Float[Tensor, "b c h w"], x0: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+    """How far guesses of latents are from what is wanted.
+
+    Not by squares alone, which a few things that cannot be known would rule: above SOFT, errors count by their size.
+    """
+    return functional.smooth_l1_loss(guess.float(), x0, beta=SOFT)

@@ -1,4 +1,8 @@
-"""How a thing goes through a clip: for each movement, an affine map of every frame."""
+"""How a thing goes through a clip: for each movement, an affine map of every frame.
+
+What comes back to where it was begins there: a picture that is given, of a bell that hangs or a ball that lies, then says
+what comes next, which it would not if it were any moment of a swing.
+"""
 
 from __future__ import annotations
 
@@ -108,11 +112,11 @@ def _slide(motion: Motion, speed: Speed, time: Path, rng: np.random.Generator) -
 
 
 def _bounce(motion: Motion, speed: Speed, time: Path, rng: np.random.Generator) -> Course:
-    """Parabolas above a floor; a little flatter where it touches down."""
+    """Parabolas above a floor, from the floor on; a little flatter where it touches down."""
     period, height = LEAP[speed]
     side = float(rng.choice(SIDES))
     height = min(height, 1 - side - 0.02)
-    phase = (time / period + rng.random()) % 1
+    phase = time / period % 1
     up = 4 * phase * (1 - phase)
     pressed = SQUASH * np.clip(1 - up / 0.35, 0, 1)
     scale = side * np.stack([1 + 0.6 * pressed, 1 - pressed], 1)
@@ -140,14 +144,14 @@ def _scaled(motion: Motion, speed: Speed, time: Path, rng: np.random.Generator) 
 def _swing(motion: Motion, speed: Speed, time: Path, rng: np.random.Generator) -> Course:
     period, degrees = SWING[speed]
     side = float(rng.choice(SIDES))
-    angle = degrees * np.sin(2 * math.pi * (time / period + rng.random()))
+    angle = degrees * np.sin(2 * math.pi * time / period)
     return Course(_placed(0.85, time, rng), _even(side, len(time)), angle, (0.0, -0.5))
 
 
 def _wobble(motion: Motion, speed: Speed, time: Path, rng: np.random.Generator) -> Course:
     period, degrees = WOBBLE[speed]
     side = float(rng.choice(TURNED_SIDES))
-    angle = degrees * np.sin(2 * math.pi * (time / period + rng.random()))
+    angle = degrees * np.sin(2 * math.pi * time / period)
     return Course(_placed(0.85, time, rng), _even(side, len(time)), angle, (0.0, 0.5))
 
 

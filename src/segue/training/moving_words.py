@@ -13,7 +13,7 @@ from segue.training.captions import TEMPLATES, Concept, Look, article, names, sh
 
 Speed = Literal["slow", "usual", "fast"]
 PACE: dict[Speed, tuple[str, ...]] = {"slow": ("slowly",), "usual": (), "fast": ("quickly", "fast")}
-"""What is said of a speed, in half of the captions that say a movement in a verb."""
+"""What is said of a speed that is not the usual one, wherever a movement is said."""
 
 LONGEST = 14
 """Words in a caption. Those of movements are no words of the embedded text encoder, which spells them in up to five of
@@ -128,13 +128,13 @@ def _moved(word: str, template: str, motion: Motion, pace: tuple[str, ...], rng:
     sliding = motion.startswith("slide") and rng.random() < 0.2  # That leaves the way open.
     before = wording.before or (SLIDING if sliding else ())
     form = rng.integers(3)
+    hurried = f" {rng.choice(pace)}" if pace else ""
     if form == 0 and before:
-        words = str(rng.choice(before))
+        words = f"{hurried} {rng.choice(before)}".strip()
         return template.format(f"{words} {word}", a=article(words))
     thing, comma, rest = template.format(word, a=article(word)).partition(",")
     # "flat icon of a car slides" would be said of the icon.
     words = str(rng.choice(wording.after if form == 1 or " of " in thing else wording.verbs))
-    hurried = f" {rng.choice(pace)}" if pace and rng.random() < 0.5 else ""
     return f"{thing} {words}{hurried}{comma}{rest}"
 
 

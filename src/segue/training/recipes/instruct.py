@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from torch import Tensor
-from torch.nn import functional
 
 from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
@@ -36,7 +35,7 @@ from segue.training.frozen import read_frozen
 from segue.training.instruct_data import EditPairs, Told
 from segue.training.journal import save_sheet
 from segue.training.latents import latents_of
-from segue.training.losses import TrainedPrediction, prediction_error
+from segue.training.losses import TrainedPrediction, guess_distance, prediction_error
 from segue.training.precision import float_norms
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
@@ -45,7 +44,6 @@ from segue.training.sitting import Sitting, settled
 from segue.types import Conditioning
 
 FILE = "instruct.safetensors"
-SOFT = 0.2  # of a guess: below this distance errors count by their squares, above it by their size
 
 
 @dataclass(frozen=True)
@@ -201,7 +199,7 @@ def step_losses(
         text = InstructText(model.text)(told.instructions[share])
     if step < config.first_steps:
         guess = adapter.changed(before, adapter.words(text.extra[WORDS].float()))[1]
-        return {"loss": distance(guess, x0)}
+        return {"loss": guess_distance(guess, x0)}
     at, eps = noisy_levels(model, len(told.before), config.noise_power, step_generator(config.seed, step))
     at, eps = at[range(len(told.before))[share]], eps[share].to(model.device)
     x = at.noised(x0, eps)
@@ -210,12 +208,7 @@ def step_losses(
     taught = replace(model.denoiser, network=network)
     estimate = taught(x, at, replace(text, concat=before))
     loss = prediction_error(at, x, estimate, x0, cast(TrainedPrediction, model.denoiser.prediction))
-    return {"loss": loss, "guess": distance(torch.cat(heard), x0)}
-
-
-def distance(guess: Float[Tensor, "b c h w"], x0: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """How far guesses are from what is wanted. Not by squares alone, which a few things that cannot be known rule."""
-    return functional.smooth_l1_loss(guess.float(), x0, beta=SOFT)
+    return {"loss": loss, "guess": guess_distance(torch.cat(heard), x0)}
 
 
 @dataclass(frozen=True)

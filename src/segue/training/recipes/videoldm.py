@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import ConfigDict, Field
@@ -29,6 +30,7 @@ from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
 from segue.models.time_files import fitting_weights, save_time
 from segue.models.time_inserted import CONTEXT, FPS, Kind, TimeLayers, TimeSettings, time_layers, with_time
+from segue.models.time_words import WORDS
 from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate, Share
 from segue.training.checkpoint import Run
 from segue.training.clips import Clips, Taken, given_frames
@@ -37,7 +39,7 @@ from segue.training.ema import Ema
 from segue.training.frozen import read_frozen
 from segue.training.journal import save_sheet
 from segue.training.latents import latents_of
-from segue.training.losses import TrainedPrediction, prediction_error
+from segue.training.losses import TrainedPrediction, guess_distance, prediction_error
 from segue.training.moving_words import motion_phrases
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
@@ -47,6 +49,8 @@ from segue.types import Point
 
 FILE = "motion.safetensors"
 VALIDATED = 16
+EARLY = 0.6
+"""Share of pairs whose first frame is one of the first two of a clip."""
 GIVEN_SHARES = {"none": 0.55, "first": 0.25, "ends": 0.1, "two": 0.1}
 
 
@@ -72,6 +76,9 @@ class Config:
     window: Count = 8  # frames that attention looks ahead and back
     vector: Count = 128  # width of what tells the layers of noise, words and speed
     context: Natural = 32  # channels of what is known of frames; 0: no frame is ever known
+    moves: tuple[Count, ...] = ()  # widths of what sets known frames in motion, at full size and after each halving
+    first_steps: Natural = 0  # in which that learns alone, without the UNet, by pairs of frames
+    first_batch: Count = 32  # pairs
     movements_unsaid: bool = False  # the image layers are not told of movements: for a text encoder that knows none
     heard: dict[str, str] = field(default_factory=dict[str, str])  # what else they hear in another's place
     frames: Annotated[int, Field(ge=2)] = 8
@@ -122,6 +129,7 @@ class Config:
             head_width=self.head_width,
             window=self.window,
             attention=self.attention,
+            moves=self.moves,
             vector=self.vector,
             context=self.context,
             frames=self.frames,
@@ -169,7 +177,10 @@ def main(config: Config) -> Path:
         for step in sitting.steps:
             set_rate(optimizer, config.lr * trapezoid(step, config.steps, config.warmup, config.decay))
             with precision:
-                loss = step_loss(learner, training, config, step, ranks.share(config.batch))
+                if step < config.first_steps:
+                    loss = pair_loss(learner, layers, training, config, step, ranks.share(config.first_batch))
+                else:
+                    loss = step_loss(learner, training, config, step, ranks.share(config.batch))
             loss.backward()
             sitting.learn(step, loss=loss)
             if sitting.due(step, config.sheet_every):
@@ -208,6 +219,35 @@ def lessons(config: Config, image: LatentDiffusion, precision: torch.autocast) -
     latents = latents.unflatten(0, (len(clips), clips.length))
     training, validation = (Lessons(part, latents) for part in clips.split(config.validation_every))
     return training, validation
+
+
+def pair_loss(
+    learner: LatentDiffusion, layers: TimeLayers, lessons: Lessons, config: Config, step: int, share: slice
+) -> Float[Tensor, ""]:
+    """How far what sets frames in motion is from guessing a frame of a clip by another, and what is said of the clip.
+
+    Most are guessed by one of the first frames, as they will be.
+    """
+    if layers.moves is None:
+        raise TrainingError("first_steps teach what sets known frames in motion, and there is none: set moves")
+    rng, clips = step_rng(config.seed, step), lessons.clips
+    taken = clips.choose(
+        rng, config.first_batch, clips.length,
+        strides=(1,), reversed=config.backwards, flipped=0.0, said=1 - config.dropped,
+    )  # fmt: skip
+    first, other = rng.integers(0, clips.length, (2, config.first_batch))
+    first = np.where(rng.random(config.first_batch) < EARLY, first % 2, first)
+    pairs = [(one.row, one.frames[a], one.frames[b]) for one, a, b in zip(taken, first, other, strict=True)][share]
+    before, after = (
+        torch.stack([lessons.latents[pair[0], int(pair[which])] for pair in pairs]).float().to(learner.device)
+        for which in (1, 2)
+    )
+    seconds = torch.tensor([(b - a) / one.fps for one, a, b in zip(taken, first, other, strict=True)][share])
+    with torch.no_grad(), torch.autocast(learner.device.type, enabled=False):
+        text = learner.text([one.caption for one in taken[share]])
+    words = text.extra.get(WORDS, text.text).float()
+    meaning = layers.moves.meaning(words, seconds.float().to(learner.device))
+    return guess_distance(layers.moves.changed(before, meaning)[1], after)
 
 
 def step_loss(
