@@ -68,6 +68,14 @@ def test_its_card_speaks_first_and_the_base_fills_in(zoo):
     assert load("dots-fast").vocabulary == ("red apple", "cat", "tree-ripened pear of the garden")
 
 
+def test_words_of_its_own_are_known_beside_those_of_its_base(zoo):
+    (zoo / "dots-fast" / "card.toml").write_text(FAST + '[words]\nmovements = ["rolling"]\n')
+    base, student = models()
+    assert student.words == {**base.words, "movements": ("rolling",)}
+    assert "movements" not in base.words
+    assert load("dots-fast").words == student.words
+
+
 def test_an_adapter_may_make_an_instruction_model_of_its_base(zoo):
     base = load("dots")
     adapter = InstructAdapter(InstructLayout.of(base.parts["unet"], width=16, widths=(16,) * 2, blocks=(1,) * 2))

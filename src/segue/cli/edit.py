@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from segue.errors import TaskError
 from segue.tasks.edit import Edit, check_saved
 from segue.tasks.on_file import result_name
 from segue.tasks.sampling import Execution
+from segue.zoo.load import VARIABLE
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def edit(task: Edit, model: ModelChoice, execution: Execution, output: Output, n
     name = result_name(task.path, len(clip), "edited")
     path = output.output.expanduser() if output.output else Path(name)
     task.check_result(path)
+    named = model.model or model.instruct_adapter or os.environ.get(VARIABLE)
+    chosen = model if named else replace(model, model=task.usual_model())
     latent = noised.save_latent.expanduser() if noised.save_latent else None
     if latent is not None:
         check_saved(task)
@@ -51,7 +55,7 @@ def edit(task: Edit, model: ModelChoice, execution: Execution, output: Output, n
         check_drawing(latent)
 
     def make(meter: Meter):
-        loaded = model.load(meter)
+        loaded = chosen.load(meter)
         prepared = task.prepared(loaded)
         for note in (*prepared.notes, *prepared.outlook(execution)):
             meter.note(note)

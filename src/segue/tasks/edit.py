@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ALONE = Agreement("self", deflicker=0, around=1, blend=0.0, grain=0.0)
 """Of a picture, which nothing has to agree with."""
+INSTRUCTED = "emoji-instruct"
+"""The embedded model that follows instructions."""
 STEPPED = {"cycle": "ddim", "ddib": "ddim"}
 """The solver of methods that go into noise first, where none is named."""
 THERE_AND_BACK = ("ddim", "euler")
@@ -179,6 +181,10 @@ class Edit(OnFile):
             shape=drawn.shape,
             sampling=drawn.sampling,
         )
+
+    def usual_model(self) -> str | None:
+        """The model to take where none is asked for; None for the usual one of all tasks."""
+        return INSTRUCTED if self.method == "instruct" else None
 
     @property
     def others(self) -> tuple[str, ...]:

@@ -71,10 +71,9 @@ INHERITED = (
     "guidance_start",
     "solver",
     "vocabulary",
-    "words",
     "preview",
 )
-"""What a derived model takes from its base where its own card is silent."""
+"""What a derived model takes from its base where its own card is silent. Its words are its base's and its own."""
 
 SOLVERS = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "lcm")
 """What a card may name. These are all that Segue has; a card is read without torch, so that they cannot be asked."""
@@ -200,8 +199,9 @@ def read_card(folder: Path) -> ModelCard:
             f'{where}: its base "{card.base}" has a base itself, "{base.base}"; a model is derived from one that has '
             "weights of its own"
         )
-    silent = [key for key in INHERITED if getattr(card, key) in (None, (), {})]
-    return replace(card, **{key: getattr(base, key) for key in silent})
+    silent = [key for key in INHERITED if getattr(card, key) in (None, ())]
+    words = {**base.words, **card.words}
+    return replace(card, **{key: getattr(base, key) for key in silent}, words=words)
 
 
 def _parsed(folder: Path) -> ModelCard:
