@@ -318,7 +318,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--packages", type=Path, help="folder of the corpus's packages: adds rendered films")
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--instruct", help="a model, or the file of an adapter, that follows instructions: adds that method")
+    parser.add_argument("--instruct", help="a model or a file of an adapter that follows instructions: adds it")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
     parser.add_argument("--frames", type=int, default=12, help="of each clip")
     parser.add_argument("--rate", type=float, default=8.0, help="frames of a second that are taken")

@@ -257,7 +257,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--judge", type=Path, required=True, help="as benchmarks/models.py keeps it")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/editing"))
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--instruct", help="a model, or the file of an adapter, that follows instructions: adds that method")
+    parser.add_argument("--instruct", help="a model or a file of an adapter that follows instructions: adds it")
     parser.add_argument("--methods", nargs="+", choices=[*KNOBS], default=[*KNOBS])
     parser.add_argument("--steps", type=int)
     parser.add_argument("--share", type=float, default=1.0, help="of the hundred edits")

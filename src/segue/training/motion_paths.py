@@ -1,7 +1,7 @@
 """How a thing goes through a clip: for each movement, an affine map of every frame.
 
-What comes back to where it was begins there: a picture that is given, of a bell that hangs or a ball that lies, then says
-what comes next, which it would not if it were any moment of a swing.
+What comes back to where it was begins there: a picture that is given, of a bell that hangs or a ball that lies, then
+says what comes next, which it would not if it were any moment of a swing.
 """
 
 from __future__ import annotations
