@@ -138,7 +138,8 @@ class Watched:
     known: list[torch.Tensor] = field(default_factory=list)
 
     def __call__(self, x: torch.Tensor, time: torch.Tensor, cond: Conditioning, call: Call) -> torch.Tensor:
-        self.known.append(cond.extra[CONTEXT])
+        if CONTEXT in cond.extra:
+            self.known.append(cond.extra[CONTEXT])
         return self.network(x, time, cond, call)
 
 
@@ -155,6 +156,28 @@ def test_what_lies_between_two_pictures_is_filled(videoldm: LatentDiffusion, pic
         for clip in known.unflatten(0, (-1, 4)):
             assert clip[:, 4, 0, 0].tolist() == [1, 0, 0, 1]
             assert torch.allclose(clip[[0, 3], :4], ends, atol=1e-5) and not clip[1:3].any()
+
+
+def test_a_clip_of_words_begins_with_a_picture_that_is_set_in_motion(written: Path, picture: str) -> None:
+    """The first frame is known to be what the image model draws of the words that it hears."""
+    image = load_model(written, device="cpu")
+    mover = taught(image, replace(SMALL, moves=(16, 16), heard=(("bouncing", ""),)))
+    assert mover.moving is not None and mover.moving.from_still
+    watched = Watched(mover.denoiser.network)
+    model = replace(mover, denoiser=replace(mover.denoiser, network=watched))
+    task = Animate("a bouncing red apple", seconds=0.5, seed=3, sampling=QUICK)
+    made = task.run(model)
+    assert len(made) == 4 and watched.known
+    still = Image("a red apple", seed=3, sampling=QUICK).run(image).frames[:]
+    for known in watched.known:
+        assert known[:, 4, 0, 0].tolist() == [1, 0, 0, 0] * (len(known) // 4)
+        assert torch.allclose(image.codec.decode(known[:1, :4]).clamp(0, 1), still, atol=2 / 255)
+    other = replace(task, prompt="a bouncing cat").run(mover)
+    assert not torch.equal(pixels(other), pixels(made))
+    watched.known.clear()
+    replace(task, image=picture).run(model)
+    own = image.codec.encode(read(picture).frames[:])[0]
+    assert torch.allclose(watched.known[0][0, :4], own, atol=1e-5), "a given picture is the one that moves"
 
 
 def test_pictures_of_all_kinds_begin_to_move(videoldm: LatentDiffusion, tmp_path: Path) -> None:

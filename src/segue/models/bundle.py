@@ -101,6 +101,7 @@ class Moving:
         engine: what people call the way in which it makes frames agree.
         shared_noise: share of the noise's variance that the frames of a clip have in common; see
             `segue.diffusion.starts.from_clip_seed`.
+        from_still: whether it sets a picture in motion, so that a clip of words alone begins with one that is drawn.
     """
 
     frames: int
@@ -110,6 +111,7 @@ class Moving:
     given: tuple[str, ...] = ()
     engine: str = ""
     shared_noise: float = 0.0
+    from_still: bool = False
 
 
 @dataclass(frozen=True)

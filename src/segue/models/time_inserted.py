@@ -315,7 +315,14 @@ def moves_of(settings: TimeSettings, unet: Any) -> InstructAdapter | None:
 def moving_of(settings: TimeSettings) -> Moving:
     """What a model with such layers can do."""
     given = ("first", "last") if settings.context else ()
-    return Moving(settings.frames, settings.fps, given=given, engine=ENGINE, shared_noise=settings.shared_noise)
+    return Moving(
+        settings.frames,
+        settings.fps,
+        given=given,
+        engine=ENGINE,
+        shared_noise=settings.shared_noise,
+        from_still=bool(settings.moves),
+    )
 
 
 def places(unet: nn.Module, settings: TimeSettings) -> dict[str, tuple[Kind, int]]:

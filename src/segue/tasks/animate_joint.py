@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from segue.diffusion.frame_guidance import linear
 from segue.diffusion.guidance import classifier_free
-from segue.diffusion.loop import denoise
+from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import ClipNoise, start_noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
@@ -164,7 +164,22 @@ class Joint:
     def _context(self) -> Float[Tensor, "t c+1 h w"] | None:
         """What layers along time are told of given frames."""
         known = {frame: self.model.codec.encode(picture[None])[0] for frame, picture in self._known.items()}
+        if not known and self.model.moving is not None and self.model.moving.from_still and self.task.frames > 1:
+            known = {0: self._still()}
         return context_of(known, self.task.frames, self._shape) if known else None
+
+    def _still(self) -> Float[Tensor, "c h w"]:
+        """The latents of a first frame, as the image model draws one picture of these words from this seed."""
+        model, sampling = self.model.over(1), self.task.sampling
+        numbers, over = (self.numbers or range(1))[:1], Over.of(self.task, self.whole_fps)
+        wanted, unwanted = over.texts(model, numbers)
+        cond = classifier_free(wanted, unwanted, over.scales(numbers), start=sampling.guidance_start or 0.0)
+        state = from_seeds([self.task.seed], (ANY_KEY,), self._schedule, self._shape, model.device)
+        kick = ClipNoise(self.task.seed, 0.0)
+        states = denoise(
+            model.denoiser, state, self._schedule, cond, solver=find_solver(str(sampling.solver)).solver, kick=kick
+        )
+        return collect(states, self._schedule)[0]
 
     @cached_property
     def _known(self) -> Mapping[int, Float[Tensor, "3 h w"]]:

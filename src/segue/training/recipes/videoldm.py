@@ -28,9 +28,10 @@ from segue.errors import TrainingError
 from segue.models.bundle import LatentDiffusion
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
+from segue.models.families.videoldm import context_of
 from segue.models.time_files import fitting_weights, save_time
 from segue.models.time_inserted import CONTEXT, FPS, Kind, TimeLayers, TimeSettings, time_layers, with_time
-from segue.models.time_words import WORDS
+from segue.models.time_words import WORDS, heard_of
 from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate, Share
 from segue.training.checkpoint import Run
 from segue.training.clips import Clips, Taken, given_frames
@@ -43,7 +44,7 @@ from segue.training.losses import TrainedPrediction, guess_distance, prediction_
 from segue.training.moving_words import motion_phrases
 from segue.training.ranks import Ranks
 from segue.training.rates import set_rate, trapezoid
-from segue.training.sampling import noisy_levels, sample_clips, shape_of
+from segue.training.sampling import decoded, noisy_levels, sample, sample_clips, shape_of
 from segue.training.sitting import Sitting, settled
 from segue.types import Point
 
@@ -222,15 +223,16 @@ def lessons(config: Config, image: LatentDiffusion, precision: torch.autocast) -
 
 
 def pair_loss(
-    learner: LatentDiffusion, layers: TimeLayers, lessons: Lessons, config: Config, step: int, share: slice
-) -> Float[Tensor, ""]:
+    learner: LatentDiffusion, layers: TimeLayers, lessons: Lessons, config: Config, step: int, share: slice,
+    seed: int = 0,
+) -> Float[Tensor, ""]:  # fmt: skip
     """How far what sets frames in motion is from guessing a frame of a clip by another, and what is said of the clip.
 
     Most are guessed by the first frame, as they will be.
     """
     if layers.moves is None:
         raise TrainingError("first_steps teach what sets known frames in motion, and there is none: set moves")
-    rng, clips = step_rng(config.seed, step), lessons.clips
+    rng, clips = step_rng(config.seed + seed, step), lessons.clips
     taken = clips.choose(
         rng, config.first_batch, clips.length,
         strides=(1,), reversed=config.backwards, flipped=0.0, said=1 - config.dropped,
@@ -313,19 +315,60 @@ def clip_noise(learner: LatentDiffusion, config: Config, generator: torch.Genera
     return shared_noise(own, common, config.shared_noise).flatten(0, 1)
 
 
+@torch.no_grad()
 def validate(image: LatentDiffusion, run: Run, kept: Lessons, config: Config, step: int) -> dict[str, float]:
-    """The loss on clips that were kept back, and a sheet of clips that are drawn by the averaged weights."""
+    """The loss on clips that were kept back, and a sheet of clips that are drawn by the averaged weights.
+
+    In the first steps it is a sheet of guesses, and their distance.
+    """
     taught, layers = learning(config, image)
     run.ema.copy_to(layers.requires_grad_(False).eval())
     precision = torch.autocast(taught.device.type, torch.bfloat16, enabled=bool(config.bf16))
-    with torch.no_grad(), precision:
-        losses = [step_loss(taught, kept, config, number, slice(None), seed=1) for number in range(VALIDATED)]
-        clips = sample_clips(
-            taught, config.sheet_prompts, list(range(len(config.sheet_prompts))), config.shared_noise,
-            steps=config.sheet_steps,
-        )  # fmt: skip
+    with precision:
+        if step <= config.first_steps:
+            count = -(-VALIDATED * config.batch // config.first_batch)
+            losses = [pair_loss(taught, layers, kept, config, number, slice(None), seed=1) for number in range(count)]
+            clips = guessed(taught, layers, stills(image, config), config)
+        else:
+            losses = [step_loss(taught, kept, config, number, slice(None), seed=1) for number in range(VALIDATED)]
+            clips = drawn(taught, stills(image, config) if config.moves else None, config)
     save_sheet(config.out / f"sheet-{step:06d}.png", clips.flatten(0, 1), columns=config.frames)
     return {"validation": float(torch.stack(losses).mean())}
+
+
+def stills(image: LatentDiffusion, config: Config) -> Float[Tensor, "n c h w"]:
+    """What the image model draws of a sheet's prompts, as it hears them: pictures that are set in motion."""
+    prompts = [heard_of(prompt, config.settings.heard) for prompt in config.sheet_prompts]
+    return sample(image, prompts, list(range(len(prompts))), steps=config.sheet_steps)
+
+
+def guessed(
+    taught: LatentDiffusion, layers: TimeLayers, first: Float[Tensor, "n c h w"], config: Config
+) -> Float[Tensor, "n t 3 h w"]:
+    """What becomes of pictures, guessed without the UNet."""
+    assert layers.moves is not None
+    text = taught.text(config.sheet_prompts)
+    words, made = text.extra.get(WORDS, text.text).float(), list[Tensor]()
+    for frame in range(config.frames):
+        seconds = torch.full((len(first),), frame / config.settings.fps, device=taught.device)
+        meaning = layers.moves.meaning(words, seconds)
+        made.append(decoded(taught, layers.moves.changed(first.to(taught.device), meaning)[1]).cpu())
+    return torch.stack(made, 1)
+
+
+def drawn(
+    taught: LatentDiffusion, first: Float[Tensor, "n c h w"] | None, config: Config
+) -> Float[Tensor, "n t 3 h w"]:
+    """The clips of a sheet, which begin with these pictures."""
+    made: list[Tensor] = []
+    for number, prompt in enumerate(config.sheet_prompts):
+        known = {} if first is None else {0: first[number]}
+        context = context_of(known, config.frames, shape_of(taught)).to(taught.device)
+        extra = {CONTEXT: context} if known else None
+        made.append(
+            sample_clips(taught, [prompt], [number], config.shared_noise, steps=config.sheet_steps, extra=extra)
+        )
+    return torch.cat(made)
 
 
 def export(image: LatentDiffusion, run: Run, config: Config) -> Path:
