@@ -96,7 +96,8 @@ def test_what_cannot_be_asked_is_refused(run: Run, checkpoint: Path) -> None:
 def test_every_embedded_model_is_forecast(name: str) -> None:
     found = outlook(Asked(name, "cpu"), timed=False)
     model = load(name, "cpu")
-    assert {part.name for part in found.forecast.parts} == set(model.parts)
+    held = {name: sum(weight.numel() for weight in part.parameters()) for name, part in model.parts.items()}
+    assert {part.name: part.parameters for part in found.forecast.parts} == held
     render, usual = found.forecast.render, model.defaults
     assert (render.size, render.steps, render.began) == (usual.size, usual.steps, usual.guidance_start)
     assert render.terms == (1 if usual.guidance_scale == 1 else 2)

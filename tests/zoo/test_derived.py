@@ -13,9 +13,12 @@ from safetensors.torch import load_file, save_file
 import segue.zoo.cards
 from dots import FAST
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError
+from segue.models.forecast import Forecast
 from segue.models.instruct_adapter import InstructAdapter, InstructLayout
 from segue.models.instruct_files import save_instruct
+from segue.models.skeleton import INSTRUCT
 from segue.tasks.image import Image
+from segue.tasks.outlook import Asked, outlook
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Sampling
 from segue.zoo import load, models
@@ -42,6 +45,11 @@ def zoo(embedded, written) -> Path:
     (fast / "card.toml").write_text(FAST)
     write_lora(fast / "student.safetensors", written)
     return embedded.parent
+
+
+def flops(expected: Forecast) -> int:
+    """Of one call that denoises."""
+    return next(phase.work.all_flops for phase in expected.phases if phase.name == "denoising")
 
 
 def weight(model) -> torch.Tensor:
@@ -88,6 +96,11 @@ def test_an_adapter_may_make_an_instruction_model_of_its_base(zoo):
     assert (told.instructs, base.instructs) == (True, False)
     assert (told.defaults.picture_scale, base.defaults.picture_scale) == (1.25, 1.5)
     assert told.fingerprint != base.fingerprint
+    expected = outlook(Asked("dots-told", "cpu"), timed=False).forecast
+    held = next(part for part in expected.parts if part.name == INSTRUCT)
+    assert held.parameters == sum(weight.numel() for weight in adapter.parameters())
+    alone = outlook(Asked("dots", "cpu"), Sampling(size=(64, 32), guidance_scale=(1.0,)), timed=False).forecast
+    assert flops(expected) > 1.01 * flops(alone), "a call of the UNet is one of the adapter"
     with pytest.raises(TaskError, match="this is an instruction model"):
         Image("a cat", sampling=Sampling(steps=2)).run(told)
     (folder / "told.safetensors").unlink()

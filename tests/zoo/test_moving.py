@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from segue.errors import CheckpointError, ModelNotFoundError
+from segue.models.codec import AutoencoderCodec
+from segue.models.time_decoder import with_time_decoder
+from segue.models.time_decoder_files import join_decoder, save_decoder
 from segue.models.time_files import save_time
 from segue.models.time_inserted import TimeSettings, time_layers, with_time
+from segue.tasks.outlook import Asked, outlook
 from segue.zoo import load, models
 from segue.zoo.catalogue import catalogue
 
@@ -55,6 +59,28 @@ def test_single_pictures_are_those_of_the_base_to_the_bit(zoo):
     cond = base.text(["a cat", "a red apple"])
     with torch.no_grad():
         assert torch.equal(moving.denoiser(x, now, cond), base.denoiser(x, now, cond))
+
+
+@pytest.mark.parametrize("decoder", [False, True])
+def test_its_layers_are_weights_of_the_unet_and_of_the_decoder_that_holds_them(zoo, tmp_path, decoder):
+    """They are forecast from the header of their file; and one that is damaged is told as loading tells it."""
+    file = zoo / "dots-motion" / "motion.safetensors"
+    if decoder:
+        base = load("dots")
+        assert isinstance(codec := base.codec, AutoencoderCodec)
+        save_decoder(one := tmp_path / "decoder.safetensors", with_time_decoder(codec), base)
+        join_decoder(file, one, file)
+    moving = load("dots-motion")
+    held = {name: sum(weight.numel() for weight in part.parameters()) for name, part in moving.parts.items()}
+    expected = outlook(Asked("dots-motion", "cpu"), timed=False).forecast
+    assert {part.name: part.parameters for part in expected.parts} == held
+    plain = outlook(Asked("dots", "cpu"), timed=False).forecast
+    assert expected.flops == plain.flops, "single pictures are not looked at along time"
+    more = {part.name for part, other in zip(expected.parts, plain.parts, strict=True) if part.bytes > other.bytes}
+    assert more == ({"unet", "vae"} if decoder else {"unet"})
+    file.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"motion\.safetensors"):
+        outlook(Asked("dots-motion", "cpu"), timed=False)
 
 
 @pytest.mark.parametrize(

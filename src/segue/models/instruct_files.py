@@ -12,13 +12,12 @@ from segue.models.control import unet_of
 from segue.models.instruct_adapter import InstructAdapter, InstructLayout, InstructText
 from segue.models.own_files import said_of, weights_of, write_own
 from segue.models.placement import beside
+from segue.models.skeleton import INSTRUCT
 
 if TYPE_CHECKING:
     from segue.models.bundle import LatentDiffusion
 
 KIND = "segue_instruct_adapter"
-PART = "instruct"
-"""What the adapter is called among a model's parts."""
 
 
 def save_instruct(path: Path, adapter: InstructAdapter, model: LatentDiffusion) -> None:
@@ -41,17 +40,33 @@ def read_instruct(path: Path) -> InstructAdapter:
         ModelNotFoundError: no such file.
         CheckpointError: damaged, or something else.
     """
+    layout = read_layout(path)
+    try:
+        adapter = InstructAdapter(layout)
+        adapter.load_state_dict(weights_of(path))
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path} is no instruction adapter of Segue ({reason})") from error
+    return adapter.eval().requires_grad_(False)
+
+
+def read_layout(path: Path) -> InstructLayout:
+    """The shape of the adapter in a file, of which no weights are read.
+
+    Raises:
+        UnsafeFileError: a pickle.
+        ModelNotFoundError: no such file.
+        CheckpointError: damaged, or something else.
+    """
     said = said_of(path, KIND)
     if said is None:
         raise CheckpointError(f"{path} holds no instruction adapter: expected a file that segue train instruct wrote")
     try:
         layout: Mapping[str, Any] = said["layout"]
-        adapter = InstructAdapter(InstructLayout(**{name: _tuples(value) for name, value in layout.items()}))
-        adapter.load_state_dict(weights_of(path))
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        return InstructLayout(**{name: _tuples(value) for name, value in layout.items()})
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path} is no instruction adapter of Segue ({reason})") from error
-    return adapter.eval().requires_grad_(False)
 
 
 def with_instruct_file(model: LatentDiffusion, path: Path) -> LatentDiffusion:
@@ -98,7 +113,11 @@ def with_instruct(model: LatentDiffusion, adapter: InstructAdapter, path: Path |
         )
     denoiser = replace(model.denoiser, network=_beside(model.denoiser.network, adapter))
     return replace(
-        model, text=InstructText(model.text), denoiser=denoiser, parts={**model.parts, PART: adapter}, instructs=True
+        model,
+        text=InstructText(model.text),
+        denoiser=denoiser,
+        parts={**model.parts, INSTRUCT: adapter},
+        instructs=True,
     )
 
 

@@ -26,6 +26,8 @@ META = torch.device("meta")
 DENOISERS = ("unet", "transformer")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 CODEC = "vae"
+INSTRUCT = "instruct"
+"""An adapter beside the UNet (`segue.models.instruct_adapter`)."""
 VISITORS = ("T5EncoderModel",)
 """Kinds of text encoders that wait in main memory even where nothing is offloaded: large, and done with at once."""
 
@@ -126,8 +128,14 @@ class Skeleton:
         side = (rows, size[1] // self.codec.scale, size[0] // self.codec.scale)
         tokens = self._context()
 
+        beside: Any = self.parts.get(INSTRUCT)
+
         def run() -> Any:
-            return network(**inputs(network.config, side, tokens, self.dtype), return_dict=False)
+            given = inputs(network.config, side, tokens, self.dtype)
+            if beside is not None:
+                shown = given["sample"], given["timestep"], given["encoder_hidden_states"], given["sample"]
+                given |= beside(*shown)[0].told(META, self.dtype)
+            return network(**given, return_dict=False)
 
         return self._once(("call", side), run, network)
 

@@ -72,10 +72,7 @@ def put_in(model: LatentDiffusion, path: Path, settings: Any, stored: Mapping[st
         CheckpointError: the file does not say what shape its layers have, or they are for another architecture.
         ModelError: time cannot be put into the model's decoder.
     """
-    try:
-        shape = DecoderSettings(**settings)
-    except TypeError as error:
-        raise CheckpointError(f"{path} does not say what shape its decoder along time has ({error})") from None
+    shape = _shape(path, settings)
     if not isinstance(model.codec, AutoencoderCodec):
         raise ModelError(f"the codec of {model.name} is {type(model.codec).__name__}, into which no time can be put")
     codec = with_time_decoder(model.codec, shape)
@@ -90,6 +87,27 @@ def put_in(model: LatentDiffusion, path: Path, settings: Any, stored: Mapping[st
     codec.layers.load_state_dict(there)
     codec.layers.requires_grad_(False).eval()
     return replace(model, codec=codec, parts={**model.parts, "vae": codec.vae})
+
+
+def read_shape(path: Path) -> DecoderSettings | None:
+    """The shape of the decoder that is in a file of layers along time of a UNet; None if there is none.
+
+    Raises:
+        UnsafeFileError: a pickle.
+        ModelNotFoundError: no such file.
+        CheckpointError: damaged, or it does not say what shape its layers have.
+    """
+    from segue.models.time_files import METADATA as LAYERS
+
+    said = said_of(path, LAYERS) or {}
+    return _shape(path, said[SAID]) if SAID in said else None
+
+
+def _shape(path: Path, settings: Any) -> DecoderSettings:
+    try:
+        return DecoderSettings(**settings)
+    except TypeError as error:
+        raise CheckpointError(f"{path} does not say what shape its decoder along time has ({error})") from None
 
 
 def join_decoder(motion: Path, decoder: Path, out: Path) -> None:

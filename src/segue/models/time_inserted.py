@@ -278,16 +278,7 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
         )
     if model.placement.begins_at_home or model.placement.compile is not None:
         raise ModelError(f"{model.name} is stored, placed or compiled already: put time into it before")
-    unet: Any = twin_of(network.unet)
-    found = places(unet, settings)
-    halvings = len(unet.config["block_out_channels"]) - 1
-    looks = [site.name for site in sites(unet) if site.kind == "self" and settings.attention == "clip"]
-    text = unet.config["cross_attention_dim"]
-    layers = TimeLayers(settings, found, text, model.codec.channels, halvings, looks, moves_of(settings, unet))
-    layers.to(unet.device, unet.dtype).train(unet.training)
-    stand_behind(unet, {name: cast(TemporalLayer, layers.layers[key_of(name)]) for name in found})
-    look_around(unet, {name: cast(ClipAttention, layers.looks[key_of(name)]) for name in looks})
-    setattr(unet, PART, layers)
+    unet, layers = time_into(network.unet, settings, model.codec.channels)
     inserted = TimeNetwork(replace(network, unet=unet), layers)
     return replace(
         model,
@@ -296,6 +287,27 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
         parts={**model.parts, "unet": unet},
         moving=moving_of(settings),
     )
+
+
+def time_into(unet: nn.Module, settings: TimeSettings, channels: int) -> tuple[Any, TimeLayers]:
+    """A UNet with new layers along time, which shares its weights, and these layers.
+
+    Args:
+        unet: of the image model; stays as it is.
+        settings: the layers' shape.
+        channels: of the latents.
+    """
+    twin: Any = twin_of(unet)
+    found = places(twin, settings)
+    halvings = len(twin.config["block_out_channels"]) - 1
+    looks = [site.name for site in sites(twin) if site.kind == "self" and settings.attention == "clip"]
+    text = twin.config["cross_attention_dim"]
+    layers = TimeLayers(settings, found, text, channels, halvings, looks, moves_of(settings, twin))
+    layers.to(twin.device, twin.dtype).train(twin.training)
+    stand_behind(twin, {name: cast(TemporalLayer, layers.layers[key_of(name)]) for name in found})
+    look_around(twin, {name: cast(ClipAttention, layers.looks[key_of(name)]) for name in looks})
+    setattr(twin, PART, layers)
+    return twin, layers
 
 
 def moves_of(settings: TimeSettings, unet: Any) -> InstructAdapter | None:

@@ -139,7 +139,7 @@ def outlook(
     card = find_card(source)
     path = located(card.weights if card else source)
     dtype = dtype_of(path, device, asked.dtype)
-    model = skeleton(path, dtype, asked.config, str(source), card.words_from if card else None)
+    model = _added(skeleton(path, dtype, asked.config, str(source), card.words_from if card else None), card)
     placement.check_waiting(model.name, model.waiting)
     wanted = _completed(sampling or Sampling(), model, asked, card)
     memory = memory_of(device)
@@ -154,6 +154,17 @@ def outlook(
     found = forecast(model, render, speed)
     advice = () if found.peak <= memory.room else tuple(changes(model, found, memory))
     return Outlook(found, memory, advice, memory_of(torch.device("cpu")), _made(model, render), dtype)
+
+
+def _added(model: Skeleton, card: ModelCard | None) -> Skeleton:
+    """The networks with what a card adds to those of its base."""
+    from segue.models.skeleton_added import with_instruct_added, with_time_added
+
+    if card is not None and card.time is not None:
+        model = with_time_added(model, card.folder / card.time)
+    if card is not None and card.instruct is not None:
+        model = with_instruct_added(model, card.folder / card.instruct)
+    return model
 
 
 def _made(model: Skeleton, render: Render) -> str:
