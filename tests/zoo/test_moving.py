@@ -67,7 +67,8 @@ def test_its_layers_are_weights_of_the_unet_and_of_the_decoder_that_holds_them(z
     file = zoo / "dots-motion" / "motion.safetensors"
     if decoder:
         base = load("dots")
-        assert isinstance(codec := base.codec, AutoencoderCodec)
+        codec = base.codec
+        assert isinstance(codec, AutoencoderCodec)
         save_decoder(one := tmp_path / "decoder.safetensors", with_time_decoder(codec), base)
         join_decoder(file, one, file)
     moving = load("dots-motion")
