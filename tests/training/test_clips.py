@@ -14,6 +14,7 @@ import torch
 
 from segue.errors import TrainingError
 from segue.evaluation.motion_words import MOTIONS, WORDINGS, Motion, asked
+from segue.models.travel import Carrying, Way, places
 from segue.motion.warp import warp
 from segue.training.captions import Concept, Look
 from segue.training.clip_corpus import ClipsConfig, build_clips, changes, rendered, scene_of
@@ -136,6 +137,28 @@ def test_the_manifest_says_how_things_move(motion: Motion) -> None:
                 assert np.abs(flow[:, 0]).max() < 1e-3
             case _:
                 assert turn.min() < -1 and turn.max() > 1
+
+
+def test_carried_along_its_way_a_thing_is_where_the_clip_has_it(clips: Clips) -> None:
+    """There and back; both ways undo each other, and none is between a frame and itself."""
+    missed, apart = list[float](), list[float]()
+    for row in range(len(clips)):
+        frames = torch.from_numpy(clips.frames[row].copy()).permute(0, 3, 1, 2).float() / 255
+        for first, other in ((0, 5), (5, 0), (2, 7)):
+            way, back = clips.way(row, first, other), clips.way(row, other, first)
+            assert way is not None and back is not None
+            assert np.allclose(way, np.negative(back)) and clips.way(row, first, first) == (0, 0, 0, 0)
+            here, there = frames[first : first + 1], frames[other : other + 1]
+            mask = ((here - here[:, :, :1, :1]).abs().amax(1, keepdim=True) > 0.05).float()
+            middle = (places(*clips.size)[mask[0, 0] > 0].amax(0) + places(*clips.size)[mask[0, 0] > 0].amin(0)) / 2
+            numbers = torch.tensor([way])
+            found = Way(numbers[:, :2].float(), numbers[:, 2].float(), numbers[:, 3].float())
+            missed.append(float((Carrying(found, mask, middle[None]).carried(here) - there).abs().mean()))
+            apart.append(float((here - there).abs().mean()))
+    moved = np.array(apart) > 0.02
+    assert moved.sum() > 20
+    assert np.mean(np.array(missed)[moved]) < 0.4 * np.mean(np.array(apart)[moved])
+    assert (np.array(missed) < np.array(apart))[moved].mean() > 0.9
 
 
 def test_captions_ask_for_the_movement_that_is_shown_however_a_clip_is_played(folder: Path) -> None:
@@ -359,10 +382,10 @@ def test_chance_is_the_same_for_all_frames() -> None:
 
 def test_given_frames_are_those_of_their_kind() -> None:
     rng = np.random.default_rng(0)
-    for kind, places in GIVEN.items():
+    for kind, numbers in GIVEN.items():
         mask = given_frames(rng, 3, 6, {kind: 1.0})
         expected = torch.zeros(6, dtype=torch.bool)
-        expected[list(places)] = True
+        expected[list(numbers)] = True
         assert torch.equal(mask, expected.expand(3, 6))
     counts = given_frames(rng, 400, 6, {"none": 1, "first": 1, "two": 2}).sum(1).bincount().tolist()
     assert counts == pytest.approx([100, 100, 200], rel=0.25)

@@ -22,6 +22,7 @@ from torch.nn import functional
 from segue.errors import ModelError, TaskError
 from segue.models.control import Residuals
 from segue.models.control_adapter import GROUPS, WAVES, Block, connections, waves
+from segue.models.travel import Travel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from segue.models.travel import Way
     from segue.types import Conditioning, TextEncoder
 
 WORDS = "instruct_words"
@@ -57,7 +59,7 @@ class InstructLayout:
         waves: sines and cosines that tell a place, along each side.
         moves: maps of places that the words mix.
         elapsed: whether it is told, besides, how long after the picture the wanted one is: a movement is an instruction
-            that takes time.
+            that takes time. Things are then carried along a way (`segue.models.travel`), and not looked up by maps.
     """
 
     skips: tuple[tuple[int, int], ...]
@@ -179,6 +181,23 @@ class Move(nn.Module):
         return torch.cat([down.expand(-1, width, -1), across.expand(height, -1, -1)], -1).flatten(0, 1)
 
 
+@dataclass(frozen=True)
+class Changed:
+    """A picture as the words want it.
+
+    Args:
+        seen: in channels of the adapter's own.
+        guess: of its latents, for training.
+        words: what is wanted, in one vector, and, of what takes time, where things went.
+        way: how they went there; None of an adapter that is not told seconds.
+    """
+
+    seen: Float[Tensor, "b d h w"]
+    guess: Float[Tensor, "b c h w"]
+    words: Float[Tensor, "b e"]
+    way: Way | None = None
+
+
 class InstructAdapter(nn.Module):
     """Pictures and words to residuals of a UNet, which are 0 at first.
 
@@ -197,10 +216,12 @@ class InstructAdapter(nn.Module):
             self.when = nn.Sequential(nn.Linear(WAVES, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.picture = nn.Conv2d(layout.latents, width, 3, padding=1)
         self.before = nn.ModuleList(Block(width, embedding) for _ in range(layout.before))
-        self.move = Move(layout)
+        self.move = None if layout.elapsed else Move(layout)
+        self.travel = Travel(width, embedding) if layout.elapsed else None
         self.after = nn.ModuleList(Block(width, embedding) for _ in range(layout.after))
         self.guess = nn.Conv2d(width, layout.latents, 3, padding=1)
-        self.enter = nn.Conv2d(width, layout.widths[0], 1)
+        entered = width + layout.latents if layout.elapsed else width
+        self.enter = nn.Conv2d(entered, layout.widths[0], 1)
         self.latents = nn.Conv2d(layout.latents, layout.widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(
             nn.ModuleList(Block(channels, embedding) for _ in range(count))
@@ -210,8 +231,8 @@ class InstructAdapter(nn.Module):
         self.halve = nn.ModuleList(nn.Conv2d(fine, coarse, 3, 2, 1) for fine, coarse in steps)
         taps = (*layout.skips, layout.middle)
         self.taps = nn.ModuleList(nn.Conv2d(layout.widths[level], channels, 1) for channels, level in taps)
-        for tap in self.taps.parameters():
-            nn.init.zeros_(tap)
+        for zero in (*self.taps.parameters(), *(self.guess.parameters() if layout.elapsed else ())):
+            nn.init.zeros_(zero)
 
     def meaning(self, text: Float[Tensor, "b l d"], elapsed: Float[Tensor, " b"] | None = None) -> Float[Tensor, "b e"]:
         """What is wanted, in one vector.
@@ -230,10 +251,8 @@ class InstructAdapter(nn.Module):
             return said
         return said + self.when(waves(PER_SECOND * (elapsed + LONGEST)).to(said))
 
-    def changed(
-        self, picture: Float[Tensor, "b c h w"], words: Float[Tensor, "b e"]
-    ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b c h w"]]:
-        """The picture as the words want it, in channels of its own, and a guess of its latents, for training.
+    def changed(self, picture: Float[Tensor, "b c h w"], words: Float[Tensor, "b e"]) -> Changed:
+        """The picture as the words want it.
 
         Args:
             picture: latents that are not scaled; see `segue.models.instruction.shown`.
@@ -243,11 +262,22 @@ class InstructAdapter(nn.Module):
         seen = self.picture(picture)
         for block in self.before:
             seen = block(seen, told)
-        seen = self.move(seen, told)
+        way, carried = None, None
+        if self.move is not None:
+            seen = self.move(seen, told)
+        if self.travel is not None:
+            carrying = self.travel(seen, told)
+            seen, carried, way = carrying.carried(seen), carrying.carried(picture), carrying.way
+            words = words + self.travel.meaning(way)
+            told = functional.silu(words)
         for block in self.after:
             seen = block(seen, told)
         seen = functional.silu(seen)
-        return seen, self.guess(seen)
+        guess = self.guess(seen)
+        if carried is not None:
+            guess = carried + guess
+            seen = torch.cat([seen, guess], 1)
+        return Changed(seen, guess, words, way)
 
     def forward(
         self,
@@ -266,10 +296,9 @@ class InstructAdapter(nn.Module):
             picture: latents that are not scaled, as large as x.
             elapsed: see `meaning`.
         """
-        words = self.meaning(text, elapsed)
-        changed, guess = self.changed(picture, words)
-        told = functional.silu(words + self.time(waves(time).to(x.dtype)))
-        seen, levels = self.enter(changed) + self.latents(x), list[Any]()
+        changed = self.changed(picture, self.meaning(text, elapsed))
+        told = functional.silu(changed.words + self.time(waves(time).to(x.dtype)))
+        seen, levels = self.enter(changed.seen) + self.latents(x), list[Any]()
         stages: Any = self.blocks
         for level, blocks in enumerate(stages):
             seen = self.halve[level - 1](seen) if level else seen
@@ -279,7 +308,7 @@ class InstructAdapter(nn.Module):
         there = picture.flatten(1).any(1).to(x.dtype)[:, None, None, None]
         taps = zip(self.taps, (*self.layout.skips, self.layout.middle), strict=True)
         *down, middle = (there * tap(levels[level]) for tap, (_, level) in taps)
-        return Residuals(tuple(down), middle), guess
+        return Residuals(tuple(down), middle), changed.guess
 
     def beside(
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning

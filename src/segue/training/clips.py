@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +28,20 @@ GIVEN: Mapping[str, tuple[int, ...]] = {"none": (), "first": (0,), "two": (0, 1)
 
 @dataclass(frozen=True)
 class ClipLine:
-    """What is known of a clip. `motion` is "" where nobody said how things move."""
+    """What is known of a clip.
+
+    Args:
+        captions: that are true of it.
+        fps: frames per second.
+        motion: "" where nobody said how things move.
+        steps: from each frame to the next, how the thing goes: by how many pixels across and down, by how many degrees
+            clockwise, and the logarithm of how many times larger it gets. None where that is not known.
+    """
 
     captions: Said
     fps: float
     motion: str = ""
+    steps: tuple[tuple[float, float, float, float], ...] | None = None
 
     @classmethod
     def read(cls, line: Mapping[str, Any]) -> ClipLine:
@@ -43,7 +53,19 @@ class ClipLine:
         said = Said(**{way: tuple(captions) for way, captions in line["captions"].items()})
         if not said.forward:
             raise ValueError("every clip needs captions")
-        return cls(said, float(line["fps"]), str(line.get("motion", "")))
+        return cls(said, float(line["fps"]), str(line.get("motion", "")), _steps(line))
+
+
+def _steps(line: Mapping[str, Any]) -> tuple[tuple[float, float, float, float], ...] | None:
+    """What a line says of each step.
+
+    Raises:
+        ValueError: it says it of other numbers of steps, or nothing becomes larger by nothing.
+    """
+    if not all(line.get(key) for key in ("flow", "turn", "zoom")):
+        return None
+    told = zip(line["flow"], line["turn"], line["zoom"], strict=True)
+    return tuple((float(x), float(y), float(turn), math.log(zoom)) for (x, y), turn, zoom in told)
 
 
 @dataclass(frozen=True)
@@ -138,6 +160,16 @@ class Clips:
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.frames.shape[3], self.frames.shape[2]
+
+    def way(self, row: int, first: int, other: int) -> tuple[float, ...] | None:
+        """How a clip's thing goes from one frame to another, as `segue.models.travel.Way` counts; None: unknown."""
+        steps = self.lines[row].steps
+        if steps is None:
+            return None
+        sign, half = (1 if other >= first else -1), min(self.size) / 2
+        between = np.array(steps[min(first, other) : max(first, other)]).reshape(-1, 4)
+        across, down, turn, growth = sign * between.sum(0)
+        return float(across / half), float(down / half), math.radians(turn), float(growth)
 
     def split(self, every: int) -> tuple[Clips, Clips]:
         """(training, validation): every `every`-th clip goes to validation. Rows keep their numbers."""

@@ -17,7 +17,12 @@ FAMILIES = {UNetNetwork: "Stable Diffusion 1.x or 2.x", XlNetwork: "XL"}
 
 
 def read_frozen(
-    source: str, device: torch.device, bf16: bool, networks: tuple[type[UNetNetwork] | type[XlNetwork], ...]
+    source: str,
+    device: torch.device,
+    bf16: bool,
+    networks: tuple[type[UNetNetwork] | type[XlNetwork], ...],
+    *,
+    upscaler: bool = False,
 ) -> LatentDiffusion:
     """A model whose UNet takes no gradients, ready for the precision of a run.
 
@@ -26,14 +31,18 @@ def read_frozen(
         device: where it works.
         bf16: whether the run computes in bfloat16.
         networks: the kinds of networks that the recipe knows.
+        upscaler: whether the recipe is for upscalers, and for nothing else.
 
     Raises:
-        TrainingError: it is of another kind, an upscaler, or one that is shown pictures; or it predicts what there is
-            no loss for.
+        TrainingError: it is of another kind, an upscaler where none is wanted or the other way round, or one that is
+            shown pictures; or it predicts what there is no loss for.
         ModelError: it cannot be loaded.
     """
     model = load(source, device, "float32")
-    if not isinstance(model.denoiser.network, networks) or model.upscaling or model.inpaints or model.instructs:
+    known_kind = isinstance(model.denoiser.network, networks) and not model.inpaints and not model.instructs
+    if upscaler and not (known_kind and model.upscaling):
+        raise TrainingError(f"model={source} is nothing that this recipe can teach: expected an upscaler")
+    if not upscaler and (not known_kind or model.upscaling):
         known = ", or ".join(FAMILIES[kind] for kind in networks)
         raise TrainingError(f"model={source} is nothing that this recipe can teach: expected {known}, from text alone")
     if model.denoiser.prediction == "sample":

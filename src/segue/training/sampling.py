@@ -150,15 +150,20 @@ def decoded(model: LatentDiffusion, latents: Float[Tensor, "n c h w"], batch: in
 def noisy_levels(
     model: LatentDiffusion, batch: int, power: float, generator: torch.Generator
 ) -> tuple[Point, Float[Tensor, "b c h w"]]:
-    """The level, of all that the model was trained at, and the noise of each row of a training step.
+    """The level of each row of a training step, and its noise; see `drawn_levels`."""
+    at = drawn_levels(model, batch, power, generator)
+    return at, torch.randn((batch, *shape_of(model)), generator=generator)
+
+
+def drawn_levels(model: LatentDiffusion, batch: int, power: float, generator: torch.Generator) -> Point:
+    """The level, of all that the model was trained at, of each row of a training step.
 
     Levels are spread evenly, in any order, and then moved to the noise by u ** power, as far as that is below 1.
     """
     spread = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     mixed = spread[torch.randperm(batch, generator=generator)]
     known = trained_levels(model)
-    at = known.at((mixed**power * len(known)).long())
-    return at, torch.randn((batch, *shape_of(model)), generator=generator)
+    return known.at((mixed**power * len(known)).long())
 
 
 def trained_levels(model: LatentDiffusion) -> Levels:

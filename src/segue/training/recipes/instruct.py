@@ -198,7 +198,7 @@ def step_losses(
     with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
         text = InstructText(model.text)(told.instructions[share])
     if step < config.first_steps:
-        guess = adapter.changed(before, adapter.words(text.extra[WORDS].float()))[1]
+        guess = adapter.changed(before, adapter.words(text.extra[WORDS].float())).guess
         return {"loss": guess_distance(guess, x0)}
     at, eps = noisy_levels(model, len(told.before), config.noise_power, step_generator(config.seed, step))
     at, eps = at[range(len(told.before))[share]], eps[share].to(model.device)
@@ -245,7 +245,7 @@ def compare(
     said = [str(rng.choice(words)) for words in pairs.instructions]
     before, after = (pairs.floats(which) for which in (pairs.before, pairs.after))
     text = model.text(said).text.float()
-    guess = adapter.changed(kept.seen[pairs.before].to(model.device), adapter.words(text))[1]
+    guess = adapter.changed(kept.seen[pairs.before].to(model.device), adapter.words(text)).guess
     shown = {"guess": decoded(model, guess).cpu()}
     if step > config.first_steps:
         shown["made"] = changed(

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import ConfigDict, Field
 from torch import Tensor
+from torch.nn import functional
 
 from segue.diffusion.noise import shared_noise
 from segue.errors import TrainingError
@@ -50,6 +51,8 @@ from segue.types import Point
 
 FILE = "motion.safetensors"
 VALIDATED = 16
+STRAYED = 0.05
+"""Above it, errors of a way count by their size: halves of a side, radians, logarithms of a size."""
 EARLY = 0.75
 """Share of pairs whose first frame is the first of a clip, where what swings or leaps is at rest."""
 GIVEN_SHARES = {"none": 0.55, "first": 0.25, "ends": 0.1, "two": 0.1}
@@ -228,7 +231,7 @@ def pair_loss(
 ) -> Float[Tensor, ""]:  # fmt: skip
     """How far what sets frames in motion is from guessing a frame of a clip by another, and what is said of the clip.
 
-    Most are guessed by the first frame, as they will be.
+    Most are guessed by the first frame, as they will be. Where the clips know how things went, that is learned, too.
     """
     if layers.moves is None:
         raise TrainingError("first_steps teach what sets known frames in motion, and there is none: set moves")
@@ -239,9 +242,10 @@ def pair_loss(
     )  # fmt: skip
     first, other = rng.integers(0, clips.length, (2, config.first_batch))
     first = np.where(rng.random(config.first_batch) < EARLY, 0, first)
-    pairs = [(one.row, one.frames[a], one.frames[b]) for one, a, b in zip(taken, first, other, strict=True)][share]
+    chosen = zip(taken, first, other, strict=True)
+    pairs = [(one.row, int(one.frames[a]), int(one.frames[b])) for one, a, b in chosen][share]
     before, after = (
-        torch.stack([lessons.latents[pair[0], int(pair[which])] for pair in pairs]).float().to(learner.device)
+        torch.stack([lessons.latents[pair[0], pair[which]] for pair in pairs]).float().to(learner.device)
         for which in (1, 2)
     )
     seconds = torch.tensor([(b - a) / one.fps for one, a, b in zip(taken, first, other, strict=True)][share])
@@ -249,7 +253,14 @@ def pair_loss(
         text = learner.text([one.caption for one in taken[share]])
     words = text.extra.get(WORDS, text.text).float()
     meaning = layers.moves.meaning(words, seconds.float().to(learner.device))
-    return guess_distance(layers.moves.changed(before, meaning)[1], after)
+    changed = layers.moves.changed(before, meaning)
+    loss = guess_distance(changed.guess, after)
+    true = [clips.way(*pair) for pair in pairs]
+    known = [row for row, way in enumerate(true) if way is not None]
+    if changed.way is None or not known:
+        return loss
+    ways = torch.tensor([true[row] for row in known]).to(changed.way.numbers)
+    return loss + functional.smooth_l1_loss(changed.way.numbers[known], ways, beta=STRAYED)
 
 
 def step_loss(
@@ -352,7 +363,7 @@ def guessed(
     for frame in range(config.frames):
         seconds = torch.full((len(first),), frame / config.settings.fps, device=taught.device)
         meaning = layers.moves.meaning(words, seconds)
-        made.append(decoded(taught, layers.moves.changed(first.to(taught.device), meaning)[1]).cpu())
+        made.append(decoded(taught, layers.moves.changed(first.to(taught.device), meaning).guess).cpu())
     return torch.stack(made, 1)
 
 
