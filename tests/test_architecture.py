@@ -97,8 +97,10 @@ NO_FACE_IMPORTS = {
     "tasks/stylize_told.py",
     "tasks/transition_run.py",
     "tasks/transition_setting.py",
+    "tasks/upscale_frames.py",
     "tasks/upscale_live.py",
     "tasks/upscale_run.py",
+    "tasks/upscale_time.py",
 }
 """Tasks keep heavy imports inside functions; these modules of theirs are themselves only imported in one."""
 

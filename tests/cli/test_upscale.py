@@ -17,6 +17,9 @@ from footage import moving
 from segue.cli.fields import described, flags, verb
 from segue.cli.options import ModelChoice, Output
 from segue.media import Clip, TensorFrames, read
+from segue.models.loading import load_model
+from segue.models.time_files import save_time
+from segue.models.time_inserted import TimeSettings, with_time
 from segue.tasks.sampling import Execution
 from segue.tasks.upscale import Coherence, Tiling, Upscale
 
@@ -34,6 +37,8 @@ TYPED: dict[str, tuple[str, Any]] = {
     "tiling.overlap": ("--overlap 0.5", 0.5),
     "coherence.every": ("--every 2", 2),
     "coherence.depth": ("--depth 0.5", 0.5),
+    "coherence.together": ("--together 4", 4),
+    "coherence.motion": ("--motion 0.5", 0.5),
 }
 
 
@@ -121,6 +126,8 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "size": (["a.png", "--size", "64x64"], 2, "size follows from the input"),
     "method": (["a.png", "--method", "same-model"], 2, "is an upscaler"),
     "strength": (["a.png", "--strength", "0.5"], 2, "strength is for"),
+    "together": (["film.apng", "--together", "4"], 2, "leave out together 4, or give it layers along time"),
+    "motion": (["a.png", "--method", "same-model", "--motion", "0"], 2, "leave this out"),
 }
 
 
@@ -142,6 +149,20 @@ def test_other_models_are_refused_by_name(run: Run, tmp_path: Path, checkpoint: 
     assert "is an upscaler" in said(run("image", "a cat", "--model", upscaler), 2)
     assert run("upscale", "a.png", "--method", "same-model", "--scale", "2", "--model", checkpoint).code == 0
     assert read(tmp_path / "a-large.png").size == (40, 32)
+
+
+def test_layers_along_time_come_in_a_file_and_a_rerun_finds_them(run: Run, tmp_path: Path, upscaler: Path) -> None:
+    settings = TimeSettings(inner=4, heads=2, head_width=4, vector=8, queries=2, context=0, frames=4, shared_noise=1.0)
+    save_time(tmp_path / "time.safetensors", with_time(load_model(upscaler, device="cpu"), settings))
+    saved(tmp_path / "a.apng", 5)
+    words = ["upscale", "a.apng", "-o", "b.apng", "--steps", "1", "--prompt", "a boat", "--model", upscaler, "--json"]
+    answer = run(*words, "--motion-adapter", "time.safetensors")
+    assert answer.code == 0, answer.err
+    assert answer.json["scores"] == {"frames": 5, "windows": 2, "window": 4, "row_steps": 8}
+    assert run("rerun", "b.json", "-o", "again.apng").code == 0
+    assert (tmp_path / "again.apng").read_bytes() == (tmp_path / "b.apng").read_bytes()
+    refused = run(*words, "--motion-adapter", "time.safetensors", "--every", "4")
+    assert "leave out every 4" in said(refused, 2)
 
 
 def test_what_is_finished_is_kept(tmp_path: Path, upscaler: Path) -> None:

@@ -25,7 +25,7 @@ from segue.models.denoiser import NetworkDenoiser
 from segue.models.loading import load_model
 from segue.tasks.sampling import Execution, Sampling
 from segue.tasks.upscale import Coherence, Tiling, Upscale
-from segue.tasks.upscale_run import EnlargedFrames, padded
+from segue.tasks.upscale_frames import EnlargedFrames, padded
 from segue.temporal.keys import ANY_KEY
 from segue.types import Call, Conditioning, RowId, State, silent
 from toy import toy_model

@@ -30,7 +30,8 @@ class ModelChoice:
         lora: a LoRA file to add to the weights, FILE or FILE=SCALE; may be repeated, once per file. The scale may be
             a curve over the film, FILE="0s:0, 2s:1".
         motion_adapter: layers that let a model of Stable Diffusion make clips (AnimateDiff): a folder, a hub repository
-            such as guoyww/animatediff-motion-adapter-v1-5-3, or a .safetensors file; for segue animate.
+            such as guoyww/animatediff-motion-adapter-v1-5-3, or a .safetensors file; for segue animate. For segue
+            upscale, a file of layers along time for an upscaler.
         instruct_adapter: a file of segue train instruct, by which a model of Stable Diffusion changes pictures as it is
             told; for segue edit.
         prediction: epsilon, v_prediction, sample or flow_prediction, where the model's files cannot tell.

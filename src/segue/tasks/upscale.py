@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from segue.errors import TaskError
+from segue.errors import ModelError, TaskError
 from segue.tasks.contents import sha256_of
 from segue.tasks.on_file import OnFile
 from segue.tasks.record import notes_on
@@ -57,25 +58,77 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Coherence:
-    """Which frames are run wholly, and where those between them begin.
+    """What frames have in common: with which of them those between begin, or which are denoised together.
 
     Args:
-        every: one frame in so many is run wholly, and the last one; 1 runs all. Left out, 4 for an upscaler.
+        every: one frame in so many is run wholly, and the last one; 1 runs all. Left out, 4 for an upscaler of
+            pictures, and 1 for one with layers along time.
         depth: share of the run, in [0, 1), that frames between two of these do not repeat: they begin from a mix of
-            both there, and go on by what their own small picture shows. Left out, 0.3 for an upscaler, and with every
-            1, where there are none, nothing.
+            both there, and go on by what their own small picture shows. Left out, 0.3 for an upscaler of pictures, and
+            with every 1, where there are none, nothing.
+        together: frames that an upscaler with layers along time denoises together, from 2; left out, as many as these
+            learned from. Longer films are cut into windows that overlap and fade into each other.
+        motion: the dial of layers along time: how much of what they learned is added; 1, if left out, is as they were
+            trained, and 0 the upscaler of pictures, frame by frame.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     every: int | None = None
     depth: float | None = None
+    together: int | None = None
+    motion: float | None = None
 
     def __post_init__(self) -> None:
         if self.every is not None and self.every < 1:
             raise TaskError(f"every must be a number of frames from 1, got {self.every}")
         if self.depth is not None and not 0 <= self.depth < 1:
             raise TaskError(f"depth must be in [0, 1), got {self.depth}")
+        if self.together is not None and self.together < 2:
+            raise TaskError(f"together must be a number of frames from 2, got {self.together}")
+        if self.motion is not None and not 0 <= self.motion < math.inf:
+            raise TaskError(f"motion must be a number from 0, got {self.motion}")
+
+    def of(self, model: LatentDiffusion) -> Coherence:
+        """With nothing left open, for an upscaler.
+
+        Raises:
+            TaskError: something is said that is not for this model.
+        """
+        if model.moving is None:
+            said = [f"{name} {value:g}" for name, value in self._along_time.items() if value is not None]
+            if said:
+                raise TaskError(
+                    f"{model.name} enlarges frames one by one: leave out {' and '.join(said)}, or give it layers along "
+                    "time (--motion-adapter FILE; segue train time_upscaler makes them)"
+                )
+            every = self.every or EVERY
+            return Coherence(every, DEPTH if self.depth is None and every > 1 else self.depth)
+        _check_looks_along_time(model)
+        if self.every not in (None, 1) or self.depth is not None:
+            said = f"every {self.every}" if self.every not in (None, 1) else f"depth {self.depth}"
+            raise TaskError(
+                f"{model.name} denoises frames together, and runs all of them wholly; none begins from a mix: "
+                f"leave out {said}"
+            )
+        together, motion = self.together or max(2, model.moving.frames), self.motion
+        return Coherence(1, None, together, 1.0 if motion is None else motion)
+
+    @property
+    def _along_time(self) -> dict[str, float | None]:
+        return {"together": self.together, "motion": self.motion}
+
+
+def _check_looks_along_time(model: LatentDiffusion) -> None:
+    from segue.models.time_inserted import time_layers
+
+    try:
+        time_layers(model)
+    except ModelError:
+        raise TaskError(
+            f"{model.name} has a motion adapter for models that draw from words: expected layers along time of an "
+            "upscaler, as segue train time_upscaler makes them"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -120,7 +173,7 @@ class Upscale(OnFile):
             the mean of each of its pixels, which is better where every one of them is right, as in what was filmed, and
             worse where a model drew them; "model" leaves it as it is.
         tiling: parts that are denoised by themselves.
-        coherence: which frames are run wholly.
+        coherence: which frames are run wholly, or denoised together.
         sampling: steps, guidance and solver; the size follows from the input.
     """
 
@@ -177,6 +230,10 @@ class Upscale(OnFile):
             raise TaskError(
                 'with the method "same-model" each frame begins from its own picture, and none from a mix of others: '
                 f"leave out depth {self.coherence.depth}"
+            )
+        if along := [name for name in ("together", "motion") if getattr(self.coherence, name) is not None]:
+            raise TaskError(
+                f'{" and ".join(along)}: with the method "same-model" frames are gone over one by one; leave this out'
             )
         if self.strength is not None and not 0 < self.strength <= 1:
             raise TaskError(f"strength must be in (0, 1], got {self.strength}")
@@ -253,9 +310,7 @@ class Upscale(OnFile):
             raise TaskError(f"{model.name} enlarges {upscaling.factor} times, got scale {self.scale}; leave it out")
         level = upscaling.noise_level if self.noise_level is None else self.noise_level
         window = self.tiling.window or max(min(model.defaults.size), UPSCALED_WINDOW)
-        every = self.coherence.every or EVERY
-        depth = DEPTH if self.coherence.depth is None and every > 1 else self.coherence.depth
-        coherence = Coherence(every, depth)
+        coherence = self.coherence.of(model)
         tiling = replace(self.tiling, window=window)
         return replace(common, scale=upscaling.factor, noise_level=level, tiling=tiling, coherence=coherence)
 
@@ -277,6 +332,13 @@ class Upscale(OnFile):
         """Of what was asked for."""
         task, said = self.resolved(model, Story.spread([""], 1)), list[str]()
         steps = task.sampling.steps or 1
+        if task.method == "same-model" and model.moving is not None and frames > 1:
+            said.append(f'with the method "same-model" frames are gone over one by one: {model.name} sees no film')
+        if model.moving is not None and frames == 1:
+            along = {"together": (None, model.moving.frames), "motion": (None, 1.0)}
+            asked = [f"--{name}" for name, values in along.items() if getattr(self.coherence, name) not in values]
+            if asked:
+                said.append(f"one frame is a picture, which the upscaler makes alone: {', '.join(asked)} has no effect")
         if self.negative.strip() and task.sampling.guidance_scale == (1.0,):
             said.append(f"with a guidance of 1 the negative prompt {self.negative!r} has no effect: raise --guidance")
         # A rerun has the defaults written out, and is to say the same.
@@ -290,7 +352,7 @@ class Upscale(OnFile):
         return said
 
     def _padding(self, model: LatentDiffusion, size: tuple[int, int]) -> tuple[str, ...]:
-        from segue.tasks.upscale_run import padded
+        from segue.tasks.upscale_frames import padded
 
         task = self.resolved(model, Story.spread([""], 1))
         inner = padded(task, model, size)

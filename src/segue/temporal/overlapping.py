@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 
 GOLDEN = (5**0.5 - 1) / 2
+SHARED = 4
+"""One frame in so many of a window is in the one beside it, too, unless somebody says otherwise."""
+
+
+def shared_frames(length: int) -> int:
+    """How many frames neighbouring windows of this length usually have in common."""
+    return min(length - 1, max(1, length // SHARED))
 
 
 def windows_of(count: int, length: int, overlap: int, loop: bool = False, turn: int = 0) -> list[list[int]]:
@@ -84,14 +91,20 @@ class Overlapping:
         groups = windows_of(len(x), length, self.overlap, self.loop, turn_of(int(at.index[0]), length))
         rows = [frame for group in groups for frame in group]
         answers = self.denoiser(x[rows], at[rows], cond[rows])
-        weights = _ramps(groups, len(x), self.overlap, self.loop)
+        weights = shares(groups, len(x), self.overlap)
         total = torch.zeros(x.shape, dtype=answers.dtype, device=answers.device)
         total.index_add_(0, torch.tensor(rows, device=answers.device), answers * over_rows(weights, answers))
         return total
 
 
-def _ramps(groups: Sequence[Sequence[int]], count: int, overlap: int, loop: bool) -> Float[Tensor, " n"]:
-    """The share of each window's frames, rising over the overlap; those of one frame add up to 1."""
+def shares(groups: Sequence[Sequence[int]], count: int, overlap: int) -> Float[Tensor, " n"]:
+    """How much each frame of each window counts, rising over the overlap; those of one frame add up to 1.
+
+    Args:
+        groups: of `windows_of`; the result has their frames one after the other.
+        count: of all frames.
+        overlap: that the windows were made for.
+    """
     length = len(groups[0])
     places = torch.arange(length, dtype=torch.float64)
     raw = torch.minimum(places + 1, length - places).clamp(max=overlap + 1)
