@@ -22,6 +22,7 @@ from segue.cli.options import ModelChoice
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError
+from segue.models.clip_rows import dialled
 from segue.models.control import Control, controlled
 from segue.models.control_files import load_control
 from segue.models.denoiser import x0_from
@@ -130,6 +131,21 @@ def test_single_pictures_and_strength_0_are_those_of_the_model(folder, adapter, 
     assert torch.equal(ours(with_strength(moving, 0), start(), frames=FRAMES), ours(off, start()))
     away = [(ours(one, start()) - expected).abs().mean() for one in (half, moving)]
     assert 0 < away[0] < away[1]
+
+
+def test_frames_at_dial_0_are_those_of_the_model_beside_others_that_move(model, moving):
+    text = moving.text([NEGATIVE, PROMPT])
+    told = classifier_free(text[[1] * FRAMES], text[[0] * FRAMES], 6.0)
+    at = moving.schedule(5, (64, 64), solver="ddim").step(torch.zeros(FRAMES, dtype=torch.int64))[0]
+    whole, plain = (one.denoiser(start(), at, told) for one in (moving.over(FRAMES), moving.over(1)))
+    made = {
+        dials: moving.over(FRAMES).denoiser(start(), at, dialled(told, dials))
+        for dials in ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 0, 0.5))
+    }
+    assert torch.equal(made[0, 0, 0, 0], plain) and torch.allclose(made[1, 1, 1, 1], whole, atol=1e-3)
+    some = made[0, 1, 0, 0.5]
+    assert torch.equal(some[[0, 2]], plain[[0, 2]])
+    assert all(float((some - plain)[frame].abs().max()) > 1e-3 for frame in (1, 3))
 
 
 def test_the_unet_is_left_as_it_was(moving):

@@ -13,6 +13,7 @@ from tiny import write_model
 from torch import Tensor, nn
 
 from segue.errors import ModelError
+from segue.models.clip_rows import DIAL
 from segue.models.control import Control, controlled
 from segue.models.control_adapter import ControlAdapter, Layout, control_from, save_adapter
 from segue.models.families.videoldm import context_of
@@ -34,7 +35,7 @@ def moving_model(image: Any) -> Any:
     torch.manual_seed(2)
     model = with_time(image, SETTINGS)
     moves: Any = time_layers(model).moves
-    for parameter in [*moves.taps.parameters(), *moves.move.out.parameters()]:
+    for parameter in [*moves.taps.parameters(), *moves.travel.way[-1].parameters()]:
         nn.init.normal_(parameter.requires_grad_(False), std=0.1)
     return model
 
@@ -70,6 +71,10 @@ def test_frames_are_what_becomes_of_the_known_one(image: Any) -> None:
     slower = drawn(model, told(model, {0: picture}, fps=4.0))
     assert not torch.allclose(found[1:], slower[1:], atol=1e-5), "the same in half the time"
     assert torch.equal(drawn(with_motion(model, 0), told(model, {0: picture})), plain)
+    cond = told(model, {0: picture})
+    some = drawn(model, replace(cond, extra={**cond.extra, DIAL: torch.tensor([0.0, 1.0, 0.5, 0.0])}))
+    assert torch.equal(some[[0, 3]], plain[[0, 3]]), "frames at 0 are those of the image model, beside others that move"
+    assert bool(((some - plain).flatten(1).abs().amax(1) > 1e-4)[1:3].all())
 
 
 def test_it_adds_beside_controls(image: Any, tmp_path: Path) -> None:

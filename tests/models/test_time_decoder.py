@@ -67,6 +67,12 @@ def test_new_layers_change_nothing_and_learned_ones_only_clips(kind: str) -> Non
         assert torch.equal(made.decode(x), alone)
         assert torch.equal(film(made, x[:1]), codec.decode(x[:1]))
         assert torch.equal(film(at_dial(made, 0.0), x), alone)
+        some = film(at_dial(made, [0.0, 1.0, 2.0, 0.0, 1.0, 0.5]), x)
+        assert torch.allclose(some[[0, 3]], alone[[0, 3]], atol=1e-6), "a frame at 0 is the picture"
+        assert torch.equal(film(at_dial(made, [3.0] * FRAMES), x), film(made, x))
+        assert all(float((some - alone)[frame].abs().max()) > 1e-3 for frame in (1, 2, 4, 5))
+        with pytest.raises(ValueError, match="2 frames have a dial"):
+            film(at_dial(made, [0.0, 1.0]), x)
         # The given codec has no hooks: it never hears of time.
         assert torch.equal(codec.decode(x), alone)
     assert codec.vae.state_dict().keys() <= made.vae.state_dict().keys()

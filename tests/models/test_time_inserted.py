@@ -12,6 +12,7 @@ from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import denoise
 from segue.errors import CheckpointError, ModelError, TaskError
 from segue.models.bundle import LatentDiffusion
+from segue.models.clip_rows import dialled
 from segue.models.temporal_layers import Carry
 from segue.models.time_files import save_time, with_time_file
 from segue.models.time_inserted import CONTEXT, FPS, TimeSettings, continuing, time_layers, with_motion, with_time
@@ -53,6 +54,27 @@ def test_single_frames_motion_0_and_alpha_1_are_the_image_model_to_the_bit(model
         if name.endswith(".mix"):
             value.fill_(torch.inf)
     assert torch.equal(moving.over(FRAMES).denoiser(x, at, cond), plain)
+
+
+def test_frames_at_dial_0_are_the_image_models_to_the_bit_beside_others_that_move(model: LatentDiffusion):
+    x, at, cond = noisy(model)
+    moving = taught(model).over(FRAMES)
+    plain, moved = model.denoiser(x, at, cond), moving.denoiser(x, at, cond)
+
+    def made(*dials: float) -> torch.Tensor:
+        told = classifier_free(cond, cond, 1.0)
+        return moving.denoiser(x, at, dialled(told, dials))
+
+    assert torch.equal(made(0, 0, 0, 0), plain) and torch.equal(made(1, 1, 1, 1), moved)
+    assert torch.equal(made(0.5, 0.5, 0.5, 0.5), with_motion(moving, 0.5).denoiser(x, at, cond))
+    some = made(0, 1, 0, 0.5)
+    assert torch.equal(some[[0, 2]], plain[[0, 2]])
+    for frame in (1, 3):
+        assert not torch.allclose(some[frame], plain[frame], atol=1e-3)
+        assert not torch.allclose(some[frame], moved[frame], atol=1e-4)
+    assert torch.equal(
+        with_motion(moving, 0).denoiser(x, at, dialled(classifier_free(cond, cond, 1.0), [1] * 4)), plain
+    )
 
 
 def test_clips_of_a_batch_do_not_see_each_other(model: LatentDiffusion):

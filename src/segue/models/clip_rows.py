@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import torch
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+
+    from segue.types import Conditioning, Guided
+
+DIAL = "dial"
+"""What `Conditioning.extra` calls how strongly layers along time act on each row: 1 as the model does it, 0 not at all.
+What frames at 0 become is what the image model makes of them, to the bit; the others see them all the same."""
+
+
+def dialled(cond: Guided, dials: Sequence[float]) -> Guided:
+    """Guidance whose rows are told how strongly layers along time act on them.
+
+    Args:
+        cond: of a clip.
+        dials: one for each row, from 0.
+    """
+    device = cond.terms[0].text.device
+    told = {DIAL: torch.tensor(list(dials), dtype=torch.float32, device=device)}
+    return replace(cond, terms=tuple(replace(term, extra={**term.extra, **told}) for term in cond.terms))
+
+
+def motion_of(cond: Conditioning, motion: float) -> float | Float[Tensor, " b"]:
+    """How strongly layers along time act on the rows of a call: one number, or one for each row.
+
+    Args:
+        cond: of the call.
+        motion: of the model.
+    """
+    dials = cond.extra.get(DIAL)
+    if dials is None:
+        return motion
+    rows = motion * dials
+    return rows if bool(rows.any()) else 0.0
 
 
 def of_clips(told: Float[Tensor, "b ..."], frames: int, what: str) -> Float[Tensor, "n ..."]:

@@ -53,7 +53,7 @@ class TemporalCodec(AutoencoderCodec):
         places = chunks(len(latents), self.slice, self.overlap)
         fading: Tensor | None = None
         for number, place in enumerate(places):
-            made = self._chunk(latents[place.start : place.stop])
+            made = self._chunk(latents[place.start : place.stop], place.start)
             if fading is not None:
                 made = torch.cat([fading + _rising(len(fading), made) * made[: len(fading)], made[len(fading) :]])
             shared = place.stop - places[number + 1].start if number + 1 < len(places) else 0
@@ -61,7 +61,9 @@ class TemporalCodec(AutoencoderCodec):
             yield made[:done].clamp(0, 1)
             fading = (1 - _rising(shared, made)) * made[done:]
 
-    def _chunk(self, latents: Tensor) -> Tensor:
+    def _chunk(self, latents: Tensor, first: int) -> Tensor:
+        """Frames of a clip that are decoded at once, from this one on."""
+        del first
         height, width = (self.scale * min(side, self.tile) for side in latents.shape[-2:])
         doing = f"decoding {len(latents)} x {width}x{height} pixels at once"
         with told_if_exhausted(doing, f"take a smaller --tile, {FURTHER}"):

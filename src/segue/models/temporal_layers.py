@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from segue.types import over_rows
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -60,7 +62,7 @@ class Told:
         frames: of each clip.
         vector: what `MotionVector` makes of noise, text and speed; one per row, a row being a frame.
         context: features of the frames that are known, by their (height, width); empty if none are.
-        motion: the dial m.
+        motion: the dial m, one number or one per row.
         carry: what recurrences carried from earlier frames; None if clips begin with the first frame here.
         clips: who the clips are for it, one per clip.
     """
@@ -68,9 +70,15 @@ class Told:
     frames: int
     vector: Float[Tensor, "b d"]
     context: dict[tuple[int, int], Float[Tensor, "b k h w"]]
-    motion: float = 1.0
+    motion: float | Float[Tensor, " b"] = 1.0
     carry: Carry | None = None
     clips: tuple[Hashable, ...] = ()
+
+    def dialled(self, change: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
+        """m times what a layer would change. Rows at 0 stay as they are, to the bit."""
+        if isinstance(self.motion, torch.Tensor):
+            return over_rows(self.motion, change) * change
+        return self.motion * change
 
     def around(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"] | None:
         """The features of the known frames at the size of `z`."""
@@ -112,7 +120,7 @@ class TemporalLayer(nn.Module):
 
     def forward(self, z: Float[Tensor, "b c h w"], told: Told) -> Float[Tensor, "b c h w"]:
         """z + m (1 - alpha) (z' - z), with all frames of a clip in consecutive rows."""
-        return z + told.motion * (1 - self.alpha) * self.change(z, told)
+        return z + told.dialled((1 - self.alpha) * self.change(z, told))
 
     def change(self, z: Float[Tensor, "b c h w"], told: Told) -> Float[Tensor, "b c h w"]:
         """z' - z."""
@@ -146,7 +154,7 @@ class ClipAttention(nn.Module):
 
     def forward(self, own: Float[Tensor, "b n d"], clip: Float[Tensor, "b n d"], told: Told) -> Float[Tensor, "b n d"]:
         """The merged answer."""
-        return own + told.motion * (1 - self.alpha) * (clip - own)
+        return own + told.dialled((1 - self.alpha) * (clip - own))
 
 
 class TemporalConvolution(TemporalLayer):

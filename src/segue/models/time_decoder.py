@@ -11,7 +11,7 @@ frame; and a frame is normed by itself, so that a clip may be longer than those 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -86,9 +86,10 @@ class TimeCodec(TemporalCodec):
 
     Args:
         dial: how much of what the layers learned is added; 0 is the decoder of pictures, frame by frame, to the bit.
+            One number, or one for each frame of the clip that is decoded.
     """
 
-    dial: float = 1.0
+    dial: float | tuple[float, ...] = 1.0
 
     @property
     def layers(self) -> DecoderLayers:
@@ -103,7 +104,10 @@ class TimeCodec(TemporalCodec):
 
     def pieces(self, latents: Float[Tensor, "t c h/s w/s"]) -> Iterator[Float[Tensor, "n 3 h w"]]:
         """The frames of one clip in [0, 1], float32, a few at a time."""
-        if self.dial and len(latents) > 1:
+        dials = self.dial if isinstance(self.dial, tuple) else (self.dial,)
+        if isinstance(self.dial, tuple) and len(dials) != len(latents):
+            raise ValueError(f"{len(dials)} frames have a dial of their own, and {len(latents)} are decoded")
+        if any(dials) and len(latents) > 1:
             yield from super().pieces(latents)
             return
         for part in latents.split(self.slice):
@@ -111,15 +115,17 @@ class TimeCodec(TemporalCodec):
 
     def learning(self, latents: Float[Tensor, "b c h/s w/s"], frames: int) -> Float[Tensor, "b 3 h w"]:
         """The frames of clips of so many rows each, in [0, 1] and a little beyond, for a loss."""
-        with self._along(latents, frames):
+        with self._along(latents, frames, 1.0):
             return self._decode(latents)
 
-    def _chunk(self, latents: Tensor) -> Tensor:
-        with self._along(latents, len(latents)):
-            return super()._chunk(latents)
+    def _chunk(self, latents: Tensor, first: int) -> Tensor:
+        dial = self.dial
+        told = torch.tensor(dial[first : first + len(latents)]) if isinstance(dial, tuple) else dial
+        with self._along(latents, len(latents), told):
+            return super()._chunk(latents, first)
 
-    def _along(self, latents: Tensor, frames: int) -> AbstractContextManager[None]:
-        told = Told(frames, latents.new_zeros(len(latents), 0, dtype=torch.float32), {}, self.dial)
+    def _along(self, latents: Tensor, frames: int, dial: float | Float[Tensor, " b"]) -> AbstractContextManager[None]:
+        told = Told(frames, latents.new_zeros(len(latents), 0, dtype=torch.float32), {}, dial)
         return telling(lambda: told)
 
     def _decode(self, latents: Tensor) -> Tensor:
@@ -162,6 +168,14 @@ def places(vae: nn.Module) -> dict[str, int]:
     return found
 
 
-def at_dial(codec: Any, dial: float) -> Any:
-    """A codec with its layers along time at a dial in [0, 1]; any other codec stays as it is."""
-    return replace(codec, dial=min(1.0, dial)) if isinstance(codec, TimeCodec) else codec
+def at_dial(codec: Any, dial: float | Sequence[float]) -> Any:
+    """A codec with its layers along time at a dial in [0, 1], above which it stays at 1; any other stays as it is.
+
+    Args:
+        codec: any.
+        dial: one number, or one for each frame of a clip.
+    """
+    if not isinstance(codec, TimeCodec):
+        return codec
+    told = min(1.0, float(dial)) if isinstance(dial, int | float) else tuple(min(1.0, one) for one in dial)
+    return replace(codec, dial=told)

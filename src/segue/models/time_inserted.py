@@ -21,6 +21,7 @@ from torch import nn
 from segue.errors import ModelError, TaskError
 from segue.models.attention import sites
 from segue.models.bundle import LatentDiffusion, Moving
+from segue.models.clip_rows import DIAL, motion_of
 from segue.models.control import Residuals
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
@@ -77,6 +78,7 @@ class TimeSettings:
         moves: widths of an adapter that sets known frames in motion (`segue.models.instruct_adapter`), at full size and
             after each halving; none for layers along time alone.
         heard: words that the image model is not told, and what it hears in their place; see `segue.models.time_words`.
+        tokens: whether the layers are told the tokens themselves, beside what the text encoder makes of them.
     """
 
     blocks: Kind | None = "convolution"
@@ -94,6 +96,7 @@ class TimeSettings:
     attention: Literal["own", "clip"] = "own"
     moves: tuple[int, ...] = ()
     heard: Heard = ()
+    tokens: bool = False
 
     def __post_init__(self) -> None:
         if self.attention == "clip" and "recurrence" in (self.blocks, self.transformers):
@@ -142,7 +145,7 @@ class TimeLayers(nn.Module):
         self.looks = nn.ModuleDict({key_of(name): ClipAttention() for name in looks})
         self.moves = moves
 
-    def told(self, time: Tensor, cond: Conditioning, frames: int, motion: float) -> Told:
+    def told(self, time: Tensor, cond: Conditioning, frames: int, motion: float | Float[Tensor, " b"]) -> Told:
         """What the layers are told about a call."""
         weight = self.vector.queries
         text, time = cond.extra.get(WORDS, cond.text).to(weight), time.float().to(weight.device)
@@ -155,7 +158,12 @@ class TimeLayers(nn.Module):
         return Told(frames, vector, known, motion)
 
     def moved(
-        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, frames: int, motion: float
+        self,
+        x: Float[Tensor, "b c h w"],
+        time: Float[Tensor, " b"],
+        cond: Conditioning,
+        frames: int,
+        motion: float | Float[Tensor, " b"],
     ) -> Residuals | None:
         """What is added to the UNet where frames are known: of each frame, what became of the nearest that is.
 
@@ -173,7 +181,9 @@ class TimeLayers(nn.Module):
         noisy, said, pictures = (part.to(weight) for part in (x, text, pictures))
         seconds = (apart / speed).to(weight.device)
         found = self.moves(noisy, time.float().to(weight.device), said, pictures, seconds)[0]
-        return found if motion == 1 else found.scaled(torch.full((len(x),), motion))
+        if not isinstance(motion, torch.Tensor) and motion == 1:
+            return found
+        return found.scaled(motion if isinstance(motion, torch.Tensor) else torch.full((len(x),), motion))
 
 
 def nearest_known(known: Bool[Tensor, "n t"]) -> tuple[Int64[Tensor, " b"], Float[Tensor, " b"]]:
@@ -201,7 +211,7 @@ class TimeNetwork:
     Args:
         network: of the image model.
         layers: along time.
-        motion: the dial: how much of what they learned is added; 1 is as they were trained.
+        motion: the dial: how much of what they learned is added; 1 is as they were trained. Times that of each row.
     """
 
     network: Network
@@ -211,20 +221,21 @@ class TimeNetwork:
     def __call__(
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
     ) -> Float[Tensor, "b c h w"]:
-        """What the network predicts; `extra` of the conditioning may hold FPS and CONTEXT."""
-        rest = {name: part for name, part in cond.extra.items() if name not in (FPS, CONTEXT, WORDS)}
+        """What the network predicts; `extra` of the conditioning may hold FPS, CONTEXT and DIAL."""
+        rest = {name: part for name, part in cond.extra.items() if name not in (FPS, CONTEXT, WORDS, DIAL)}
         plain = replace(cond, extra=rest)
-        carry = _carry.get()
-        if (call.group == 1 and carry is None) or self.motion == 0:
+        carry, motion = _carry.get(), motion_of(cond, self.motion)
+        still = not isinstance(motion, torch.Tensor) and motion == 0
+        if (call.group == 1 and carry is None) or still:
             return self.network(x, time, plain, call)
 
         # When the first layer asks: by then the weights are on the device, wherever they waited.
         @cache
         def told() -> Told:
-            heard = self.layers.told(time, cond, call.group, self.motion)
+            heard = self.layers.told(time, cond, call.group, motion)
             return heard if carry is None else replace(heard, carry=carry, clips=_clips(call, time))
 
-        moved = self.layers.moved(x, time, cond, call.group, self.motion)
+        moved = self.layers.moved(x, time, cond, call.group, motion)
         more = () if moved is None else (moved,)
         with telling(told):
             return cast(Any, self.network)(x, time, plain, call, *more)
@@ -276,13 +287,15 @@ def with_time(model: LatentDiffusion, settings: TimeSettings | None = None) -> L
             f"time cannot be put into {model.name}, whose network is {type(network).__name__}: expected the UNet of "
             "Stable Diffusion 1.x, 2.x or XL, or of an upscaler, before controls and pictures are added"
         )
+    if settings.tokens and not hasattr(model.text, "tokens"):
+        raise ModelError(f"the text encoder of {model.name} has no tokens to tell: expected those of CLIP")
     if model.placement.begins_at_home or model.placement.compile is not None:
         raise ModelError(f"{model.name} is stored, placed or compiled already: put time into it before")
     unet, layers = time_into(network.unet, settings, model.codec.channels)
     inserted = TimeNetwork(replace(network, unet=unet), layers)
     return replace(
         model,
-        text=TimeText(model.text, settings.heard) if settings.heard else model.text,
+        text=TimeText(model.text, settings.heard, settings.tokens) if settings.heard or settings.tokens else model.text,
         denoiser=replace(model.denoiser, network=inserted),
         parts={**model.parts, "unet": unet},
         moving=moving_of(settings),
@@ -301,7 +314,7 @@ def time_into(unet: nn.Module, settings: TimeSettings, channels: int) -> tuple[A
     found = places(twin, settings)
     halvings = len(twin.config["block_out_channels"]) - 1
     looks = [site.name for site in sites(twin) if site.kind == "self" and settings.attention == "clip"]
-    text = twin.config["cross_attention_dim"]
+    text = twin.config["cross_attention_dim"] * (2 if settings.tokens else 1)
     layers = TimeLayers(settings, found, text, channels, halvings, looks, moves_of(settings, twin))
     layers.to(twin.device, twin.dtype).train(twin.training)
     stand_behind(twin, {name: cast(TemporalLayer, layers.layers[key_of(name)]) for name in found})
@@ -321,7 +334,8 @@ def moves_of(settings: TimeSettings, unet: Any) -> InstructAdapter | None:
     if not settings.context:
         raise ModelError("what sets known frames in motion needs known frames: expected context above 0")
     blocks = (2, *(1 for _ in settings.moves[1:]))
-    return InstructAdapter(InstructLayout.of(unet, widths=settings.moves, blocks=blocks, elapsed=True))
+    layout = InstructLayout.of(unet, widths=settings.moves, blocks=blocks, elapsed=True)
+    return InstructAdapter(replace(layout, words=2 * layout.words) if settings.tokens else layout)
 
 
 def moving_of(settings: TimeSettings) -> Moving:
@@ -334,6 +348,7 @@ def moving_of(settings: TimeSettings) -> Moving:
         engine=ENGINE,
         shared_noise=settings.shared_noise,
         from_still=bool(settings.moves),
+        dial=True,
     )
 
 

@@ -22,12 +22,13 @@ from torch import nn
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError, TaskError
 from segue.models.bundle import LatentDiffusion, Moving
+from segue.models.clip_rows import DIAL, motion_of
 from segue.models.control import unet_of
 from segue.models.hub import download_network, parse_repository, place_of_network
 from segue.models.kinds import kind_of
 from segue.models.lora import MOTION
 from segue.models.weights import MISFITS, freeze, quiet, read_header, read_network
-from segue.types import Call, Conditioning, Network
+from segue.types import Call, Conditioning, Network, over_rows
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -84,7 +85,9 @@ def with_motion_adapter(model: LatentDiffusion, source: str | Path, strength: fl
         weights=(*model.weights, *((file, strength) for file in files)),
         settings=(*model.settings, dict(adapter.config)),
         adapter=str(Path(source).expanduser().absolute()) if Path(source).expanduser().exists() else str(source),
-        moving=Moving(min(FRAMES, longest), FPS, most=longest, engine="frames denoised together (AnimateDiff)"),
+        moving=Moving(
+            min(FRAMES, longest), FPS, most=longest, engine="frames denoised together (AnimateDiff)", dial=True
+        ),
     )
 
 
@@ -121,14 +124,16 @@ class MotionNetwork:
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, " b"], cond: Conditioning, call: Call
     ) -> Float[Tensor, "b c h w"]:
         """What the UNet predicts for frames of clips; for single pictures, as if there were no adapter."""
-        if call.group == 1 or self.strength == 0:
+        strength = motion_of(cond, self.strength)
+        cond = replace(cond, extra={name: part for name, part in cond.extra.items() if name != DIAL})
+        if call.group == 1 or (not isinstance(strength, torch.Tensor) and strength == 0):
             return self.network(x, time, cond, call)
-        with self._within(call.group):
+        with self._within(call.group, strength):
             return self.network(x, time, cond, call)
 
     @contextmanager
-    def _within(self, frames: int) -> Generator[None]:
-        handles = [place.register_forward_hook(_Moved(layer, frames, self.strength)) for place, layer in self.layers]
+    def _within(self, frames: int, strength: float | Float[Tensor, " b"]) -> Generator[None]:
+        handles = [place.register_forward_hook(_Moved(layer, frames, strength)) for place, layer in self.layers]
         try:
             yield
         finally:
@@ -142,13 +147,16 @@ class _Moved:
 
     layer: nn.Module
     frames: int
-    strength: float
+    strength: float | Float[Tensor, " b"]
 
     def __call__(self, place: nn.Module, inputs: Any, answer: Any) -> Any:
         del place, inputs
         made = answer[0] if isinstance(answer, tuple) else answer
         moved = self.layer(made, num_frames=self.frames)
-        moved = moved if self.strength == 1 else made.lerp(moved, self.strength)
+        if isinstance(self.strength, torch.Tensor):
+            moved = made.lerp(moved, over_rows(self.strength, made))
+        elif self.strength != 1:
+            moved = made.lerp(moved, self.strength)
         return (moved, *answer[1:]) if isinstance(answer, tuple) else moved
 
 

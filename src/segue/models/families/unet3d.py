@@ -101,7 +101,7 @@ def from_folder(
         weights=tuple((file, 1.0) for file in (*unet_files, *text_files, *vae_files)),
         settings=settings_of(folder),
         prediction=prediction,
-        moving=Moving(frames=FRAMES, fps=FPS, engine="frames denoised together from words (UNet3D)"),
+        moving=Moving(frames=FRAMES, fps=FPS, engine="frames denoised together from words (UNet3D)", one_text=True),
         device=unet.device,
         dtype=unet.dtype,
     )
