@@ -24,7 +24,7 @@ TYPED: dict[str, tuple[str, Any]] = {
     "fps": ("--fps 12", 12.0),
     "control": ("--control canny:dance.mp4=0.5", ("canny:dance.mp4=0.5",)),
     "movement.engine": ("--engine zero-shot", "zero-shot"),
-    "movement.motion": ("--motion 0.5", 0.5),
+    "movement.motion": ("--motion 0s:0,2s:0.5", "0s:0, 2s:0.5"),
     "movement.loop": ("--loop", True),
     "movement.context_guidance": ("--context-guidance 2", 2.0),
     "movement.window": ("--window 12", 12),

@@ -24,6 +24,8 @@ from segue.tasks.animate_long_settings import Long
 from segue.tasks.animate_settings import Movement
 from segue.tasks.animate_told import Over
 from segue.tasks.sampling import Execution, Sampling
+from segue.temporal.clock import Clock
+from segue.temporal.prompts import Prompts
 from segue.types import silent
 from shown import pixels, record
 from toy import toy_model
@@ -131,11 +133,13 @@ def test_guidance_and_words_follow_curves(how: Long) -> None:
 
 
 def test_words_weigh_at_each_frame_what_their_curve_says() -> None:
-    over = Over("a (red:0s:1, 2s:2) ball", "", "0s:1, 2s:5", 8.0)
+    prompts = Prompts.of("a (red:0s:1, 2s:2) ball")
+    over = Over(prompts, Prompts.of(""), "0s:1, 2s:5", "2s:0, 4s:1", 8.0, 100)
     assert over.scales([0, 8, 16, 99]) == [1.0, 3.0, 5.0, 5.0]
+    assert over.dials([0, 16, 24, 99]) == [0.0, 0.0, 0.5, 1.0] and over.changes
     wanted, unwanted = over.texts(toy_model(), [0, 8, 16])
     assert len(wanted) == len(unwanted) == 3
-    said = [over._said(number / 8)[0] for number in (0, 8, 16)]
+    said = [prompts.at(number / 8, Clock(8.0))[0][0] for number in (0, 8, 16)]
     assert said == [f"a (red:{weight:.6f}) ball" for weight in (1.0, 1.5, 2.0)]
 
 

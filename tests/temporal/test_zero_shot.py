@@ -22,7 +22,17 @@ from segue.tasks import animate_settings
 from segue.temporal.moved_noise import shared
 from segue.temporal.rivals.text2video_zero import shifted
 from segue.temporal.zero_shot import Moved
-from segue.temporal.zero_shot_motion import WAYS, Course, Way, carried, placed_along, way_of, without_way
+from segue.temporal.zero_shot_motion import (
+    SLIDE,
+    SWAYING,
+    WAYS,
+    Course,
+    Way,
+    carried,
+    placed_along,
+    way_of,
+    without_way,
+)
 from segue.types import RowId, State
 from toy import text_of
 
@@ -57,6 +67,27 @@ def test_a_dot_goes_where_the_word_says(way: Way, side: int, sign: int) -> None:
         away = float(column - 23.5), float(row - 15.5)
         assert sign * away[side] > 0.7 * frame and abs(away[1 - side]) < 0.01
     assert torch.equal(moved[:1], dot)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_strength_may_change_over_the_clip(way: Way) -> None:
+    """As much at all times is one number. At 0, what went on stays where it has come, and what sways returns."""
+    count, fps = 9, 8.0
+    level = Course(way, (1.5,) * count).maps(count, fps)
+    assert torch.allclose(level, Course(way, 1.5).maps(count, fps), atol=1e-12)
+    late = Course(way, (0.0,) * 4 + (1.0,) * 5).maps(count, fps)
+    assert torch.equal(late[:4], torch.eye(3, dtype=torch.float64).expand(4, 3, 3))
+    ended = Course(way, (1.0,) * 3 + (0.0,) * 6).maps(count, fps)
+    assert torch.allclose(ended[4:], ended[4].expand(5, 3, 3), atol=1e-12)
+    assert torch.allclose(ended[4], torch.eye(3, dtype=torch.float64)) == (way in (*SWAYING, "still"))
+    if way == "right":
+        speeds = Course(way, (0.0, 1.0, 2.0, 3.0)).maps(4, fps)[:, 0, 2] / (SLIDE / fps)
+        assert torch.allclose(speeds, torch.tensor([0.0, 0.5, 2.0, 4.5], dtype=torch.float64))
+
+
+def test_a_loop_has_one_strength() -> None:
+    with pytest.raises(TaskError, match="give one number"):
+        Course("spin", (0.0, 1.0), loop=True)
 
 
 def test_a_slide_is_as_wide_as_it_is_said_to_be() -> None:

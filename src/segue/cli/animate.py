@@ -32,7 +32,7 @@ class Shared:
 def animate(task: Animate, model: ModelChoice, execution: Execution, shared: Shared, output: Output) -> int:
     """Make a clip of words or of a picture: segue animate "a bouncing red ball" -o ball.mp4"""
     model.check_previews()
-    default = f"{slug(task.prompt) if task.prompt else Path(str(task.image)).stem}.mp4"
+    default = f"{slug(task.prompts.at_first[0]) if task.prompt else Path(str(task.image)).stem}.mp4"
     path = output.output.expanduser() if output.output else free_path(Path(default))
     task.check_result(path)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
+from segue.tasks.animate_choice import engine_of, movement_of
 from segue.tasks.animate_long_choice import long_of
 from segue.tasks.animate_long_settings import Long
-from segue.tasks.animate_settings import OF_ZERO_SHOT, USUAL_ATTENTION, USUAL_STRENGTH, Engine, Movement
+from segue.tasks.animate_settings import Movement
+from segue.tasks.animate_told import Over, unreached
 from segue.tasks.contents import sha256_of
 from segue.tasks.record import notes_on
 from segue.tasks.sampling import Execution, Sampling, checked_prompt, checked_seeds
-from segue.temporal.wording import Wording
+from segue.temporal.clock import Clock
+from segue.temporal.prompts import Prompts
 from segue.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -56,12 +60,13 @@ class Animate:
     and drawn anew in part, all frames looking at it.
 
     Args:
-        prompt: what it shows, and how that moves. Models that go by a picture alone take none.
+        prompt: what it shows, and how that moves; or times and prompts, "0s: a red apple, 2s: a green apple", between
+            which words are mixed. Models that go by a picture alone take none.
         image: a picture that is the first frame.
         last_image: a picture that is the last frame, for models that can be given one.
-        negative: what is not wanted.
+        negative: what is not wanted, likewise.
         seed: of the noise.
-        seconds: how long it plays. Left out, what the model was made for, or else 2.
+        seconds: how long it plays. Left out, what the model was made for, or else 2; or up to the last prompt's time.
         fps: frames per second. Left out, what the model was made for, or else 8.
         control: what frames are drawn after, KIND:VIDEO[=SCALE][@START-STOP], of zero-shot; may be repeated. See
             stylize. The clip is then as long as the video, and moves as that does.
@@ -100,7 +105,7 @@ class Animate:
                 'say what is to move: a PROMPT such as "a bouncing red ball", or a picture (--image PICTURE)'
             )
         for prompt in (self.prompt or "", self.negative):
-            Wording.of(prompt)
+            Prompts.of(prompt)
         checked_seeds([self.seed])
         for name in ("seconds", "fps"):
             if (value := getattr(self, name)) is not None:
@@ -179,110 +184,36 @@ class Animate:
             TaskError: the model does not fit the task.
             MediaError: a picture, or a control's video, cannot be read.
         """
-        engine = self._chosen(model)
+        engine = engine_of(self, model)
         model.refuse_negative([self.negative])
         moving = model.moving if engine == "joint" else None
         fps = self.fps or (moving.fps if moving else FPS)
-        seconds = self.seconds or (moving.frames / fps if moving else SECONDS)
+        seconds = self.seconds or max(moving.frames / fps if moving else SECONDS, self._told_until(fps))
         if self.control:
             seconds, fps = self._timed()
-        task = replace(self, seconds=float(seconds), fps=float(fps), movement=self._movement(model, engine))
+        task = replace(self, seconds=float(seconds), fps=float(fps), movement=movement_of(self, model, engine))
         if task.frames < 2 and self.last_image is not None:
             raise TaskError("a clip with a first and a last picture has two frames or more: raise seconds or fps")
+        sampling = replace(self.sampling, size=self._size(model)).resolve(model, self._keys).pinned()
+        Over.of(replace(task, sampling=sampling)).check()
         return replace(
             task,
             long=long_of(task, model),
             image=self.image and _absolute(self.image),
             last_image=self.last_image and _absolute(self.last_image),
             control=tuple(_absolute_control(one) for one in self.control),
-            sampling=replace(self.sampling, size=self._size(model)).resolve(model, self._keys).pinned(),
+            sampling=sampling,
         )
+
+    def _told_until(self, fps: float) -> float:
+        """Seconds of a clip whose last frame is told the last prompt alone; 0 for one prompt."""
+        prompts = Prompts.of(self.prompt or "")
+        return (math.floor(prompts.last(Clock(fps)) * fps) + 1) / fps if len(prompts) > 1 else 0.0
 
     @property
     def _keys(self) -> int:
         """Sampling takes what has no time for a picture's."""
         return 2 if any(isinstance(one, str) for one in self.sampling.guidance_scale) else 1
-
-    def _chosen(self, model: LatentDiffusion) -> Engine:
-        """The engine; what it cannot take is refused."""
-        if model.instructs:
-            raise TaskError(
-                f"{model.name} changes pictures that it is shown: take segue edit, or a model of another kind"
-            )
-        of_zero_shot = [name for name in OF_ZERO_SHOT if getattr(self.movement, name) is not None]
-        by_default = "joint" if model.moving is not None and not (of_zero_shot or self.control) else "zero-shot"
-        engine = self.movement.engine or by_default
-        if engine == "zero-shot":
-            self._check_zero_shot(model)
-            return engine
-        if model.moving is None:
-            raise TaskError(
-                f"{model.name} was made for single pictures, and cannot denoise frames together: leave engine out "
-                "(zero-shot), or take a model that was made for films"
-            )
-        self._check_joint(model)
-        return engine
-
-    def _check_zero_shot(self, model: LatentDiffusion) -> None:
-        if model.moving is not None and not model.moving.words:
-            raise TaskError(f"{model.name} makes films of pictures, and no pictures of words: leave engine out")
-        if self.prompt is None:
-            raise TaskError("a model of single pictures draws frames after words: say what the picture shows (PROMPT)")
-        if self.last_image is not None:
-            raise TaskError(
-                "a model of single pictures is given no last frame: take one that was made for films, or "
-                "segue transition --key-image first=A --key-image last=B"
-            )
-        for name in ("context_guidance", "window"):
-            if getattr(self.movement, name) is not None:
-                raise TaskError(f"{name} is of models that were made for films, and {model.name} was not: leave it out")
-
-    def _check_joint(self, model: LatentDiffusion) -> None:
-        moving = model.moving
-        assert moving is not None
-        if self.prompt is not None and not moving.words:
-            raise TaskError(f"{model.name} goes by a picture alone, and takes no words: leave out {self.prompt!r}")
-        if self.prompt is None and moving.words:
-            raise TaskError(f"{model.name} draws what words say: say what is to move (PROMPT)")
-        if not moving.words and self._keys > 1:
-            raise TaskError(
-                f"{model.name} is guided by a scale that rises along the clip by itself: give guidance_scale as one "
-                "number"
-            )
-        for name, place in (("image", "first"), ("last_image", "last")):
-            if getattr(self, name) is not None and place not in moving.given:
-                can = f"the {' and the '.join(moving.given)} frame alone" if moving.given else "no frame"
-                raise TaskError(f"{model.name} can be given {can} as a picture: leave {name} out")
-            if getattr(self, name) is None and place == "first" and not moving.words:
-                raise TaskError(f"{model.name} sets a picture in motion: give one (--image PICTURE)")
-        if self.movement.context_guidance is not None and not self.pictures:
-            raise TaskError("context_guidance holds frames to given pictures, and there are none: give --image")
-
-    def _movement(self, model: LatentDiffusion, engine: Engine) -> Movement:
-        """With nothing left open."""
-        asked = self.movement
-        if engine == "joint":
-            assert model.moving is not None
-            held = 1.0 if asked.context_guidance is None and self.pictures else asked.context_guidance
-            window = asked.window or model.moving.frames
-            motion = 1.0 if asked.motion is None else asked.motion
-            return replace(asked, engine=engine, motion=motion, context_guidance=held, window=window)
-        begun = asked.begun or "picture"
-        if begun == "latents" and self.image is not None:
-            raise TaskError("of a given picture there are no latents early in a run: leave out begun latents, or image")
-        if self.control:
-            return replace(asked, engine=engine, begun="latents", attention=asked.attention or "first")
-        from segue.temporal.zero_shot_motion import way_of
-
-        return replace(
-            asked,
-            engine=engine,
-            motion=1.0 if asked.motion is None else asked.motion,
-            way=asked.way or way_of(self.prompt or "") or "right",
-            begun=begun,
-            strength=(asked.strength or USUAL_STRENGTH) if begun == "picture" else None,
-            attention=asked.attention or USUAL_ATTENTION[begun],
-        )
 
     def _timed(self) -> tuple[float, float]:
         """Seconds and frames per second of the first control's video."""
@@ -321,7 +252,8 @@ class Animate:
         said = [KeyPicture(0, Path(name)).note(size) for name in task.pictures]
         said += [note for name in task.pictures for note in simplified(Path(name))]
         return (
-            *(notes_on([Wording.of(task.told).at_first], model) if self.prompt else ()),
+            *(notes_on(task.prompts.at_first, model) if self.prompt else ()),
+            *unreached(task),
             *(note for note in said if note),
         )
 
@@ -332,13 +264,13 @@ class Animate:
         return outlook(self.resolved(model), model, execution or Execution())
 
     @property
-    def told(self) -> str:
-        """What the network is told: of zero-shot, the prompt without the words that say how it moves."""
+    def prompts(self) -> Prompts:
+        """What the network is told: of zero-shot, without the words that say how it moves."""
         if self.movement.engine != "zero-shot" or self.prompt is None:
-            return self.prompt or ""
+            return Prompts.of(self.prompt or "")
         from segue.temporal.zero_shot_motion import without_way
 
-        return without_way(self.prompt)
+        return Prompts.of(self.prompt, without_way)
 
     def run(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,12 @@ from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
 from segue.diffusion.starts import from_clip_seed, from_seeds
 from segue.errors import TaskError
+from segue.models.clip_rows import dialled
 from segue.models.families.animatediff import with_strength
 from segue.models.families.svd import LEAST_SCALE, bucket_of, guided
 from segue.models.families.videoldm import context_of, told
-from segue.models.lora import MOTION
 from segue.models.temporal_codec import TemporalCodec
+from segue.models.time_decoder import at_dial
 from segue.models.time_inserted import PART, with_motion
 from segue.tasks.animate import Animate
 from segue.tasks.animate_told import Over
@@ -28,9 +29,10 @@ from segue.tasks.animate_zero_shot import CLIP, FRAMES, kept
 from segue.tasks.key_pictures import KeyPicture
 from segue.tasks.sampling import Execution
 from segue.temporal.both_ends import BothEnds
+from segue.temporal.curve import Curve
 from segue.temporal.keys import ANY_KEY
 from segue.temporal.overlapping import Overlapping
-from segue.types import Denoiser, Guided, Progress, RowId, State
+from segue.types import Codec, Denoiser, Guided, Progress, RowId, State
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,7 +56,7 @@ class Joint:
         progress: told of every step of every frame.
         numbers: by which the noise of its frames is named, where they are some of a longer clip's.
         given: pictures of frames, by their place, besides those that the task names.
-        whole_fps: frames per second of the longer clip.
+        whole: the longer clip's task, by whose time they are told words and numbers; None if this is all of it.
     """
 
     task: Animate
@@ -64,7 +66,7 @@ class Joint:
     progress: Progress
     numbers: tuple[int, ...] | None = None
     given: Mapping[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
-    whole_fps: float | None = None
+    whole: Animate | None = None
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -74,7 +76,7 @@ class Joint:
 
     def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
         """See `segue.tasks.animate_run.Maker`."""
-        latents, codec, done = self._latents(), self.model.codec, 0
+        latents, codec, done = self._latents(), self._codec, 0
         if isinstance(codec, TemporalCodec):
             for made in codec.pieces(latents):
                 # A loop is decoded up to where it begins again, which is shown once.
@@ -129,20 +131,27 @@ class Joint:
         return Overlapping(model.over(length).denoiser, min(length - 1, max(1, length // OVERLAP)), loop)
 
     def _dialled(self) -> LatentDiffusion:
-        """The model with its motion as it is wanted."""
+        """The model with its motion as it is wanted, if that is one number; else each row is told."""
         motion = self._motion
-        if motion == 1 or self.model.family == "svd":
+        if motion in (None, 1.0) or self.model.family == "svd":
             return self.model
-        if self._is_videoldm:
-            return with_motion(self.model, motion)
-        if MOTION in self.model.parts:
-            return with_strength(self.model, motion)
-        raise TaskError(f"{self.model.name} cannot be told how strongly frames move: leave motion out, got {motion:g}")
+        return with_motion(self.model, motion) if self._is_videoldm else with_strength(self.model, motion)
+
+    @property
+    def _codec(self) -> Codec:
+        """Whose layers along time, if it has any, act as much as those of the network."""
+        codec = self._dialled().codec
+        return at_dial(codec, self._over.dials(self._frames)) if self._motion is None else codec
 
     def _cond(self) -> Guided:
+        told = self._said()
+        return dialled(told, self._over.dials(self._frames)) if self._motion is None else told
+
+    def _said(self) -> Guided:
+        """Words, and pictures."""
         if self.model.family == "svd":
             return self._shown(self._known[0])
-        numbers, over = self.numbers or range(self.task.frames), Over.of(self.task, self.whole_fps)
+        numbers, over = self._frames, self._over
         scale, began = over.scales(numbers), self.task.sampling.guidance_start or 0.0
         wanted, unwanted = over.texts(self.model, numbers)
         if not self._is_videoldm:
@@ -158,7 +167,8 @@ class Joint:
         count, most = self._drawn, float(self.task.sampling.guidance_scale[0])
         scales = linear(count, min(LEAST_SCALE, most), most)
         noise, fps = start_noise(self.task.seed, (3, *self._size[::-1])), float(self.task.fps or 1)
-        seen = guided(self.model, picture, count, noise=noise, scales=scales, fps=fps, bucket=bucket_of(self._motion))
+        bucket = bucket_of(1.0 if self._motion is None else self._motion)
+        seen = guided(self.model, picture, count, noise=noise, scales=scales, fps=fps, bucket=bucket)
         return replace(seen, start=self.task.sampling.guidance_start or 0.0)
 
     def _context(self) -> Float[Tensor, "t c+1 h w"] | None:
@@ -171,7 +181,7 @@ class Joint:
     def _still(self) -> Float[Tensor, "c h w"]:
         """The latents of a first frame, as the image model draws one picture of these words from this seed."""
         model, sampling = self.model.over(1), self.task.sampling
-        numbers, over = (self.numbers or range(1))[:1], Over.of(self.task, self.whole_fps)
+        numbers, over = self._frames[:1], self._over
         wanted, unwanted = over.texts(model, numbers)
         cond = classifier_free(wanted, unwanted, over.scales(numbers), start=sampling.guidance_start or 0.0)
         state = from_seeds([self.task.seed], (ANY_KEY,), self._schedule, self._shape, model.device)
@@ -201,9 +211,19 @@ class Joint:
         return hasattr(self.model.parts.get("unet"), PART)
 
     @property
-    def _motion(self) -> float:
-        motion = self.task.movement.motion
-        return 1.0 if motion is None else motion
+    def _over(self) -> Over:
+        return Over.of(self.whole or self.task)
+
+    @property
+    def _frames(self) -> Sequence[int]:
+        """The numbers of its frames in the longer clip, or in this."""
+        return self.numbers or range(self.task.frames)
+
+    @property
+    def _motion(self) -> float | None:
+        """How strongly it moves; None if that changes over the clip."""
+        curve = Curve.of(self._over.motion)
+        return curve.low if curve.is_constant else None
 
     @property
     def _window(self) -> int:

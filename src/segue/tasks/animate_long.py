@@ -23,12 +23,13 @@ from segue.tasks.animate_joint import Joint
 from segue.tasks.animate_long_choice import FORKED
 from segue.tasks.animate_long_joint import JointBetween
 from segue.tasks.animate_long_still import Still
-from segue.tasks.animate_zero_shot import ZeroShot
+from segue.tasks.animate_told import Over
+from segue.tasks.animate_zero_shot import ZeroShot, course_of
 from segue.tasks.sampling import Execution
 from segue.temporal.filling import flowed
 from segue.temporal.pinned import Tone, brought, pinned, trend
 from segue.temporal.plan_levels import Gap, Levels, Stretch
-from segue.temporal.zero_shot_motion import Course, carried
+from segue.temporal.zero_shot_motion import carried
 from segue.types import Progress
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Keys:
     def scores(self) -> Mapping[str, Any]:
         """How it was made, and how far key frames had drifted before they were pinned."""
         found = {"engine": self.task.movement.engine, "long": "keys", "outline": len(self.plan.outline)}
+        if Over.of(self.task).changes:
+            return found
         return {**found, "drift": round(float(self._tones["drift"]), 5)}
 
     @cached_property
@@ -119,11 +122,16 @@ class Keys:
         self._keep_tones(Tone.cat(tones), Tone.cat(wanted))
 
     def _keep_tones(self, own: Tone, wanted: Tone) -> None:
-        """Write what each key frame's tone is, and what it becomes: without what grows over the time of the film."""
-        grown = trend(Tone(own.mean - wanted.mean, own.std - wanted.std), self.plan.outline)
-        drift = Tone(own.mean - grown.mean, own.std - grown.std)
+        """Write what each key frame's tone is, and what it becomes: without what grows over the time of the film.
+
+        What grows because words or guidance do is wanted, and no drift.
+        """
+        drift = own
+        if not Over.of(self.task).changes:
+            grown = trend(Tone(own.mean - wanted.mean, own.std - wanted.std), self.plan.outline)
+            drift = Tone(own.mean - grown.mean, own.std - grown.std)
         size = float(drift.apart(own)[-1])
-        parts = {"mean": own.mean, "std": own.std, "wanted mean": drift.mean, "wanted std": drift.std}
+        parts = {"mean": own.mean, "std": own.std, "wanted mean": drift.mean.clone(), "wanted std": drift.std.clone()}
         lay_down(self.folder / TONES, {**parts, "drift": torch.tensor(size)})
 
     def key(self, place: int) -> Float[Tensor, "3 h w"]:
@@ -154,8 +162,7 @@ class Keys:
             maker.pin = self.task.long.weight
             return maker.pictures(0)
         task = replace(self.task, seconds=len(numbers) / fps, fps=fps)
-        whole_fps = float(self.task.fps or 1)
-        return Joint(task, self.model, self.execution, states, self.progress, numbers, {}, whole_fps).pictures(0)
+        return Joint(task, self.model, self.execution, states, self.progress, numbers, {}, self.task).pictures(0)
 
     def _expected(self, place: int) -> Tone:
         """What the tone of a key frame would be if nothing drifted, up to what is the same for all of them."""
@@ -189,8 +196,7 @@ class Keys:
     def _jointly(self, stretch: Stretch, left: Tensor, right: Tensor) -> Float[Tensor, "t 3 h w"]:
         """By a model of films, which is told both ends and the speed of the stretch."""
         numbers, shares = stretch.frames, [0.0, *stretch.shares(), 1.0]
-        whole_fps = float(self.task.fps or 1)
-        fps = stretch.fps(whole_fps)
+        fps = stretch.fps(float(self.task.fps or 1))
         movement = replace(self.task.movement, loop=False)
         task = replace(self.task, seconds=len(numbers) / fps, fps=fps, movement=movement)
         given, states = (
@@ -200,7 +206,7 @@ class Keys:
         with disk_errors(states):
             states.mkdir(exist_ok=True)
         maker = JointBetween(
-            task, self.model, self.execution, states, self.progress, numbers, given, whole_fps, FORKED, shares
+            task, self.model, self.execution, states, self.progress, numbers, given, self.task, FORKED, shares
         )
         drawn = torch.cat(list(maker.pictures(0)))
         remove(states)
@@ -219,9 +225,7 @@ class Keys:
     @cached_property
     def _course(self) -> Float[Tensor, "t 3 3"]:
         """Of each frame of a zero-shot clip, where what is in the first one goes."""
-        movement = self.task.movement
-        course = Course(movement.way or "still", 1.0 if movement.motion is None else movement.motion, movement.loop)
-        return course.maps(self.task.frames, float(self.task.fps or 1))
+        return course_of(self.task)
 
     def _finished(self, gap: Gap) -> Float[Tensor, "t 3 h w"]:
         """A gap, by whoever makes it; others are made while somebody else is at it."""

@@ -115,7 +115,7 @@ class Parts:
     def _joint(self, frames: tuple[int, ...], known: Tensor, states: Path) -> Float[Tensor, "t 3 h w"]:
         part = replace(self.task, seconds=len(frames) / float(self.task.fps or 1))
         given = dict(enumerate(known))
-        maker = Joint(part, self.model, self.execution, states, self.progress, frames, given)
+        maker = Joint(part, self.model, self.execution, states, self.progress, frames, given, self.task)
         made = torch.cat(list(maker.pictures(0)))
         return pinned(made, given, self.task.long.weight) if given else made
 

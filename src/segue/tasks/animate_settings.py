@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from segue.errors import TaskError
+from segue.temporal.curve import Value, value_of
 
 Engine = Literal["joint", "zero-shot"]
 Begun = Literal["picture", "latents"]
@@ -26,7 +27,7 @@ class Movement:
     Args:
         engine: joint denoises all frames together, by a model that was made for that; zero-shot moves the first frame,
             and lets a model of single pictures draw the others so that they look at it. Left out, what the model can.
-        motion: how strongly it moves: 1 as usual, 0 not at all.
+        motion: how strongly it moves: 1 as usual, 0 not at all. May be a curve over the clip ("0s:0, 2s:1").
         loop: let the last frame lead back to the first.
         context_guidance: how strongly frames are held to given pictures, by models that learned to go without: 1 as
             the model does it. Left out, 1.
@@ -44,7 +45,7 @@ class Movement:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     engine: Engine | None = None
-    motion: float | None = None
+    motion: Value | None = None
     loop: bool = False
     context_guidance: float | None = None
     window: int | None = None
@@ -58,8 +59,8 @@ class Movement:
             value = getattr(self, name)
             if value is not None and value not in kinds:
                 raise TaskError(f"{name} must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {value!r}")
-        if self.motion is not None and not 0 <= self.motion <= MOST_MOTION:
-            raise TaskError(f"motion must be in [0, {MOST_MOTION:g}], got {self.motion}")
+        if self.motion is not None:
+            object.__setattr__(self, "motion", value_of(self.motion, "motion", 0, MOST_MOTION))
         if self.context_guidance is not None and not 0 <= self.context_guidance <= 100:
             raise TaskError(f"context_guidance must be in [0, 100], got {self.context_guidance}")
         if self.window is not None and self.window < 2:

@@ -24,6 +24,7 @@ from segue.tasks.animate_controls import Controls
 from segue.tasks.animate_told import Over
 from segue.tasks.key_pictures import KeyPicture
 from segue.tasks.sampling import Execution
+from segue.temporal.curve import Curve
 from segue.temporal.frame_attention import Pattern, frame_attention
 from segue.temporal.keys import ANY_KEY
 from segue.temporal.moved_noise import Placed, PlacedKick
@@ -43,6 +44,14 @@ CLIP = "clip"
 ALIKE = 0.1
 """How far colours may be apart, of a full range of 1, for two drawings of one place to count as the same thing."""
 FIRST, FRAMES = "first.safetensors", "frames.safetensors"
+
+
+def course_of(task: Animate) -> Float[Tensor, "t 3 3"]:
+    """Of each frame of a clip with nothing left open, where what is in its first one goes."""
+    over = Over.of(task)
+    motion = Curve.of(over.motion)
+    strength = motion.low if motion.is_constant else tuple(over.dials(range(over.frames)))
+    return Course(task.movement.way or "still", strength, task.movement.loop).maps(over.frames, over.fps)
 
 
 def kept(
@@ -227,10 +236,7 @@ class ZeroShot:
 
     @cached_property
     def _course(self) -> Float[Tensor, "t 3 3"]:
-        """Of each frame of the clip, where what is in its first one goes."""
-        movement = self.task.movement
-        course = Course(movement.way or "still", 1.0 if movement.motion is None else movement.motion, movement.loop)
-        return course.maps(self.task.frames, float(self.task.fps or 1))
+        return course_of(self.task)
 
     @cached_property
     def _maps(self) -> Float[Tensor, "t 3 3"]:

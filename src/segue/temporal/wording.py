@@ -59,3 +59,8 @@ class Wording:
     def at_first(self) -> str:
         """The prompt with each curve's first value."""
         return self.said([curve.knots[0].value for curve in self.curves])
+
+
+def weight_spans(prompt: str) -> list[tuple[int, int]]:
+    """Where in a prompt the curves of weights stand: the first character of each, and the one behind it."""
+    return [found.span(1) for found in _CURVE.finditer(prompt)]

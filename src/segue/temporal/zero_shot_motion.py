@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -37,6 +38,8 @@ GROWTH = 1.35
 SWING, SWINGS = math.radians(22), 0.5
 """To each side, about a place above the picture's middle; and how often in a second."""
 WOBBLE, WOBBLES = math.radians(9), 2.0
+SWAYING: tuple[Way, ...] = ("bounce", "swing", "wobble")
+"""Ways that lead back again and again."""
 
 _SLIDES = r"(?:slid\w*|mov\w*|fl(?:y|ies|ying)|driv\w*|run\w*|go\w*|drift\w*|roll\w*|walk\w*|glid\w*)"
 _TOWARDS = r"(?:\s+\w+){0,2}?\s+(?:to\s+)?(?:the\s+)?"
@@ -79,21 +82,25 @@ class Course:
 
     Args:
         way: in one of `WAYS`.
-        strength: 1 as usual, 0 not at all; negative turns it round.
+        strength: 1 as usual, 0 not at all; negative turns it round. Or one for each frame, between which it changes in
+            a line: of what goes somewhere, spins or grows it is the speed, of what bounces, swings or wobbles how far
+            it does so. Not in a loop.
         loop: whether the last frame leads back to the first: what goes somewhere comes back, and what swings or spins
             does so a whole number of times.
 
     Raises:
-        TaskError: there is no such way.
+        TaskError: there is no such way, or a loop has a strength for each frame.
     """
 
     way: Way = "right"
-    strength: float = 1.0
+    strength: float | tuple[float, ...] = 1.0
     loop: bool = False
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
             raise TaskError(f"a clip moves {', '.join(WAYS[:-1])} or {WAYS[-1]}; got {self.way!r}")
+        if self.loop and isinstance(self.strength, tuple):
+            raise TaskError("a loop comes back by itself, at one strength: give one number")
 
     def maps(self, count: int, fps: float) -> Float[Tensor, "t 3 3"]:
         """Of each frame, where what is in the first frame goes: x to the right and y down, in heights of the picture
@@ -103,9 +110,20 @@ class Course:
             count: of frames.
             fps: how many there are in a second.
         """
-        length = count / fps
-        found = [_MAKERS[self.way](frame / fps, length, self.strength, self.loop) for frame in range(count)]
+        length, strengths = count / fps, self._strengths(count)
+        found = [_MAKERS[self.way](frame / fps, length, strengths[frame], self.loop) for frame in range(count)]
         return torch.tensor(found, dtype=torch.float64)
+
+    def _strengths(self, count: int) -> Sequence[float]:
+        """Of each frame; of what goes on, the mean over the time up to it, which times the time is how far it came."""
+        if not isinstance(self.strength, tuple):
+            return [self.strength] * count
+        if len(self.strength) != count:
+            raise ValueError(f"expected a strength for each of {count} frames, got {len(self.strength)}")
+        if self.way in SWAYING:
+            return self.strength
+        gone = accumulate((before + after) / 2 for before, after in pairwise(self.strength))
+        return [self.strength[0], *(way / frame for frame, way in enumerate(gone, start=1))]
 
 
 def _slide(x: float, y: float) -> Callable[[float, float, float, bool], list[list[float]]]:
