@@ -143,6 +143,21 @@ class Words(nn.Module):
         return self.out(torch.einsum("bhl,blhd->bhd", heard, values).flatten(1))
 
 
+class Told(nn.Module):
+    """Text embeddings summed up in one vector, each channel by the token that has most of it.
+
+    However many tokens fill up the rest, one word decides.
+    """
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.norm, self.heard = nn.LayerNorm(width), nn.Linear(width, HEADS * HEAD_WIDTH)
+        self.out = nn.Sequential(nn.Linear(HEADS * HEAD_WIDTH, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+
+    def forward(self, text: Float[Tensor, "b l d"]) -> Float[Tensor, "b e"]:
+        return self.out(self.heard(self.norm(text)).amax(1))
+
+
 class Move(nn.Module):
     """Brings what lies elsewhere in a picture to where the words want it, beside what lies there already."""
 
@@ -209,7 +224,7 @@ class InstructAdapter(nn.Module):
         super().__init__()
         self.layout = layout
         width, embedding = layout.width, layout.embedding
-        self.words = Words(layout.words, embedding)
+        self.words = Told(layout.words, embedding) if layout.elapsed else Words(layout.words, embedding)
         self.time = nn.Sequential(nn.Linear(WAVES, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.when = None
         if layout.elapsed:

@@ -182,6 +182,33 @@ class ClipText:
             rows.append(torch.cat([known[chunk].tokens for chunk in filled], dim=1))
         return Read(torch.cat(rows), torch.cat([known[chunks[0]].pooled for chunks in chunked]))
 
+    def tokens(self, prompts: Sequence[str], least: int = 1) -> Float[Tensor, "b n d"]:
+        """The embeddings of tokens as they go into the encoder, float32, laid out as `read` does, without weights.
+
+        Of words that an encoder was not trained with, its answer tells little, and its tokens tell them apart.
+
+        Args:
+            prompts: as of `read`.
+            least: likewise.
+
+        Raises:
+            TaskError: no prompts.
+        """
+        if not prompts:
+            raise TaskError("expected at least one prompt to encode; got none")
+        chunked = [self._chunks(prompt) for prompt in prompts]
+        longest = max(least, *(len(chunks) for chunks in chunked))
+        filled = [chunks + [_Chunk((), ())] * (longest - len(chunks)) for chunks in chunked]
+        ids = torch.tensor([[id_ for chunk in chunks for id_ in self._filled(chunk.ids)] for chunks in filled])
+        return self.encoder.get_input_embeddings()(ids.to(self.encoder.device)).float()
+
+    def _filled(self, ids: Sequence[int]) -> list[int]:
+        """A chunk's tokens as the encoder sees them, as many as it sees at once."""
+        padding = self.context - 2 - len(ids)
+        tokenizer: Any = self.tokenizer
+        begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+        return [begin, *ids, end, *[pad] * padding]
+
     def _chunks(self, prompt: str) -> list[_Chunk]:
         words = list(self._words(prompt))
         room = self.context - 2
@@ -225,9 +252,7 @@ class ClipText:
         stamp = stamp_of(self.encoder)
         read = self._known.pop((*stamp, *ids), None) if stamp else None
         if read is None:
-            padding = self.context - 2 - len(ids)
-            begin, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-            read = self._seen(torch.tensor([[begin, *ids, end, *[pad] * padding]], device=self.encoder.device))
+            read = self._seen(torch.tensor([self._filled(ids)], device=self.encoder.device))
         if stamp:
             self._known[(*stamp, *ids)] = read
             for key in list(self._known)[:-REMEMBERED]:
@@ -295,6 +320,16 @@ class ClipPair:
             if self.empty_is_zero and not prompt.strip():
                 tokens[row], pooled[row] = 0, 0
         return Conditioning(tokens, pooled=pooled)
+
+    def tokens(self, prompts: Sequence[str]) -> Float[Tensor, "b n d"]:
+        """The embeddings of tokens as they go into both encoders, side by side; see `ClipText.tokens`.
+
+        Raises:
+            TaskError: no prompts.
+        """
+        count = max(encoder.count(prompts) for encoder in (self.first, self.second))
+        first, second = (encoder.tokens(prompts, count) for encoder in (self.first, self.second))
+        return torch.cat([first, second.to(first.device)], dim=-1)
 
 
 @dataclass(frozen=True)

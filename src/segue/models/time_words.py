@@ -10,9 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
     from segue.types import Conditioning, TextEncoder
 
 WORDS = "time_words"
@@ -28,15 +33,32 @@ class TimeText:
     Args:
         encoder: the image model's.
         heard: what that is not told as it is said; longer words go first.
+        tokens: whether layers along time are told the tokens themselves as well, beside what the encoder makes of them.
+            A small encoder, trained on captions of still pictures, makes so little of other words that "falls" and
+            "rises" are hardly to be told apart; their tokens are.
     """
 
     encoder: TextEncoder
     heard: Heard
+    tokens: bool = False
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """The text that the image model hears, and under WORDS what was said."""
         shown = self.encoder([heard_of(prompt, self.heard) for prompt in prompts])
-        return replace(shown, extra={**shown.extra, WORDS: self.encoder(prompts).text})
+        return replace(shown, extra={**shown.extra, WORDS: self.said(prompts)})
+
+    def said(self, prompts: Sequence[str]) -> Float[Tensor, "b n d"]:
+        """What layers along time are told."""
+        made = self.encoder(prompts).text
+        if not self.tokens:
+            return made
+        encoder: Any = self.encoder
+        return torch.cat([_even(made), _even(encoder.tokens(prompts))], -1)
+
+
+def _even(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """Scaled to a root mean square of 1, token by token."""
+    return tokens / tokens.square().mean(-1, keepdim=True).clamp(min=1e-12).sqrt()
 
 
 def heard_of(prompt: str, heard: Heard) -> str:

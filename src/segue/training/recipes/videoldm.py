@@ -84,6 +84,7 @@ class Config:
     first_steps: Natural = 0  # in which that learns alone, without the UNet, by pairs of frames
     first_batch: Count = 32  # pairs
     movements_unsaid: bool = False  # the image layers are not told of movements: for a text encoder that knows none
+    tokens: bool = False  # layers along time are told tokens, too, beside what the text encoder makes of them
     heard: dict[str, str] = field(default_factory=dict[str, str])  # what else they hear in another's place
     frames: Annotated[int, Field(ge=2)] = 8
     strides: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2)  # every how many frames of a clip are taken
@@ -139,6 +140,7 @@ class Config:
             frames=self.frames,
             shared_noise=self.shared_noise,
             heard=tuple({**unsaid, **self.heard}.items()),
+            tokens=self.tokens,
         )
 
 
