@@ -31,8 +31,10 @@ from segue.tasks.animate import Animate
 from segue.tasks.animate_long import TONES, Keys
 from segue.tasks.animate_long_settings import Long
 from segue.tasks.animate_settings import Movement
+from segue.tasks.record import read_record
 from segue.tasks.rerun import Rerun
 from segue.tasks.sampling import Execution, Sampling
+from segue.tasks.upscale_words import story_of
 from segue.types import Call, Conditioning, Network, RowId, silent
 from shown import pixels, record
 from toy import toy_model
@@ -152,6 +154,16 @@ def test_prompts_in_time_are_made_again(tmp_path: Path) -> None:
     clip.save(tmp_path / "a.apng")
     again = Rerun.read(tmp_path / "a.json").run(toy_model())
     assert torch.equal(pixels(again), pixels(clip)) and record(again) == record(clip)
+
+
+def test_an_upscaler_is_told_the_words_of_each_frame(tmp_path: Path) -> None:
+    replace(TOY, prompt="0s: a (red:0s:1, 1s:2) ball, 2s: a cube").run(toy_model()).save(tmp_path / "a.apng")
+    written = read_record(tmp_path / "a.json")
+    story, shorter = (story_of(written, frames) for frames in (20, 5))
+    assert story is not None and shorter is not None
+    assert story.prompts == ("a (red:1.000000) ball", "a cube") and story.points == ((1.0, 0.0), (0.0, 1.0))
+    assert [story.positions[frame] for frame in (0, 4, 8, 16, 19)] == [0.0, 0.25, 0.5, 1.0, 1.0] and not story.note
+    assert "20 frames, and it has 5" in shorter.note
 
 
 def test_a_way_is_said_once_for_all_prompts() -> None:

@@ -54,6 +54,8 @@ def story_of(record: Record, frames: int) -> Story | None:
     prompts = (said,) if isinstance(said, str) else tuple(said or ())
     if not any(prompts):
         return None
+    if record.task == "animate":
+        return _of_animate(fields, frames)
     if record.task == "upscale" and len(plan["positions"]) == frames:
         points = tuple(tuple(point) for point in plan["points"])
         return Story(prompts, points, tuple(plan["positions"]), plan["words"])
@@ -73,6 +75,19 @@ def _of_transition(fields: dict[str, Any], plan: dict[str, Any], frames: int) ->
     places = [float(node[0]) for node in plan["nodes"]]
     positions = tuple(places[left] * (1 - share) + places[right] * share for left, right, share in plan["shots"])
     return Story(prompts, route.points, positions, fields["likeness"].get("words", "tokens"))
+
+
+def _of_animate(fields: dict[str, Any], frames: int) -> Story:
+    from segue.temporal.clock import Clock
+    from segue.temporal.prompts import Prompts
+
+    prompts, fps = Prompts.of(fields["prompt"]), float(fields["fps"])
+    made = max(1, round(fields["seconds"] * fps))
+    if made != frames:
+        note = f"its record tells of {made} frames, and it has {frames}: prompts are passed at even speed"
+        return Story.spread(prompts.at_first, frames, note if len(prompts) > 1 else "")
+    positions = tuple(prompts.place(number / fps, Clock(fps)) for number in range(frames))
+    return Story(prompts.at_first, Route.through(len(prompts)).points, positions)
 
 
 def _of_live(fields: dict[str, Any], frames: int) -> Story:
