@@ -10,6 +10,8 @@ import torch
 from tiny_upscaler import write_upscaler
 
 from segue.errors import CheckpointError, ModelError, ModelNotFoundError
+from segue.models.time_files import save_time
+from segue.models.time_inserted import TimeSettings, with_time
 from segue.zoo import load, models
 from segue.zoo.catalogue import catalogue
 
@@ -55,6 +57,24 @@ def test_it_is_listed_with_what_it_shares_and_nothing_against_it(upscaler):
     for file in (upscaler / "unet").glob("*.safetensors"):
         file.unlink()
     assert catalogue().find("dots-x4").facts.problem == "not all of it is here"
+
+
+def test_it_may_be_the_base_of_one_that_looks_along_time(upscaler):
+    folder = upscaler.with_name("dots-film")
+    folder.mkdir()
+    (folder / "card.toml").write_text(
+        'name = "dots-film"\nsummary = "Enlarges films of dots."\nlicence = "MIT"\n'
+        'base = "dots-x4"\ntime = "time.safetensors"\n'
+    )
+    settings = TimeSettings(inner=4, heads=2, head_width=4, vector=8, context=0, frames=6, shared_noise=1.0)
+    save_time(folder / "time.safetensors", with_time(load("dots-x4"), settings))
+    model = load("dots-film")
+    assert model.upscaling == load("dots-x4").upscaling and model.moving is not None
+    assert (model.moving.frames, model.moving.shared_noise, model.defaults.steps) == (6, 1.0, 2)
+    (card,) = (card for card in models() if card.name == "dots-film")
+    assert (card.factor, card.text, card.noise_level) == (4, "dots", 0)
+    entry = catalogue().find("dots-film")
+    assert entry.facts.problem == "" and entry.family.startswith("Stable Diffusion Upscale, layers along time for dots")
 
 
 @pytest.mark.parametrize(

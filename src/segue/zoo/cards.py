@@ -24,7 +24,7 @@ base, an embedded model that has none itself:
     lora = "student.safetensors"          # a file in the card's folder, merged at scale 1
 
 Or it is made to move: layers along time (`segue.models.time_inserted`) stand in the UNet of its base, which itself
-stays as it is. A model may have several of these:
+stays as it is, be it a model that draws or an upscaler. A model may have several of these:
 
     base = "emoji"
     time = "motion.safetensors"           # a file in the card's folder
@@ -72,6 +72,9 @@ INHERITED = (
     "solver",
     "vocabulary",
     "preview",
+    "text",
+    "factor",
+    "noise_level",
 )
 """What a derived model takes from its base where its own card is silent. Its words are its base's and its own."""
 

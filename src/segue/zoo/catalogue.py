@@ -129,5 +129,5 @@ def _facts(card: ModelCard) -> Facts:
     own = folder_facts(card.folder, card.words_from)
     if card.base is None:
         return own
-    base = folder_facts(card.weights)
+    base = folder_facts(card.weights, card.words_from)
     return Facts(base.family, base.size, own.licence, own.bytes, base.problem)

@@ -216,7 +216,8 @@ def draw(
     Low levels of noise are drawn more often: a fifth of the clips is above half of them.
     """
     assert image.upscaling is not None
-    rng, generator = step_rng(config.seed + seed, step), step_generator(config.seed + seed, step)
+    # Even numbers are for what is shown, odd ones for the noise that is to be found in it.
+    rng, generator = step_rng(config.seed + seed, step), step_generator(config.seed + seed, 2 * step)
     taken = clips.choose(
         rng, config.batch, config.frames,
         strides=config.strides, reversed=config.backwards, flipped=config.flipped, said=1 - config.dropped,
@@ -254,15 +255,21 @@ def off_noise(
 
 
 def told(learner: LatentDiffusion, batch: Batch, captions: Sequence[str]) -> Conditioning:
-    """What the network is told of clips, a row for each frame."""
-    frames = batch.small.shape[1]
+    """What the network is told of clips, a row for each frame.
+
+    Args:
+        learner: the upscaler.
+        batch: what it is shown.
+        captions: one for each clip, or several times as many; texts of one call are as long as each other.
+    """
+    frames, times = batch.small.shape[1], len(captions) // len(batch.taken)
     with torch.no_grad(), torch.autocast(learner.device.type, enabled=False):
         text = learner.text(list(captions))[[row for row in range(len(captions)) for _ in range(frames)]]
-    speed = torch.tensor([one.fps for one in batch.taken]).repeat_interleave(frames)
+    speed = torch.tensor([one.fps for one in batch.taken]).repeat_interleave(frames).repeat(times)
     return replace(
         text,
-        concat=batch.small.flatten(0, 1),
-        label=batch.label.repeat_interleave(frames),
+        concat=batch.small.flatten(0, 1).repeat(times, 1, 1, 1),
+        label=batch.label.repeat_interleave(frames).repeat(times),
         extra={**text.extra, FPS: speed.to(learner.device)},
     )
 
@@ -271,7 +278,7 @@ def step_loss(
     learner: LatentDiffusion, batch: Batch, config: Config, step: int, share: slice, seed: int = 0
 ) -> Float[Tensor, ""]:
     """How wrong the learner is about clips, frame by frame, each of them as noisy as the others of its clip."""
-    generator = step_generator(config.seed + seed, step + config.steps)
+    generator = step_generator(config.seed + seed, 2 * step + 1)
     with torch.no_grad():
         x0 = learner.codec.encode(batch.pictures.flatten(0, 1)).float()
     shape = x0.shape[1:]
@@ -326,12 +333,11 @@ def upscaled(model: LatentDiffusion, batch: Batch, config: Config) -> Float[Tens
     frames, (height, width) = config.frames, batch.pictures.shape[-2:]
     schedule = model.schedule(config.sheet_steps or settings.steps, (width, height), solver=settings.solver)
     shape = model.codec.channels, height // model.codec.scale, width // model.codec.scale
-    wanted, blank = (
-        told(model, batch, captions) for captions in ([one.caption for one in batch.taken], [""] * len(batch.taken))
-    )
-    for clip in range(len(batch.taken)):
-        rows = list(range(clip * frames, (clip + 1) * frames))
-        cond = classifier_free(wanted[rows], blank[rows], settings.guidance_scale, start=settings.guidance_start)
+    count = len(batch.taken)
+    terms = told(model, batch, [*(one.caption for one in batch.taken), *[""] * count])
+    for clip in range(count):
+        rows, blank = ([(row + clip) * frames + frame for frame in range(frames)] for row in (0, count))
+        cond = classifier_free(terms[rows], terms[blank], settings.guidance_scale, start=settings.guidance_start)
         ids = [RowId("frame", frame) for frame in range(frames)]
         state = from_clip_seed(0, ids, schedule, shape, model.device, config.shared_noise)
         solver = find_solver(settings.solver).solver
