@@ -99,6 +99,19 @@ def test_long_prompts_come_in_chunks_that_all_prompts_share(short_model):
     assert torch.equal(both[1, 24:], text([""]).text[0])
 
 
+def test_tokens_lie_where_what_is_made_of_them_does(short_model):
+    """Chunk by chunk, whatever the weights; what fills up is told as such."""
+    text, prompts = short_model.text, ["(red:1.4) apple on the table with a green cat and a blue dog", "a cat"]
+    tokens = text.tokens(prompts)
+    assert tokens.shape == text(prompts).text.shape
+    assert torch.equal(tokens, text.tokens([prompt.replace("(red:1.4)", "red") for prompt in prompts]))
+    table, words = text.encoder.get_input_embeddings().weight, text.tokenizer("a cat", add_special_tokens=False)
+    assert torch.equal(tokens[1, 1 : 1 + len(words.input_ids)], table[words.input_ids].float())
+    assert torch.equal(tokens[:, 0], table[[text.tokenizer.bos_token_id] * 2].float())
+    with pytest.raises(TaskError, match="at least one prompt"):
+        text.tokens([])
+
+
 def test_chunks_are_cut_between_words(short_model):
     text = short_model.text
     long = " ".join(["cat"] * 20 + ["xyz"])  # 20 tokens and a word of three: it does not fit into 22

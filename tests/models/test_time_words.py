@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import write_model
+from tiny_xl import write_xl
 
+from segue.errors import ModelError
 from segue.models.loading import load_model
 from segue.models.time_files import read_settings, save_time, with_time_file
 from segue.models.time_inserted import TimeSettings, time_layers, with_time
@@ -82,3 +84,39 @@ def test_the_file_remembers_it(tmp_path: Path) -> None:
     assert torch.equal(moving.text(["a falling cat"]).text, image.text(["a cat"]).text)
     save_time(tmp_path / "all.safetensors", with_time(image, replace(SETTINGS, heard=())))
     assert WORDS not in with_time_file(image, tmp_path / "all.safetensors").text(["a falling cat"]).extra
+
+
+def test_tokens_are_told_beside_what_the_encoder_makes_of_them(tmp_path: Path) -> None:
+    """Both scaled alike; the file remembers it, and the layers are as wide."""
+    image = load_model(write_model(tmp_path / "model"), device="cpu")
+    settings = replace(SETTINGS, tokens=True, context=4, moves=(16, 16))
+    moving = with_time(image, settings)
+    width = image.text(["a"]).text.shape[-1]
+    captions = ["a falling cat", "a rising cat"]
+    said = moving.text(captions).extra[WORDS]
+    assert said.shape[-1] == 2 * width
+    assert torch.allclose(said.square().mean(-1), torch.ones(said.shape[:2]), atol=1e-4)
+    made = image.text(captions).text
+    assert torch.allclose(said[..., :width], made / made.square().mean(-1, keepdim=True).sqrt(), atol=1e-5)
+    longest = max(len(image.text.tokenizer(word, add_special_tokens=False).input_ids) for word in ("falling", "rising"))
+    others = (said[0] != said[1])[:, width:].any(-1)
+    assert 0 < int(others.sum()) <= longest + 2, "one word, and what it pushes aside"
+    save_time(tmp_path / "motion.safetensors", moving)
+    assert read_settings(tmp_path / "motion.safetensors") == settings
+    again = with_time_file(image, tmp_path / "motion.safetensors")
+    assert torch.equal(again.text(captions).extra[WORDS], said)
+
+
+def test_an_encoder_without_tokens_is_refused(tmp_path: Path) -> None:
+    image = load_model(write_model(tmp_path / "model"), device="cpu")
+    with pytest.raises(ModelError, match="has no tokens to tell: expected those of CLIP"):
+        with_time(replace(image, text=lambda prompts: image.text(prompts)), replace(SETTINGS, tokens=True))
+
+
+def test_two_encoders_tell_the_tokens_of_both(tmp_path: Path) -> None:
+    image = load_model(write_xl(tmp_path / "xl"), device="cpu")
+    tokens, made = image.text.tokens(["a falling cat", "a cat"]), image.text(["a falling cat", "a cat"]).text
+    assert tokens.shape == made.shape
+    first = image.text.first.tokens(["a falling cat", "a cat"])
+    assert torch.equal(tokens[..., : first.shape[-1]], first)
+    assert with_time(image, replace(SETTINGS, tokens=True)).text(["a cat"]).extra[WORDS].shape[-1] == 2 * made.shape[-1]
