@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from segue.errors import TrainingError
-from segue.evaluation.motion_words import MOTIONS, WORDINGS, Motion, asked
+from segue.evaluation.motion_words import MEANT, MOTIONS, WORDINGS, Motion, asked
 from segue.models.travel import Carrying, Way, places
 from segue.motion.warp import warp
 from segue.training.captions import Concept, Look
 from segue.training.clip_corpus import ClipsConfig, build_clips, changes, rendered, scene_of
 from segue.training.clip_stack import ClipStack
-from segue.training.clips import GIVEN, Augmentation, Clips, augmented, given_frames
+from segue.training.clips import GIVEN, Augmentation, Clips, augmented, decided, given_frames, ways_of
 from segue.training.corpus import ConceptList
 from segue.training.motion_paths import Course, course
 from segue.training.moving import shape
@@ -211,6 +211,24 @@ def test_what_is_held_out_is_never_shown_either_way() -> None:
             assert not may_move(concept, colour, way)
         other: Motion = "grow" if motion not in ("grow", "shrink") else "bounce"
         assert may_move(concept, colour, other)
+
+
+def test_words_that_leave_the_way_open_are_said_of_one_way_only(clips: Clips, folder: Path) -> None:
+    open_ways = ("the top spinning", "a spinning top spins clockwise", "a top")
+    assert decided(open_ways, "spin clockwise") == open_ways
+    assert decided(open_ways, "spin counterclockwise") == open_ways[1:]
+    assert decided(("a sliding car", "a car slides left"), "slide left") == ("a car slides left",)
+    assert decided(("a sliding car", "a car slides right"), "slide right") == ("a sliding car", "a car slides right")
+    assert decided(open_ways, "") == open_ways, "of footage nobody knows"
+    assert decided(("a spinning top",), "spin counterclockwise") == ("a spinning top",), "rather that than nothing"
+    assert ways_of("slide left") == ("slide left", "slide right", "slide right", "slide left")
+    assert ways_of("somersault") == ("", "", "", "")
+    for line, entry in zip(clips.lines, manifest(folder), strict=True):
+        shown = zip(vars(line.captions).items(), ways_of(entry["motion"]), strict=True)
+        for (way, captions), motion in shown:
+            assert set(captions) <= set(entry["captions"][way])
+            unclear = {caption for caption in captions if len(asked(caption)) > 1}
+            assert not unclear or motion in MEANT or len(unclear) == len(entry["captions"][way])
 
 
 def test_round_things_do_not_turn() -> None:

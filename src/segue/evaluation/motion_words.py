@@ -106,6 +106,10 @@ SLIDING = ("sliding", "moving")
 """Said before things that slide any way."""
 
 
+MEANT: frozenset[Motion] = frozenset({"slide right", "spin clockwise"})
+"""What is meant by words that leave the way open."""
+
+
 def asked(caption: str) -> frozenset[Motion]:
     """The movements that a caption may mean, by the longest wording in it; none where it says nothing of movement."""
     said = " " + re.sub(r"[^a-z]+", " ", caption.lower()).strip() + " "

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from segue.errors import TrainingError
+from segue.evaluation.motion_words import MEANT, WORDINGS, asked
 from segue.training.clip_corpus import Said
 from segue.training.data import described_lines
 
@@ -50,10 +51,33 @@ class ClipLine:
         Raises:
             ValueError: there is no caption.
         """
-        said = Said(**{way: tuple(captions) for way, captions in line["captions"].items()})
+        motion = str(line.get("motion", ""))
+        shown = dict(zip(("forward", "backward", "mirrored", "both"), ways_of(motion), strict=True))
+        said = Said(**{way: decided(captions, shown[way]) for way, captions in line["captions"].items()})
         if not said.forward:
             raise ValueError("every clip needs captions")
-        return cls(said, float(line["fps"]), str(line.get("motion", "")), _steps(line))
+        return cls(said, float(line["fps"]), motion, _steps(line))
+
+
+def ways_of(motion: str) -> tuple[str, str, str, str]:
+    """The movement of a clip, played backwards, mirrored, and both; "" for those that have no word."""
+    if motion not in WORDINGS:
+        return "", "", "", ""
+    mirrored = WORDINGS[motion].mirrored
+    return motion, WORDINGS[motion].undone, mirrored, WORDINGS[mirrored].undone
+
+
+def decided(captions: Sequence[str], motion: str) -> tuple[str, ...]:
+    """Captions of a clip without those that leave its way open and elsewhere mean another one.
+
+    "A spinning top" is true of both ways, and what learns to foretell frames would learn the mean of both.
+
+    Args:
+        captions: true of the clip.
+        motion: that is seen; "" if unknown.
+    """
+    meant = [caption for caption in captions if motion in MEANT or len(asked(caption)) < 2]
+    return tuple(meant or captions) if motion else tuple(captions)
 
 
 def _steps(line: Mapping[str, Any]) -> tuple[tuple[float, float, float, float], ...] | None:
