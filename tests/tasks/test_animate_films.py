@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
+from torch import nn
 
 from flickers import saved, textured
 from models.test_animatediff import write_adapter
@@ -22,7 +24,7 @@ from segue.media import read
 from segue.models.bundle import LatentDiffusion
 from segue.models.families.animatediff import with_motion_adapter
 from segue.models.loading import load_model
-from segue.models.time_inserted import CONTEXT
+from segue.models.time_inserted import CONTEXT, FPS, time_layers
 from segue.tasks.animate import Animate
 from segue.tasks.animate_long_settings import Long
 from segue.tasks.animate_outlook import taken_bytes
@@ -132,14 +134,18 @@ def test_motion_adapters_move_words_alone(written: Path, tmp_path: Path, picture
 
 @dataclass(frozen=True)
 class Watched:
-    """A network, and what it was told of known frames."""
+    """A network, and what it was told of known frames, of speed, and of how many frames a clip has."""
 
     network: Network
     known: list[torch.Tensor] = field(default_factory=list)
+    speeds: list[float] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
 
     def __call__(self, x: torch.Tensor, time: torch.Tensor, cond: Conditioning, call: Call) -> torch.Tensor:
         if CONTEXT in cond.extra:
             self.known.append(cond.extra[CONTEXT])
+            self.speeds.append(float(cond.extra[FPS][0]))
+            self.frames.append(call.group)
         return self.network(x, time, cond, call)
 
 
@@ -158,13 +164,24 @@ def test_what_lies_between_two_pictures_is_filled(videoldm: LatentDiffusion, pic
             assert torch.allclose(clip[[0, 3], :4], ends, atol=1e-5) and not clip[1:3].any()
 
 
+def mover_of(written: Path) -> LatentDiffusion:
+    """A model that sets pictures in motion."""
+    model = taught(load_model(written, device="cpu"), replace(SMALL, moves=(16, 16), heard=(("bouncing", ""),)))
+    assert model.moving is not None and model.moving.from_still and model.moving.frames == 4
+    for value in cast(nn.Module, time_layers(model).moves).parameters():
+        value.mul_(0.1)
+    return model
+
+
+def watched_model(model: LatentDiffusion) -> tuple[LatentDiffusion, Watched]:
+    watched = Watched(model.denoiser.network)
+    return replace(model, denoiser=replace(model.denoiser, network=watched)), watched
+
+
 def test_a_clip_of_words_begins_with_a_picture_that_is_set_in_motion(written: Path, picture: str) -> None:
     """The first frame is known to be what the image model draws of the words that it hears."""
-    image = load_model(written, device="cpu")
-    mover = taught(image, replace(SMALL, moves=(16, 16), heard=(("bouncing", ""),)))
-    assert mover.moving is not None and mover.moving.from_still
-    watched = Watched(mover.denoiser.network)
-    model = replace(mover, denoiser=replace(mover.denoiser, network=watched))
+    image, mover = load_model(written, device="cpu"), mover_of(written)
+    model, watched = watched_model(mover)
     task = Animate("a bouncing red apple", seconds=0.5, seed=3, sampling=QUICK)
     made = task.run(model)
     assert len(made) == 4 and watched.known
@@ -178,6 +195,66 @@ def test_a_clip_of_words_begins_with_a_picture_that_is_set_in_motion(written: Pa
     replace(task, image=picture).run(model)
     own = image.codec.encode(read(picture).frames[:])[0]
     assert torch.allclose(watched.known[0][0, :4], own, atol=1e-5), "a given picture is the one that moves"
+
+
+def test_parts_that_follow_set_the_last_frame_in_motion_and_draw_no_picture(written: Path) -> None:
+    """Four frames from a drawn picture, then three and two more, each from the frame that was last."""
+    model, watched = watched_model(mover_of(written))
+    assert model.moving is not None
+    task = Animate("a bouncing red apple", seconds=9 / 8, fps=8, sampling=Sampling(steps=2, guidance_scale=(1.0,)))
+    clip = task.run(model, Execution(max_batch=4))
+    assert len(clip) == 9 and record(clip)["scores"]["long"] == "parts"
+    assert (watched.frames, set(watched.speeds)) == ([4, 4, 4, 4, 3, 3], {8.0})
+    for known in watched.known:
+        assert known[:, 4, 0, 0].tolist() == [1, 0, 0, 0][: len(known)]
+    starts = [known[0, :4] for known in watched.known[::2]]
+    for place, start in zip((3, 6), starts[1:], strict=True):
+        assert torch.allclose(start, model.codec.encode(clip.frames[place : place + 1])[0], atol=1e-5)
+    still = Image("a red apple", sampling=task.sampling).run(load_model(written, device="cpu")).frames[:]
+    assert torch.allclose(model.codec.decode(starts[0][None]).clamp(0, 1), still, atol=2 / 255)
+
+
+def test_the_outline_is_told_its_own_speed_and_what_is_filled_both_of_its_ends(written: Path, picture: str) -> None:
+    model, watched = watched_model(mover_of(written))
+    sampling, how = Sampling(steps=2, guidance_scale=(1.0,)), Long("keys", "2", pin=0.0)
+    task = Animate("a bouncing red apple", seconds=13 / 8, fps=8, sampling=sampling, long=how)
+    clip = task.run(model, Execution(max_batch=4))
+    assert len(clip) == 13 and record(clip)["scores"]["outline"] == 7
+    # Seven key frames in parts of four, at half the speed; then six times one frame between two.
+    assert watched.frames == [4, 4, 4, 4] + [3] * 6
+    assert watched.speeds == [4.0] * 4 + [8.0] * 6
+    for known in watched.known[:4]:
+        assert known[:, 4, 0, 0].tolist() == [1, 0, 0, 0]
+    for place, known in enumerate(watched.known[4:]):
+        assert known[:, 4, 0, 0].tolist() == [1, 0, 1]
+        ends = model.codec.encode(clip.frames[2 * place : 2 * place + 3])[[0, 2]]
+        assert torch.allclose(known[[0, 2], :4], ends, atol=1e-5)
+    watched.known.clear()
+    replace(task, image=picture, last_image=picture, seconds=7 / 8).run(model, Execution(max_batch=4))
+    own = model.codec.encode(read(picture).frames[:])[0]
+    assert watched.known[0][:, 4, 0, 0].tolist() == [1, 0, 0, 1]
+    assert torch.allclose(watched.known[0][[0, 3], :4], own.expand(2, -1, -1, -1), atol=1e-5)
+
+
+def test_what_sets_pictures_in_motion_goes_on_in_parts_by_itself(
+    written: Path, videoldm: LatentDiffusion, picture: str
+) -> None:
+    mover, task = mover_of(written), Animate("a bouncing ball", seconds=9 / 8, fps=8, sampling=QUICK)
+    for other, model, how in (
+        (task, mover, "parts"),
+        (task, videoldm, "whole"),
+        (replace(task, seconds=0.5), mover, "whole"),
+        (replace(task, last_image=picture), mover, "whole"),
+        (replace(task, movement=Movement(loop=True)), mover, "whole"),
+        (replace(task, movement=Movement(window=9)), mover, "whole"),
+        (replace(task, movement=Movement(engine="zero-shot")), mover, "whole"),
+        (replace(task, seconds=20.0), mover, "keys"),
+    ):
+        assert other.resolved(model).long.long == how, other
+    assert replace(task, movement=Movement(context_guidance=2.0)).resolved(mover).movement.context_guidance == 2
+    said = replace(task, seconds=0.5).outlook(mover)
+    assert said[0] == "4 frames at 8 per second, by Video LDM, from a picture that is drawn first: about 20 evaluations"
+    assert "in parts, each from the last frames of the one before: about 48 evaluations" in task.outlook(mover)[0]
 
 
 def test_pictures_of_all_kinds_begin_to_move(videoldm: LatentDiffusion, tmp_path: Path) -> None:

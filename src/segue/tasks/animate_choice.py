@@ -102,7 +102,7 @@ def _check_given(task: Animate, model: LatentDiffusion) -> None:
             raise TaskError(f"{model.name} can be given {can} as a picture: leave {name} out")
         if getattr(task, name) is None and place == "first" and not moving.words:
             raise TaskError(f"{model.name} sets a picture in motion: give one (--image PICTURE)")
-    if task.movement.context_guidance is not None and not task.pictures:
+    if task.movement.context_guidance is not None and not (task.pictures or moving.from_still):
         raise TaskError("context_guidance holds frames to given pictures, and there are none: give --image")
 
 

@@ -195,7 +195,8 @@ class Joint:
     def _known(self) -> Mapping[int, Float[Tensor, "3 h w"]]:
         """Pictures of frames, by their place."""
         named = {0: self.task.image, self.task.frames - 1: self.task.last_image}
-        read = {frame: KeyPicture(0, Path(name)).load(self._size) for frame, name in named.items() if name is not None}
+        wanted = {frame: name for frame, name in named.items() if name is not None and frame not in self.given}
+        read = {frame: KeyPicture(0, Path(name)).load(self._size) for frame, name in wanted.items()}
         if self._drawn > self.task.frames:
             read[self.task.frames] = read[0]
         return {**read, **self.given}

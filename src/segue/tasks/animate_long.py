@@ -20,8 +20,9 @@ from segue.models.paused import lay_down, taken_up
 from segue.tasks.animate import Animate
 from segue.tasks.animate_controls import Controls
 from segue.tasks.animate_joint import Joint
-from segue.tasks.animate_long_choice import FORKED
+from segue.tasks.animate_long_choice import FORKED, goes_on
 from segue.tasks.animate_long_joint import JointBetween
+from segue.tasks.animate_long_parts import Parts
 from segue.tasks.animate_long_still import Still
 from segue.tasks.animate_told import Over
 from segue.tasks.animate_zero_shot import ZeroShot, course_of
@@ -162,6 +163,9 @@ class Keys:
             maker.pin = self.task.long.weight
             return maker.pictures(0)
         task = replace(self.task, seconds=len(numbers) / fps, fps=fps)
+        if goes_on(task, self.model):
+            parts = Parts(task, self.model, self.execution, states, self.progress, numbers, self.task)
+            return parts.pictures(0)
         return Joint(task, self.model, self.execution, states, self.progress, numbers, {}, self.task).pictures(0)
 
     def _expected(self, place: int) -> Tone:

@@ -55,10 +55,27 @@ def _usual(task: Animate, model: LatentDiffusion) -> How:
     """How a clip is made of which nobody says so."""
     moving = model.moving
     if moving is not None and not moving.words:
-        # By a model that goes by pictures alone, frames follow on others, or are made together.
-        ends_open = not (task.movement.loop or task.last_image)
-        return "parts" if task.frames > (task.movement.window or moving.frames) and ends_open else "whole"
-    return "keys" if task.frames > USUAL_FRAMES and not task.control else "whole"
+        return "parts" if _is_longer(task, model) else "whole"
+    if task.frames > USUAL_FRAMES and not task.control:
+        return "keys"
+    return "parts" if goes_on(task, model) else "whole"
+
+
+def goes_on(task: Animate, model: LatentDiffusion) -> bool:
+    """Whether frames that are more than a model looks at are made in parts, by one that sets pictures in motion.
+
+    Windows that overlap would not do: one that is shown no frame has nothing that it could set in motion.
+    """
+    return model.moving is not None and model.moving.from_still and _is_longer(task, model)
+
+
+def _is_longer(task: Animate, model: LatentDiffusion) -> bool:
+    """Whether there are more frames than a model looks at, and nothing is said of the last one."""
+    moving = model.moving
+    ends_open = not (task.movement.loop or task.last_image)
+    if moving is None or task.movement.engine != "joint":
+        return False
+    return task.frames > (task.movement.window or moving.frames) and ends_open
 
 
 def _fills(task: Animate, model: LatentDiffusion, given: tuple[str, ...]) -> tuple[Filling, ...]:
@@ -78,17 +95,25 @@ def _fills(task: Animate, model: LatentDiffusion, given: tuple[str, ...]) -> tup
     return fills * levels if len(fills) == 1 else fills
 
 
-def evaluations(task: Animate, terms: int) -> int:
-    """About how many network evaluations a task takes that is made by keys or parts, and has nothing left open."""
+def evaluations(task: Animate, terms: int, still: bool = False) -> int:
+    """About how many network evaluations a task takes that is made by keys or parts, and has nothing left open.
+
+    Args:
+        task: whose frames are made.
+        terms: of guidance.
+        still: whether a model of films draws a picture first, which it sets in motion.
+    """
     steps, movement = task.sampling.steps or 1, task.movement
-    share = movement.strength or 1.0 if movement.engine == "zero-shot" else 1.0
+    zero_shot = movement.engine == "zero-shot"
+    share = movement.strength or 1.0 if zero_shot else 1.0
     drawn, branch = max(1, int(steps * share)), max(1, int(steps * (movement.strength or 0.5)))
-    first = steps if movement.engine == "zero-shot" and task.image is None else 0
+    first = steps if still or (zero_shot and task.image is None) else 0
     if task.long.long == "parts":
-        parts = -(-(task.frames - 1) // (PART - 1))
-        return terms * (first + drawn * (task.frames + 2 * parts))
+        length = PART if zero_shot else movement.window or PART
+        parts = -(-(task.frames - 1) // max(1, length - 1))
+        return terms * (first + drawn * (task.frames + (2 * parts if zero_shot else parts - 1)))
     plan = Levels(task.frames, task.long.factors, movement.loop)
-    rows = drawn * (len(plan.outline) + (1 if movement.engine == "zero-shot" else 0))
+    rows = drawn * (len(plan.outline) + (1 if zero_shot else 0))
     for gap in plan.gaps():
         for stretch in gap.stretches:
             how = task.long.fills[min(stretch.level, len(task.long.fills) - 1)]
@@ -96,10 +121,10 @@ def evaluations(task: Animate, terms: int) -> int:
     return terms * (first + rows)
 
 
-def outlook_of(task: Animate, terms: int) -> tuple[str, ...]:
-    """What a long clip is made of, and what it takes, a line each."""
+def outlook_of(task: Animate, terms: int, still: bool = False) -> tuple[str, ...]:
+    """What a long clip is made of, and what it takes, a line each; see `evaluations`."""
     begun = f"{task.frames} frames at {task.fps:g} per second, "
-    about = f"about {evaluations(task, terms)} evaluations"
+    about = f"about {evaluations(task, terms, still)} evaluations"
     size = task.sampling.size
     assert size is not None
     kept = f"{_bytes(3 * size[0] * size[1] * task.frames)} on disk while it is made"

@@ -35,7 +35,8 @@ class Parts:
     """A clip in parts; see `segue.tasks.animate_run.Maker`.
 
     A model that is told of known frames is told of the last two, which show where things go (Blattmann et al. 2023,
-    arXiv:2304.08818, section 3.2); others of the last one.
+    arXiv:2304.08818, section 3.2); one that sets pictures in motion of the last one, as is all that it has learned; and
+    so are others.
 
     Args:
         task: with nothing left open.
@@ -43,6 +44,8 @@ class Parts:
         execution: how many are decoded together.
         folder: where parts are kept that the next one goes on from.
         progress: told of what is finished.
+        numbers: by which frames are named, where they are some of a longer clip's, made by a model of films.
+        whole: the longer clip's task, by whose time they are told words and numbers.
     """
 
     task: Animate
@@ -50,6 +53,8 @@ class Parts:
     execution: Execution
     folder: Path
     progress: Progress
+    numbers: tuple[int, ...] | None = None
+    whole: Animate | None = None
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -68,8 +73,9 @@ class Parts:
     @property
     def overlap(self) -> int:
         """Frames of a part that are known from the one before."""
-        joint = self.task.movement.engine == "joint" and self.model.family != "svd"
-        return min(2 if joint else 1, self.length - 1)
+        moving, joint = self.model.moving, self.task.movement.engine == "joint" and self.model.family != "svd"
+        goes_by_two = joint and moving is not None and not moving.from_still
+        return min(2 if goes_by_two else 1, self.length - 1)
 
     def parts(self) -> list[range]:
         """Numbers of the frames of each part, without those that are known."""
@@ -114,8 +120,9 @@ class Parts:
 
     def _joint(self, frames: tuple[int, ...], known: Tensor, states: Path) -> Float[Tensor, "t 3 h w"]:
         part = replace(self.task, seconds=len(frames) / float(self.task.fps or 1))
-        given = dict(enumerate(known))
-        maker = Joint(part, self.model, self.execution, states, self.progress, frames, given, self.task)
+        given, whole = dict(enumerate(known)), self.whole or self.task
+        numbers = frames if self.numbers is None else tuple(self.numbers[place] for place in frames)
+        maker = Joint(part, self.model, self.execution, states, self.progress, numbers, given, whole)
         made = torch.cat(list(maker.pictures(0)))
         return pinned(made, given, self.task.long.weight) if given else made
 

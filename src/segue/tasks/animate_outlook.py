@@ -32,19 +32,28 @@ def outlook(task: Animate, model: LatentDiffusion, execution: Execution) -> tupl
     steps, count, movement = task.sampling.steps or 1, task.frames, task.movement
     guided = not model.denoiser.embeds_guidance and task.sampling.guidance_scale != (1.0,)
     terms = 2 if guided else 1
+    still = movement.engine == "joint" and draws_still(task, model)
     if task.long.long != "whole":
-        return outlook_of(task, terms)
+        return outlook_of(task, terms, still)
     begun = f"{count} frames at {task.fps:g} per second, "
     memory = memory_told(task, model, terms, execution)
     if movement.engine == "joint":
         by, both = (model.moving.engine if model.moving else "") or "frames denoised together", 1
         if model.family == "svd" and count > 1 and (task.last_image or movement.loop):
             by, both = f"{by}, forwards and backwards", 2
-        return (f"{begun}by {by}: about {both * terms * steps * count} evaluations", *memory)
+        if still:
+            by = f"{by}, from a picture that is drawn first"
+        return (f"{begun}by {by}: about {terms * steps * (both * count + still)} evaluations", *memory)
     share = movement.strength or 1.0
     each = int(steps * share) * count + (steps if task.image is None and movement.begun == "picture" else 0)
     goes = "as its control" if task.control else str(movement.way)
     return (f"{begun}of a picture that moves ({goes}; zero-shot): about {terms * each} evaluations", *memory)
+
+
+def draws_still(task: Animate, model: LatentDiffusion) -> bool:
+    """Whether a model of films first draws the picture that it sets in motion, as nobody gives it one."""
+    moving = model.moving
+    return moving is not None and moving.from_still and not task.pictures and task.frames > 1
 
 
 def memory_told(task: Animate, model: LatentDiffusion, terms: int, execution: Execution) -> tuple[str, ...]:
