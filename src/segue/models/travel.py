@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HIDDEN = 128
+LARGEST = 3.0
+"""Logarithm of how many times larger a thing may get: about twenty times, so that long times end somewhere."""
 LEAST = 1e-3
 """Share of the places that a mask counts for at least, so that nothing is divided by 0."""
 
@@ -122,7 +124,8 @@ class Travel(nn.Module):
         spread = (share * (at - middle[:, :, None, None]).square()).sum((2, 3)).clamp(min=1e-6).sqrt()
         looks = (share * seen).sum((2, 3))
         numbers = self.way(torch.cat([told, looks, middle, spread], 1)).float()
-        return Carrying(Way(numbers[:, :2], numbers[:, 2], numbers[:, 3]), mask, middle)
+        growth = LARGEST * (numbers[:, 3] / LARGEST).tanh()
+        return Carrying(Way(numbers[:, :2], numbers[:, 2], growth), mask, middle)
 
     def meaning(self, way: Way) -> Float[Tensor, "b e"]:
         """The way in one vector, for layers that see a thing which was turned."""
