@@ -67,7 +67,7 @@ class Config:
     model: str = "emoji-x4"  # an embedded upscaler, a folder, or a hub repository
     start: Path | None = None  # a file of layers of this shape, to go on from
     clips: Path = Path("runs/clips")  # as large as they shall become
-    through: Path | None = Path("emoji")  # the model whose films it enlarges: half went through its codec
+    through: Path | None = None  # the model whose films it enlarges, if small clips are of its size: half in its codec
     through_noise: Amount = 0.05  # how far the latents are off there, each frame's by itself; they have unit variance
     out: Path = Path("runs/time_upscaler")
     blocks: Kind | None = "convolution"  # what stands behind residual blocks
