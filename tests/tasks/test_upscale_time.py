@@ -164,6 +164,9 @@ def test_a_frame_is_the_same_in_whatever_order_and_batch(plain: LatentDiffusion,
         assert all(torch.equal(frames[number : number + 1][0], in_order[number]) for number in order)
     assert (asked.run(model, Execution(max_batch=64)).frames[:] - in_order).abs().max() < 1e-5
     assert (asked.run(model, Execution(max_batch=1)).frames[:] - in_order).abs().max() < 1e-5
+    tiled = task(film(tmp_path, 3), tiling=Tiling(32))
+    alone, more = (tiled.run(model, Execution(max_batch=most)).frames[:] for most in (1, 64))
+    assert (alone - more).abs().max() < 1e-5, "parts of a picture may share calls, each with all of its frames"
 
 
 def test_a_film_of_one_frame_is_a_picture(plain: LatentDiffusion, tmp_path: Path) -> None:

@@ -154,8 +154,8 @@ class UpscalePlan:
 class Upscale(OnFile):
     """A picture or a film made larger.
 
-    All frames begin in the same noise, and what noises their small pictures is one field that stands still, so that
-    frames which are alike stay alike.
+    All frames begin in the same noise, or share what layers along time learned to share; and what noises their small
+    pictures is one field that stands still, so that frames which are alike stay alike.
 
     Args:
         input: a picture, a video, an animation or a folder of pictures.
