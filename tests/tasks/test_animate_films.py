@@ -229,6 +229,9 @@ def test_the_outline_is_told_its_own_speed_and_what_is_filled_both_of_its_ends(w
         assert known[:, 4, 0, 0].tolist() == [1, 0, 1]
         ends = model.codec.encode(clip.frames[2 * place : 2 * place + 3])[[0, 2]]
         assert torch.allclose(known[[0, 2], :4], ends, atol=1e-5)
+    watched.frames.clear()
+    replace(task, seconds=7 / 8, long=Long("keys", "6", pin=0.0)).run(model, Execution(max_batch=4))
+    assert watched.frames == [2, 2, 7], "a stretch is denoised as a whole, however few frames a window has"
     watched.known.clear()
     replace(task, image=picture, last_image=picture, seconds=7 / 8).run(model, Execution(max_batch=4))
     own = model.codec.encode(read(picture).frames[:])[0]

@@ -232,6 +232,8 @@ def test_motion_counts_at_each_frames_time_in_long_clips_too(videoldm: LatentDif
     )
     assert torch.allclose(late[[0, 3]], still[[0, 3]], atol=1.01 / 255)
     assert all(float((late - still)[key].abs().max()) > 1 / 255 for key in (6, 9))
+    loop = replace(task, long=Long("keys", "3", "branches"), movement=Movement(motion="0s:0, 1s:1", loop=True))
+    assert len(loop.run(videoldm)) == 10, "what is drawn between key frames knows no way"
 
 
 def test_a_picture_begins_to_move_when_its_motion_does(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class JointBetween(Joint):
     """Frames of which the first and the last are given, and that begin between them, some way into noise.
 
+    They are denoised as a whole, since frames of a window between both would be told of neither, unless there are more
+    than the model can look at.
+
     What is large, such as the ground's colour, is decided by the noisiest steps. A model that is told of both ends need
     not agree with them there, so that these steps are left out.
 
@@ -40,6 +43,11 @@ class JointBetween(Joint):
         left, right = (self._latents_of(place).expand(len(rows), -1, -1, -1) for place in (0, len(rows) - 1))
         plain = noise.x / self._schedule.start_scale
         return forked(left, right, self.shares, plain, self._schedule, self.strength, rows)
+
+    @property
+    def _window(self) -> int:
+        assert self.model.moving is not None
+        return min(self.task.frames, self.model.moving.most or self.task.frames)
 
     def _latents_of(self, place: int) -> Float[Tensor, "1 c h w"]:
         return self.model.codec.encode(self._known[place][None]).float().to(torch.device(self.model.device))

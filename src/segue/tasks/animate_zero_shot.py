@@ -48,10 +48,11 @@ FIRST, FRAMES = "first.safetensors", "frames.safetensors"
 
 def course_of(task: Animate) -> Float[Tensor, "t 3 3"]:
     """Of each frame of a clip with nothing left open, where what is in its first one goes."""
-    over = Over.of(task)
+    over, way = Over.of(task), task.movement.way or "still"
     motion = Curve.of(over.motion)
-    strength = motion.low if motion.is_constant else tuple(over.dials(range(over.frames)))
-    return Course(task.movement.way or "still", strength, task.movement.loop).maps(over.frames, over.fps)
+    level = motion.is_constant or way == "still"
+    strength = motion.low if level else tuple(over.dials(range(over.frames)))
+    return Course(way, strength, task.movement.loop).maps(over.frames, over.fps)
 
 
 def kept(
