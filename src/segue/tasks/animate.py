@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from segue.errors import TaskError
-from segue.tasks.animate_choice import engine_of, movement_of
+from segue.tasks.animate_choice import chosen, movement_of
 from segue.tasks.animate_long_choice import long_of
 from segue.tasks.animate_long_settings import Long
 from segue.tasks.animate_settings import Movement
@@ -184,7 +184,7 @@ class Animate:
             TaskError: the model does not fit the task.
             MediaError: a picture, or a control's video, cannot be read.
         """
-        engine = engine_of(self, model)
+        engine = chosen(self, model)
         model.refuse_negative([self.negative])
         moving = model.moving if engine == "joint" else None
         fps = self.fps or (moving.fps if moving else FPS)

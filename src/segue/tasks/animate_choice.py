@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segue.tasks.animate import Animate
 
 
-def engine_of(task: Animate, model: LatentDiffusion) -> Engine:
+def chosen(task: Animate, model: LatentDiffusion) -> Engine:
     """The engine that was asked for, or that suits the model.
 
     Raises:
