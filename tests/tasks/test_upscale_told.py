@@ -223,7 +223,7 @@ def test_a_depth_without_frames_between_others_is_refused_but_for_records_of_bef
         clip = replace(task, coherence=Coherence(1)).run(model)
         assert clip.provenance is not None
         record = clip.provenance.record
-        assert record["fields"]["coherence"] == {"every": 1, "depth": None}
+        assert record["fields"]["coherence"] == {"every": 1, "depth": None, "together": None, "motion": None}
         older = replace(task, coherence=Coherence(1, 0.3))
         with pytest.raises(TaskError, match=r"with every 1 .* leave out depth 0.3"):
             older.run(model)
