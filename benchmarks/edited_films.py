@@ -319,7 +319,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--packages", type=Path, help="folder of the corpus's packages: adds rendered films")
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--instruct", help="a model or a file of an adapter that follows instructions: adds it")
-    parser.add_argument("--methods", nargs="+", choices=[*METHODS], default=[*METHODS])
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS, help="with nothing, --instruct alone")
     parser.add_argument("--frames", type=int, default=12, help="of each clip")
     parser.add_argument("--rate", type=float, default=8.0, help="frames of a second that are taken")
     parser.set_defaults(length=math.inf)

@@ -92,6 +92,22 @@ def test_it_goes_on_from_layers_that_were_trained(config: Config, file: Path, tm
         videoldm.main(other)
 
 
+def test_what_sets_frames_in_motion_learns_by_pairs_and_then_beside_the_unet(config: Config, tmp_path: Path) -> None:
+    """Sheets of both, a cut between them, and a file that says what it was told."""
+    moving = dataclasses.replace(
+        config, out=tmp_path, attention="clip", moves=(16, 16), first_steps=2, first_batch=4, movements_unsaid=True,
+        tokens=True, given={"first": 1.0}, sheet_every=2,
+    )  # fmt: skip
+    with cut_at(3):
+        videoldm.main(moving)
+    file = videoldm.main(moving)
+    assert [(tmp_path / f"sheet-{step:06d}.png").exists() for step in (2, 4)] == [True, True]
+    layers = time_layers(with_time_file(load(config.model, "cpu"), file))
+    assert layers.settings.tokens and layers.moves is not None and layers.moves.travel is not None
+    way = layers.moves.travel.way[-1]
+    assert float(way.weight.abs().max()) > 0, "what clips know of their ways is learned"
+
+
 def test_encoding_goes_on_where_it_was_cut(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(config.model, "cpu")
     frames = Clips.load(config.clips).frames.reshape(-1, 64, 64, 3)[:70]

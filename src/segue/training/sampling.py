@@ -91,7 +91,8 @@ def sample_clips(
     solver = find_solver(settings.solver).solver
     for prompt, seed in zip(prompts, seeds, strict=True):
         text = model.text([prompt, ""])
-        said, blank = (replace(text[[row] * frames], extra=extra or {}) for row in (0, 1))
+        rows = (text[[row] * frames] for row in (0, 1))
+        said, blank = (replace(row, extra={**row.extra, **(extra or {})}) for row in rows)
         cond = classifier_free(said, blank, settings.guidance_scale, start=settings.guidance_start)
         ids = [RowId(str(seed), frame) for frame in range(frames)]
         state = from_clip_seed(seed, ids, schedule, shape_of(model), model.device, shared)
