@@ -125,6 +125,21 @@ def test_what_words_change_is_not_taken_away_as_drift(tmp_path: Path) -> None:
         assert ("drift" in keys.scores) == (name == "one")
 
 
+def test_gaps_are_told_the_same_in_any_order(tmp_path: Path) -> None:
+    """So that many processes make the same bytes of prompts in time, too."""
+    movement = replace(ALONE, motion="0s:0, 1s:2")
+    task = replace(TOY, prompt="0s: one, 2s: two", movement=movement, long=Long("keys", "2,2")).resolved(toy_model())
+    made = list[Tensor]()
+    for name in ("forwards", "backwards"):
+        (tmp_path / name).mkdir()
+        keys = Keys(task, toy_model(), Execution(), tmp_path / name, silent)
+        keys.prepare()
+        for number in reversed(range(len(keys.plan.gaps()))) if name == "backwards" else ():
+            assert keys.make_next(number)
+        made.append(torch.cat(list(keys.pictures(0))))
+    assert torch.equal(*made)
+
+
 def test_a_loop_is_told_at_its_end_what_it_is_told_at_its_beginning() -> None:
     """The last gap leads to the first frame, which keeps its words although a later time is past."""
     model, heard = hearing(toy_model())
