@@ -32,6 +32,7 @@ LAYOUT = InstructLayout(((16, 0), (16, 1)), (16, 1), 4, 24, **SMALL, widths=(16,
 def stirred(adapter: InstructAdapter, seed: int = 1) -> InstructAdapter:
     """With numbers in what is 0 at first."""
     generator = torch.Generator().manual_seed(seed)
+    assert adapter.move is not None
     for parameter in [*adapter.taps.parameters(), *adapter.move.out.parameters()]:
         nn.init.normal_(parameter, std=0.1, generator=generator)
     return adapter.requires_grad_(False)

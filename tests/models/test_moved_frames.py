@@ -13,13 +13,14 @@ from tiny import write_model
 from torch import Tensor, nn
 
 from segue.errors import ModelError
-from segue.models.clip_rows import DIAL
+from segue.models.clip_rows import DIAL, nearest_known
 from segue.models.control import Control, controlled
 from segue.models.control_adapter import ControlAdapter, Layout, control_from, save_adapter
 from segue.models.families.videoldm import context_of
 from segue.models.loading import load_model
+from segue.models.time_carried import carried
 from segue.models.time_files import read_settings, save_time, with_time_file
-from segue.models.time_inserted import CONTEXT, FPS, TimeSettings, nearest_known, time_layers, with_motion, with_time
+from segue.models.time_inserted import CONTEXT, FPS, TimeSettings, time_layers, with_motion, with_time
 
 SETTINGS = TimeSettings(
     blocks=None, transformers=None, vector=16, context=4, frames=4, attention="clip", moves=(16, 16), shared_noise=0.9
@@ -75,6 +76,20 @@ def test_frames_are_what_becomes_of_the_known_one(image: Any) -> None:
     some = drawn(model, replace(cond, extra={**cond.extra, DIAL: torch.tensor([0.0, 1.0, 0.5, 0.0])}))
     assert torch.equal(some[[0, 3]], plain[[0, 3]]), "frames at 0 are those of the image model, beside others that move"
     assert bool(((some - plain).flatten(1).abs().amax(1) > 1e-4)[1:3].all())
+
+
+def test_known_frames_are_carried_as_far_as_the_dials_say(image: Any) -> None:
+    model = moving_model(image)
+    picture = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3))
+    context, words = context_of({1: picture}, 4, (4, 8, 8)), model.text(["a cat rises"] * 4)
+    found = carried(model, words, context, 8.0, [1.0] * 4)
+    assert torch.equal(found[1], picture)
+    assert bool(((found - found[1:2]).flatten(1).abs().amax(1) > 1e-3)[[0, 2, 3]].all())
+    less = carried(model, words, context, 8.0, [1.0, 1.0, 1.0, 0.5])
+    assert torch.allclose(less[:3], found[:3], atol=1e-6) and not torch.allclose(less[3], found[3], atol=1e-4)
+    assert not torch.allclose(carried(model, words, context, 4.0, [1.0] * 4)[3], found[3], atol=1e-4)
+    with pytest.raises(ModelError, match="none is known"):
+        carried(model, words, context_of({}, 4, (4, 8, 8)), 8.0, [1.0] * 4)
 
 
 def test_it_adds_beside_controls(image: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,8 @@ def test_tokens_are_told_beside_what_the_encoder_makes_of_them(tmp_path: Path) -
     assert torch.allclose(said.square().mean(-1), torch.ones(said.shape[:2]), atol=1e-4)
     made = image.text(captions).text
     assert torch.allclose(said[..., :width], made / made.square().mean(-1, keepdim=True).sqrt(), atol=1e-5)
-    longest = max(len(image.text.tokenizer(word, add_special_tokens=False).input_ids) for word in ("falling", "rising"))
+    text: Any = image.text
+    longest = max(len(text.tokenizer(word, add_special_tokens=False).input_ids) for word in ("falling", "rising"))
     others = (said[0] != said[1])[:, width:].any(-1)
     assert 0 < int(others.sum()) <= longest + 2, "one word, and what it pushes aside"
     save_time(tmp_path / "motion.safetensors", moving)
@@ -115,8 +117,9 @@ def test_an_encoder_without_tokens_is_refused(tmp_path: Path) -> None:
 
 def test_two_encoders_tell_the_tokens_of_both(tmp_path: Path) -> None:
     image = load_model(write_xl(tmp_path / "xl"), device="cpu")
-    tokens, made = image.text.tokens(["a falling cat", "a cat"]), image.text(["a falling cat", "a cat"]).text
+    text: Any = image.text
+    tokens, made = text.tokens(["a falling cat", "a cat"]), image.text(["a falling cat", "a cat"]).text
     assert tokens.shape == made.shape
-    first = image.text.first.tokens(["a falling cat", "a cat"])
+    first = text.first.tokens(["a falling cat", "a cat"])
     assert torch.equal(tokens[..., : first.shape[-1]], first)
     assert with_time(image, replace(SETTINGS, tokens=True)).text(["a cat"]).extra[WORDS].shape[-1] == 2 * made.shape[-1]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -195,6 +195,35 @@ def test_a_clip_of_words_begins_with_a_picture_that_is_set_in_motion(written: Pa
     replace(task, image=picture).run(model)
     own = image.codec.encode(read(picture).frames[:])[0]
     assert torch.allclose(watched.known[0][0, :4], own, atol=1e-5), "a given picture is the one that moves"
+
+
+def test_a_clip_may_begin_with_what_its_first_frame_is_carried_to(written: Path, picture: str) -> None:
+    """`strength` of the run, with one known frame that moves; the usual one is the model's own."""
+    steps = Sampling(steps=4)
+    mover = mover_of(written)
+    assert mover.moving is not None
+    usual = replace(mover, moving=replace(mover.moving, strength=0.5))
+
+    def calls(model: LatentDiffusion, **changes: Any) -> int:
+        model, watched = watched_model(model)
+        task = Animate("a bouncing red apple", picture, seconds=0.5, seed=3, sampling=steps)
+        replace(task, **changes).run(model)
+        return len(watched.known)
+
+    whole, half = calls(mover), calls(usual)
+    assert (whole, half) == (2 * half, calls(mover, movement=Movement(strength=0.5)))
+    assert calls(usual, movement=Movement(strength=1.0)) == whole
+    assert calls(usual, last_image=picture) == whole, "between two pictures either would jump"
+    assert calls(usual, movement=Movement(motion="0s:0, 0.4s:1")) == whole, "what does not move is not carried"
+    assert "about 24 evaluations" in " ".join(
+        Animate("a cat", seconds=0.5, sampling=steps).resolved(usual).outlook(usual)
+    )
+
+
+def test_strength_is_of_models_that_move_pictures(videoldm: LatentDiffusion) -> None:
+    task = Animate("a red apple", movement=Movement(strength=0.5, engine="joint"), sampling=QUICK)
+    with pytest.raises(TaskError, match="moves none: leave it out"):
+        task.run(videoldm)
 
 
 def test_parts_that_follow_set_the_last_frame_in_motion_and_draw_no_picture(written: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from segue.cli.progress import Meter
 from segue.media.disk import free_path
 from segue.tasks.animate import FPS, Animate
 from segue.tasks.sampling import Execution
+from segue.zoo.load import VARIABLE
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,11 @@ def animate(task: Animate, model: ModelChoice, execution: Execution, shared: Sha
     default = f"{slug(task.prompts.at_first[0]) if task.prompt else Path(str(task.image)).stem}.mp4"
     path = output.output.expanduser() if output.output else free_path(Path(default))
     task.check_result(path)
+    named = model.model or model.motion_adapter or model.instruct_adapter or os.environ.get(VARIABLE)
+    chosen = model if named else replace(model, model=task.usual_model())
 
     def make(meter: Meter):
-        loaded = model.load(meter)
+        loaded = chosen.load(meter)
         for note in task.notes(loaded):
             meter.note(note)
         for note in task.outlook(loaded, execution):

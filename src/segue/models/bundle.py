@@ -102,6 +102,8 @@ class Moving:
         shared_noise: share of the noise's variance that the frames of a clip have in common; see
             `segue.diffusion.starts.from_clip_seed`.
         from_still: whether it sets a picture in motion, so that a clip of words alone begins with one that is drawn.
+        strength: of such a model, the share of a run, in (0, 1], in which frames are drawn anew that were carried along
+            their way; 1 draws them from noise alone.
         dial: whether each frame can be told how strongly it moves; see `segue.models.clip_rows.DIAL`.
         one_text: whether all frames that are denoised together are told the same words.
     """
@@ -114,6 +116,7 @@ class Moving:
     engine: str = ""
     shared_noise: float = 0.0
     from_still: bool = False
+    strength: float = 1.0
     dial: bool = False
     one_text: bool = False
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float, Int64
     from torch import Tensor
 
     from segue.types import Conditioning, Guided
@@ -60,3 +60,18 @@ def of_clips(told: Float[Tensor, "b ..."], frames: int, what: str) -> Float[Tens
     if frames > 1 and not bool((clips == clips[:, :1]).all()):
         raise ValueError(f"the frames of a clip must be told the same {what}, and these are not")
     return clips[:, 0]
+
+
+def nearest_known(known: Bool[Tensor, "n t"]) -> tuple[Int64[Tensor, " b"], Float[Tensor, " b"]]:
+    """Of each frame the row of the known frame that is nearest, the earlier of two, and how many frames it is later.
+
+    In clips of which no frame is known, each is its own nearest.
+    """
+    clips, frames = known.shape
+    place = torch.arange(frames, device=known.device)
+    apart = (place[:, None] - place[None]).abs().float()
+    far = apart[None].masked_fill(~known[:, None, :], float("inf"))
+    nearest = torch.where(known.any(1)[:, None], far.argmin(2), place[None])
+    later = (place[None] - nearest).float()
+    rows = nearest + frames * torch.arange(clips, device=known.device)[:, None]
+    return rows.flatten().cpu(), later.flatten().cpu()

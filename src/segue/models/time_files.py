@@ -111,6 +111,6 @@ def read_settings(path: Path) -> TimeSettings:
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} does not say what shape its layers along time have ({error})") from None
     odd = {settings.blocks, settings.transformers} - {None, *get_args(Kind)}
-    if odd or settings.attention not in ("own", "clip"):
+    if odd or settings.attention not in ("own", "clip") or not 0 < settings.strength <= 1:
         raise CheckpointError(f"{path} has layers along time of kinds that Segue does not know")
     return settings

@@ -21,7 +21,7 @@ from torch import nn
 from segue.errors import ModelError, TaskError
 from segue.models.attention import sites
 from segue.models.bundle import LatentDiffusion, Moving
-from segue.models.clip_rows import DIAL, motion_of
+from segue.models.clip_rows import DIAL, motion_of, nearest_known
 from segue.models.control import Residuals
 from segue.models.families.sd import UNetNetwork
 from segue.models.families.sdxl import XlNetwork
@@ -43,7 +43,7 @@ from segue.models.time_words import WORDS, Heard, TimeText
 from segue.types import Call, Conditioning, Network
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int64
+    from jaxtyping import Float
     from torch import Tensor
 
 Kind = Literal["convolution", "attention", "recurrence"]
@@ -79,6 +79,7 @@ class TimeSettings:
             after each halving; none for layers along time alone.
         heard: words that the image model is not told, and what it hears in their place; see `segue.models.time_words`.
         tokens: whether the layers are told the tokens themselves, beside what the text encoder makes of them.
+        strength: see `Moving.strength`.
     """
 
     blocks: Kind | None = "convolution"
@@ -97,6 +98,7 @@ class TimeSettings:
     moves: tuple[int, ...] = ()
     heard: Heard = ()
     tokens: bool = False
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         if self.attention == "clip" and "recurrence" in (self.blocks, self.transformers):
@@ -184,21 +186,6 @@ class TimeLayers(nn.Module):
         if not isinstance(motion, torch.Tensor) and motion == 1:
             return found
         return found.scaled(motion if isinstance(motion, torch.Tensor) else torch.full((len(x),), motion))
-
-
-def nearest_known(known: Bool[Tensor, "n t"]) -> tuple[Int64[Tensor, " b"], Float[Tensor, " b"]]:
-    """Of each frame the row of the known frame that is nearest, the earlier of two, and how many frames it is later.
-
-    In clips of which no frame is known, each is its own nearest.
-    """
-    clips, frames = known.shape
-    place = torch.arange(frames, device=known.device)
-    apart = (place[:, None] - place[None]).abs().float()
-    far = apart[None].masked_fill(~known[:, None, :], float("inf"))
-    nearest = torch.where(known.any(1)[:, None], far.argmin(2), place[None])
-    later = (place[None] - nearest).float()
-    rows = nearest + frames * torch.arange(clips, device=known.device)[:, None]
-    return rows.flatten().cpu(), later.flatten().cpu()
 
 
 @dataclass(frozen=True)
@@ -348,6 +335,7 @@ def moving_of(settings: TimeSettings) -> Moving:
         engine=ENGINE,
         shared_noise=settings.shared_noise,
         from_still=bool(settings.moves),
+        strength=settings.strength,
         dial=True,
     )
 

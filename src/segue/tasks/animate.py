@@ -11,7 +11,7 @@ from segue.errors import TaskError
 from segue.tasks.animate_choice import chosen, movement_of
 from segue.tasks.animate_long_choice import long_of
 from segue.tasks.animate_long_settings import Long
-from segue.tasks.animate_settings import Movement
+from segue.tasks.animate_settings import OF_ZERO_SHOT, Movement
 from segue.tasks.animate_told import Over, unreached
 from segue.tasks.contents import sha256_of
 from segue.tasks.record import notes_on
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FPS, SECONDS = 8.0, 2.0
 """Of a clip by a model that was made for pictures."""
 MAX_FRAMES = 100_000
+MOVED = "emoji-motion"
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,11 @@ class Animate:
         """How many frames a clip has of which seconds and fps are said."""
         assert self.seconds is not None and self.fps is not None
         return max(1, round(self.seconds * self.fps))
+
+    def usual_model(self) -> str | None:
+        """The model to take where none is asked for; None for the usual one of all tasks, moved by what is said."""
+        said = any(getattr(self.movement, name) is not None for name in OF_ZERO_SHOT)
+        return None if said or self.control or self.movement.engine == "zero-shot" else MOVED
 
     @property
     def pictures(self) -> tuple[str, ...]:

@@ -28,7 +28,9 @@ def chosen(task: Animate, model: LatentDiffusion) -> Engine:
             "a LoRA whose scale changes acts on single rows, and the frames of a clip look at each other: give each "
             f"LoRA one number, got {model.lora_curves[0]!r}"
         )
-    of_zero_shot = [name for name in OF_ZERO_SHOT if getattr(task.movement, name) is not None]
+    carries = model.moving is not None and model.moving.from_still
+    fields = OF_ZERO_SHOT if carries else (*OF_ZERO_SHOT, "strength")
+    of_zero_shot = [name for name in fields if getattr(task.movement, name) is not None]
     by_default = "joint" if model.moving is not None and not (of_zero_shot or task.control) else "zero-shot"
     engine = task.movement.engine or by_default
     if engine == "zero-shot":
@@ -38,6 +40,11 @@ def chosen(task: Animate, model: LatentDiffusion) -> Engine:
         raise TaskError(
             f"{model.name} was made for single pictures, and cannot denoise frames together: leave engine out "
             "(zero-shot), or take a model that was made for films"
+        )
+    if task.movement.strength is not None and not carries:
+        raise TaskError(
+            f"strength says how much of pictures that were moved is drawn anew, and {model.name} moves none: leave it "
+            "out"
         )
     _check_told(task, model)
     _check_given(task, model)
@@ -117,8 +124,10 @@ def movement_of(task: Animate, model: LatentDiffusion, engine: Engine) -> Moveme
     if engine == "joint":
         assert model.moving is not None
         held = 1.0 if asked.context_guidance is None and task.pictures else asked.context_guidance
-        window = asked.window or model.moving.frames
-        return replace(asked, engine=engine, motion=motion, context_guidance=held, window=window)
+        window, strength = asked.window or model.moving.frames, asked.strength
+        if model.moving.from_still:
+            strength = strength or model.moving.strength
+        return replace(asked, engine=engine, motion=motion, context_guidance=held, window=window, strength=strength)
     begun = asked.begun or "picture"
     if begun == "latents" and task.image is not None:
         raise TaskError("of a given picture there are no latents early in a run: leave out begun latents, or image")

@@ -14,13 +14,14 @@ from segue.diffusion.loop import collect, denoise
 from segue.diffusion.noise import ClipNoise, start_noise
 from segue.diffusion.schedule import Schedule
 from segue.diffusion.solvers import find_solver
-from segue.diffusion.starts import from_clip_seed, from_seeds
+from segue.diffusion.starts import from_clip_seed, from_latents, from_seeds
 from segue.errors import TaskError
 from segue.models.clip_rows import dialled
 from segue.models.families.animatediff import with_strength
 from segue.models.families.svd import LEAST_SCALE, bucket_of, guided
 from segue.models.families.videoldm import context_of, told
 from segue.models.temporal_codec import TemporalCodec
+from segue.models.time_carried import carried
 from segue.models.time_decoder import at_dial
 from segue.models.time_inserted import PART, with_motion
 from segue.tasks.animate import Animate
@@ -112,7 +113,25 @@ class Joint:
         device = self.model.device
         if len(rows) == 1:
             return from_seeds([self.task.seed], rows, self._schedule, self._shape, device)
-        return from_clip_seed(self.task.seed, rows, self._schedule, self._shape, device, shared)
+        noise = from_clip_seed(self.task.seed, rows, self._schedule, self._shape, device, shared)
+        moved, strength = self._carried(), self.task.movement.strength or 1.0
+        if moved is None:
+            return noise
+        return from_latents(moved, noise.x / self._schedule.start_scale, self._schedule, strength, rows)
+
+    def _carried(self) -> Float[Tensor, "t c h w"] | None:
+        """The frames as their first one, carried along; None where they are drawn from noise alone.
+
+        Between two given pictures either is carried half of the way, and would jump. Frames that do not move at all are
+        those of the image model.
+        """
+        if self.task.movement.strength in (None, 1.0):
+            return None
+        context, dials = self._context, self._over.dials(self._frames)
+        if context is None or min(dials) <= 0 or context[:, -1, 0, 0].sum() != 1:
+            return None
+        wanted = self._over.texts(self.model, self._frames)[0]
+        return carried(self.model, wanted, context, float(self.task.fps or 1), dials)
 
     def _denoiser(self) -> Denoiser:
         """Of the whole clip; longer ones than the model looks at are cut into windows that overlap."""
@@ -159,7 +178,7 @@ class Joint:
         held = self.task.movement.context_guidance
         return told(
             wanted, unwanted, scale, float(self.task.fps or 1),
-            context=self._context(), context_scale=1.0 if held is None else held, start=began,
+            context=self._context, context_scale=1.0 if held is None else held, start=began,
         )  # fmt: skip
 
     def _shown(self, picture: Float[Tensor, "3 h w"]) -> Guided:
@@ -171,6 +190,7 @@ class Joint:
         seen = guided(self.model, picture, count, noise=noise, scales=scales, fps=fps, bucket=bucket)
         return replace(seen, start=self.task.sampling.guidance_start or 0.0)
 
+    @cached_property
     def _context(self) -> Float[Tensor, "t c+1 h w"] | None:
         """What layers along time are told of given frames."""
         known = {frame: self.model.codec.encode(picture[None])[0] for frame, picture in self._known.items()}

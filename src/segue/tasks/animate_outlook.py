@@ -43,7 +43,9 @@ def outlook(task: Animate, model: LatentDiffusion, execution: Execution) -> tupl
             by, both = f"{by}, forwards and backwards", 2
         if still:
             by = f"{by}, from a picture that is drawn first"
-        return (f"{begun}by {by}: about {terms * steps * (both * count + still)} evaluations", *memory)
+        share = movement.strength or 1.0
+        rows = both * count * max(1, int(steps * share)) + steps * still
+        return (f"{begun}by {by}: about {terms * rows} evaluations", *memory)
     share = movement.strength or 1.0
     each = int(steps * share) * count + (steps if task.image is None and movement.begun == "picture" else 0)
     goes = "as its control" if task.control else str(movement.way)

@@ -13,7 +13,7 @@ Begun = Literal["picture", "latents"]
 Way = Literal[
     "right", "left", "up", "down", "bounce", "spin", "spin-left", "grow", "shrink", "swing", "wobble", "still"
 ]
-OF_ZERO_SHOT = ("way", "begun", "strength", "attention")
+OF_ZERO_SHOT = ("way", "begun", "attention")
 USUAL_STRENGTH = 0.5
 USUAL_ATTENTION = {"picture": "reference, self", "latents": "first"}
 """Whom frames look at: the picture that they are made of, or the first frame alone, as in Text2Video-Zero."""
@@ -37,7 +37,8 @@ class Movement:
             wobble or still. Left out, what the prompt says, or else right.
         begun: what is moved, of zero-shot: picture, the finished first frame; latents, those early in its run, as in
             Text2Video-Zero, which changes more. Left out, picture.
-        strength: share of the run, in (0, 1], in which moved pictures are drawn anew, of zero-shot. Left out, 0.5.
+        strength: share of the run, in (0, 1], in which moved pictures are drawn anew, of zero-shot, and of models that
+            carry things along their way. Left out, 0.5, or as such a model does it.
         attention: what frames attend to, of zero-shot, as stylize spells it. Left out, "reference, self", the moved
             picture; of latents, "first".
     """

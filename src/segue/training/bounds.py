@@ -11,6 +11,7 @@ Natural = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Portion = Annotated[float, Field(gt=0, le=1)]
 Memory = Annotated[float, Field(ge=0, lt=1)]
 """Of an average of weights: 1 would never change."""
 Prompts = Annotated[tuple[str, ...], Field(min_length=1)]

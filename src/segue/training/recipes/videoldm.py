@@ -33,7 +33,7 @@ from segue.models.families.videoldm import context_of
 from segue.models.time_files import fitting_weights, save_time
 from segue.models.time_inserted import CONTEXT, FPS, Kind, TimeLayers, TimeSettings, time_layers, with_time
 from segue.models.time_words import WORDS, heard_of
-from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate, Share
+from segue.training.bounds import Amount, Count, Memory, Natural, Portion, Prompts, Rate, Share
 from segue.training.checkpoint import Run
 from segue.training.clips import Clips, Taken, given_frames
 from segue.training.data import step_generator, step_rng
@@ -85,6 +85,7 @@ class Config:
     first_batch: Count = 32  # pairs
     movements_unsaid: bool = False  # the image layers are not told of movements: for a text encoder that knows none
     tokens: bool = False  # layers along time are told tokens, too, beside what the text encoder makes of them
+    strength: Portion = 1.0  # of a run, in which frames that were carried are drawn anew
     heard: dict[str, str] = field(default_factory=dict[str, str])  # what else they hear in another's place
     frames: Annotated[int, Field(ge=2)] = 8
     strides: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2)  # every how many frames of a clip are taken
@@ -141,6 +142,7 @@ class Config:
             shared_noise=self.shared_noise,
             heard=tuple({**unsaid, **self.heard}.items()),
             tokens=self.tokens,
+            strength=self.strength,
         )
 
 
