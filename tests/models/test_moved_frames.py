@@ -18,7 +18,7 @@ from segue.models.control import Control, controlled
 from segue.models.control_adapter import ControlAdapter, Layout, control_from, save_adapter
 from segue.models.families.videoldm import context_of
 from segue.models.loading import load_model
-from segue.models.time_carried import carried
+from segue.models.time_carried import Course
 from segue.models.time_files import read_settings, save_time, with_time_file
 from segue.models.time_inserted import CONTEXT, FPS, TimeSettings, time_layers, with_motion, with_time
 
@@ -78,18 +78,24 @@ def test_frames_are_what_becomes_of_the_known_one(image: Any) -> None:
     assert bool(((some - plain).flatten(1).abs().amax(1) > 1e-4)[1:3].all())
 
 
-def test_known_frames_are_carried_as_far_as_the_dials_say(image: Any) -> None:
+def test_a_picture_is_carried_as_words_seconds_and_dials_say(image: Any) -> None:
     model = moving_model(image)
-    picture = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3))
-    context, words = context_of({1: picture}, 4, (4, 8, 8)), model.text(["a cat rises"] * 4)
-    found = carried(model, words, context, 8.0, [1.0] * 4)
-    assert torch.equal(found[1], picture)
-    assert bool(((found - found[1:2]).flatten(1).abs().amax(1) > 1e-3)[[0, 2, 3]].all())
-    less = carried(model, words, context, 8.0, [1.0, 1.0, 1.0, 0.5])
+    picture = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(3))
+    words, seconds = model.text(["a cat rises"] * 4), [0.0, 0.1, 0.2, 0.3]
+    course = Course.of(model, words, picture, seconds)
+    found = course.carried(course.numbers, [1.0] * 4)
+    assert found.shape == (4, 3, 64, 64) and torch.equal(found[0], picture)
+    assert bool(((found - picture).flatten(1).abs().amax(1) > 1e-3)[1:].all())
+    less = course.carried(course.numbers, [1.0, 1.0, 1.0, 0.5])
     assert torch.allclose(less[:3], found[:3], atol=1e-6) and not torch.allclose(less[3], found[3], atol=1e-4)
-    assert not torch.allclose(carried(model, words, context, 4.0, [1.0] * 4)[3], found[3], atol=1e-4)
-    with pytest.raises(ModelError, match="none is known"):
-        carried(model, words, context_of({}, 4, (4, 8, 8)), 8.0, [1.0] * 4)
+    slower = Course.of(model, words, picture, [2 * at for at in seconds])
+    assert not torch.allclose(slower.numbers, course.numbers, atol=1e-5)
+    other = Course.of(model, model.text(["a cat falls"] * 4), picture, seconds)
+    assert not torch.allclose(other.numbers, course.numbers, atol=1e-6)
+    before = Course.of(model, words, picture, [-at for at in reversed(seconds)])
+    assert not before.numbers[-1].any() and before.numbers[:-1].any()
+    with pytest.raises(ModelError, match="carries no known frames"):
+        Course.of(with_time(image, replace(SETTINGS, moves=())), words, picture, seconds)
 
 
 def test_it_adds_beside_controls(image: Any, tmp_path: Path) -> None:

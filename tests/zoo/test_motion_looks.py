@@ -11,8 +11,10 @@ from torch import Tensor
 
 from segue.evaluation.motion_seen import motion_match
 from segue.media.clip import Clip, TensorFrames
+from segue.media.reader import read
 from segue.models.bundle import LatentDiffusion
 from segue.tasks.animate import Animate
+from segue.tasks.animate_settings import Movement
 from segue.tasks.image import Image
 from segue.tasks.sampling import Sampling
 from segue.zoo import load, models
@@ -61,8 +63,31 @@ def test_a_picture_that_is_given_is_its_first_frame(tmp_path) -> None:
     still = Image("a yellow star on a blue background", seed=5, sampling=QUICK).run(model("emoji")).frames[:]
     Clip(TensorFrames.rounded(still), 1).save(path := tmp_path / "star.png")
     made = Animate("a star moves up", image=str(path), seed=1, sampling=QUICK).run(model()).frames[:]
-    assert float((made[0] - still[0]).abs().mean()) < 0.05
+    assert torch.equal(made[0], read(str(path)).frames[0:1][0]), "to the pixel"
+    assert float((made[1] - made[0]).abs().mean()) < 2 * float((made[2] - made[1]).abs().mean()), "and none jumps"
     assert motion_match(TensorFrames.rounded(made), "a star moves up").matches
+
+
+def _detail(frames: Tensor) -> float:
+    return float((frames[..., 1:] - frames[..., :-1]).abs().mean())
+
+
+def test_long_clips_are_as_good_at_their_end() -> None:
+    """Parts that each went on from the one before became brighter and softer, and left the picture."""
+    frames = Animate("a bouncing red apple", seed=4, seconds=6, sampling=QUICK).run(model()).frames[:]
+    assert len(frames) == 48
+    start, end = frames[:12], frames[-12:]
+    assert float((end.mean((0, 2, 3)) - start.mean((0, 2, 3))).abs().max()) < 0.02
+    assert 0.95 < _detail(end) / _detail(start) < 1.05
+
+
+@pytest.mark.parametrize("caption", ["a red star spins clockwise", "a swinging yellow bell"])
+def test_loops_close(caption: str) -> None:
+    task = Animate(caption, seed=4, seconds=3, movement=Movement(loop=True), sampling=QUICK)
+    frames = task.run(model()).frames[:]
+    steps = (frames[1:] - frames[:-1]).abs().mean((1, 2, 3))
+    assert float((frames[0] - frames[-1]).abs().mean()) < 1.2 * float(steps.max())
+    assert float(steps.mean()) > 0.002, "it moves"
 
 
 def test_one_picture_and_a_dial_at_0_are_those_of_the_image_model() -> None:

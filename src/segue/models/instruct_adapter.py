@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from segue.models.travel import Way
+    from segue.models.travel import Carrying
     from segue.types import Conditioning, TextEncoder
 
 WORDS = "instruct_words"
@@ -204,13 +204,13 @@ class Changed:
         seen: in channels of the adapter's own.
         guess: of its latents, for training.
         words: what is wanted, in one vector, and, of what takes time, where things went.
-        way: how they went there; None of an adapter that is not told seconds.
+        carrying: how they went there, and what; None of an adapter that is not told seconds.
     """
 
     seen: Float[Tensor, "b d h w"]
     guess: Float[Tensor, "b c h w"]
     words: Float[Tensor, "b e"]
-    way: Way | None = None
+    carrying: Carrying | None = None
 
 
 class InstructAdapter(nn.Module):
@@ -280,14 +280,14 @@ class InstructAdapter(nn.Module):
         seen = self.picture(picture)
         for block in self.before:
             seen = block(seen, told)
-        way, carried = None, None
+        carrying, carried = None, None
         if self.move is not None:
             seen = self.move(seen, told)
         if self.travel is not None:
             carrying = self.travel(seen, told)
             carrying = carrying if much is None else replace(carrying, way=carrying.way.times(much))
-            seen, carried, way = carrying.carried(seen), carrying.carried(picture), carrying.way
-            words = words + self.travel.meaning(way)
+            seen, carried = carrying.carried(seen), carrying.carried(picture)
+            words = words + self.travel.meaning(carrying.way)
             told = functional.silu(words)
         for block in self.after:
             seen = block(seen, told)
@@ -296,7 +296,7 @@ class InstructAdapter(nn.Module):
         if carried is not None:
             guess = carried + guess
             seen = torch.cat([seen, guess], 1)
-        return Changed(seen, guess, words, way)
+        return Changed(seen, guess, words, carrying)
 
     def forward(
         self,

@@ -1,56 +1,234 @@
-"""Where a picture's things are at the time of each frame: what a clip may begin with in place of noise alone."""
+"""Where a picture's thing is at the time of each frame: what a clip begins with in place of noise alone.
+
+An adapter that learned to foretell frames is right about where things are (`segue.models.travel`), and less about what
+they look like. The picture's own pixels, moved as it says, are sharp, and know nothing of what moving uncovers, presses
+or lights. So a clip begins with them, a little way into noise (Meng et al. 2021, arXiv:2108.01073), and what drawing
+has lost of them where it agrees with them is put back.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from segue.errors import ModelError
-from segue.models.clip_rows import nearest_known
 from segue.models.time_inserted import time_layers
 from segue.models.time_words import WORDS
+from segue.models.travel import Carrying, Way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from torch import Tensor
 
     from segue.models.bundle import LatentDiffusion
     from segue.types import Conditioning
 
+ALIKE = 0.2
+"""How far apart drawn and carried places may be, of a full range of 1, and still be the same."""
+AROUND = 5
+"""Side in pixels of what counts as a place there."""
+EVEN = 0.08
+"""What goes at one speed is off that, as it is learned, by a smaller share of where it comes to."""
+LEAST = 0.05
+"""What comes no farther does not go anywhere."""
+TURN = 2
+"""Its place among a way's numbers."""
+SOONEST = 4
+"""Frames after which a thing may be back at the earliest."""
+RIM = 8
+"""One pixel of so many, of the shorter side, is as far as a coarse mask may miss."""
+GRAIN = 0.04
+"""How far ground is from what is around it, of a full range, without being a part of the thing."""
+GROUND = 1e-3
+"""Share of ground that a place has at least of which it is known."""
 
-@torch.no_grad()
-def carried(
-    model: LatentDiffusion,
-    cond: Conditioning,
-    context: Float[Tensor, "t c+1 h w"],
-    fps: float,
-    dials: Sequence[float],
-) -> Float[Tensor, "t c h w"]:
-    """The latents of the frames of a clip: of each the nearest known frame, carried along its way.
 
-    What an adapter learned to foretell alone is right about where things are, and less about what they look like. A
-    clip that begins with it, some way into noise (Meng et al. 2021, arXiv:2108.01073), goes where it should, and is
-    drawn anew.
+@dataclass(frozen=True)
+class Course:
+    """A thing in a picture, and where it is at frames before or after it.
 
     Args:
-        model: whose layers along time set known frames in motion.
-        cond: what its frames are told in words.
-        context: what they are told of known frames; see `segue.models.families.videoldm.context_of`.
-        fps: frames per second.
-        dials: how far each goes along its way; 1 as it was learned.
-
-    Raises:
-        ModelError: nothing sets frames in motion, or none is known.
+        picture: in [0, 1].
+        mask: how far each pixel is part of the thing, in [0, 1].
+        middle: of the thing; see `Carrying`.
+        numbers: of its way at each frame; see `Way.numbers`.
+        even: which of the numbers go on at one speed; the others come back.
     """
-    moves, known = time_layers(model).moves, context[:, -1].flatten(1).any(1)
-    if moves is None or not bool(known.any()):
-        raise ModelError(f"{model.name} carries known frames along a way, and none is known, or none can be carried")
-    nearest, apart = nearest_known(known[None])
-    weight = moves.picture.weight
-    said, pictures = (part.to(weight) for part in (cond.extra.get(WORDS, cond.text), context[nearest, :-1]))
-    meaning = moves.meaning(said, (apart / fps).to(weight.device))
-    guess = moves.changed(pictures, meaning, torch.tensor(dials).to(weight)).guess.to(context)
-    return torch.where(known[:, None, None, None], context[:, :-1], guess)
+
+    picture: Float[Tensor, "3 h w"]
+    mask: Float[Tensor, "1 1 h w"]
+    middle: Float[Tensor, "1 2"]
+    numbers: Float[Tensor, "t 4"]
+    even: Bool[Tensor, " 4"]
+
+    @staticmethod
+    @torch.no_grad()
+    def of(
+        model: LatentDiffusion, cond: Conditioning, picture: Float[Tensor, "3 h w"], elapsed: Sequence[float]
+    ) -> Course:
+        """What layers along time say of a picture.
+
+        Args:
+            model: whose layers set known frames in motion.
+            cond: what frames are told in words, a row each.
+            picture: that is known, in [0, 1].
+            elapsed: seconds from it to each frame, increasing; negative ones lie before it.
+
+        Raises:
+            ModelError: nothing sets frames in motion.
+        """
+        moves = time_layers(model).moves
+        if moves is None:
+            raise ModelError(f"{model.name} carries no known frames along a way")
+        weight = moves.picture.weight
+        said = cond.extra.get(WORDS, cond.text).to(weight)
+        meaning = moves.meaning(said, torch.tensor(list(elapsed)).to(weight.device))
+        latents = model.codec.encode(picture[None]).to(weight).expand(len(said), -1, -1, -1)
+        seen = moves.changed(latents, meaning).carrying
+        assert seen is not None
+        numbers, even = evened(seen.way.numbers.float().cpu(), elapsed)
+        # The thing is the same in all frames, whatever was seen at the time of each.
+        mask, picture = seen.mask.float().mean(0, keepdim=True).cpu(), picture.float().cpu()
+        mask = completed(functional.interpolate(mask, picture.shape[1:], mode="bilinear"), picture[None])
+        return Course(picture, mask, seen.middle.float().mean(0, keepdim=True).cpu(), numbers, even)
+
+    @property
+    def length(self) -> int:
+        """Frames after which an even way goes on likewise, and any other begins anew; of a course that begins at 0."""
+        if self.goes_on or len(self.numbers) <= SOONEST + 1:
+            return len(self.numbers) - 1
+        steps = [float((after - before).norm()) for before, after in pairwise(self.numbers)]
+        first = self.numbers[1] - self.numbers[0]
+        apart = [
+            float(self.numbers[at].norm() + (self.numbers[at + 1] - self.numbers[at] - first).norm())
+            for at in range(SOONEST, len(steps))
+        ]
+        return SOONEST + min(range(len(apart)), key=apart.__getitem__)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it does not come back."""
+        return bool(self.even.any())
+
+    def at(self, frames: Sequence[int]) -> Float[Tensor, "n 4"]:
+        """The way's numbers at any frame, also behind the last one that is known.
+
+        What is even adds up. Anything else comes back: how far it is still off then is taken away bit by bit before.
+        """
+        length = self.length
+        times, rests = (torch.tensor(part) for part in zip(*(divmod(frame, length) for frame in frames), strict=True))
+        missed = self.numbers[length]
+        steady, back = times[:, None] * missed, -rests[:, None] / length * missed
+        return self.numbers[rests] + torch.where(self.even, steady, back)
+
+    def looped(self, frames: int) -> Float[Tensor, "t 4"]:
+        """The way's numbers in a clip of so many frames that leads back to its first one.
+
+        What comes back does so as often as comes nearest to its own pace. What turns makes whole turns, one or more;
+        what goes elsewhere returns from the middle of the clip on.
+        """
+        turns, others = bool(self.even[TURN]), bool(self.even[[at for at in range(4) if at != TURN]].any())
+        places = torch.arange(frames, dtype=self.numbers.dtype)
+        if others:
+            return self._between(torch.minimum(places, frames - places))
+        if not turns:
+            return self._between(places / frames * max(1, round(frames / self.length)) * self.length)
+        speed = float(self.numbers[self.length, TURN]) / self.length
+        whole = max(1, round(abs(speed) * frames / math.tau))
+        numbers = torch.zeros(frames, 4)
+        numbers[:, TURN] = math.copysign(math.tau * whole, speed) * places / frames
+        return numbers
+
+    def _between(self, places: Float[Tensor, " n"]) -> Float[Tensor, "n 4"]:
+        """Numbers at times between frames."""
+        before = places.floor()
+        left, right = (self.at([int(place) for place in ends]) for ends in (before, before + 1))
+        return torch.lerp(left, right, (places - before)[:, None])
+
+    def carried(self, numbers: Float[Tensor, "n 4"], dials: Sequence[float]) -> Float[Tensor, "n 3 h w"]:
+        """The picture with the thing in it moved along each of these ways, so many times as far; not at all by none."""
+        count = len(numbers)
+        way = Way(numbers[:, :2], numbers[:, 2], numbers[:, 3]).times(torch.tensor(list(dials)))
+        spread = Carrying(way, self.mask.expand(count, -1, -1, -1), self.middle.expand(count, -1))
+        behind = filled(self.picture[None], 1 - self.mask)
+        moved = spread.carried(self.picture.expand(count, -1, -1, -1), behind.expand(count, -1, -1, -1))
+        still = (way.numbers == 0).all(1)[:, None, None, None]
+        return torch.where(still, self.picture[None], moved.clamp(0, 1))
+
+
+def evened(numbers: Float[Tensor, "t 4"], elapsed: Sequence[float]) -> tuple[Float[Tensor, "t 4"], Bool[Tensor, " 4"]]:
+    """Ways without what jitters from frame to frame, and which numbers go on at one speed.
+
+    They do if that is the most of what the thing does; else it comes back, and what little grows beside is an error.
+
+    Args:
+        numbers: of ways, none where `elapsed` is 0.
+        elapsed: in seconds, increasing.
+    """
+    times = torch.tensor(list(elapsed), dtype=numbers.dtype)
+    speed = (times[:, None] * numbers).sum(0) / times.square().sum().clamp(min=1e-9)
+    line = times[:, None] * speed
+    far = line.abs().amax(0)
+    even = (far > LEAST) & ((numbers - line).square().mean(0).sqrt() < EVEN * far)
+    even = even & (far[even].sum() > numbers[:, ~even].abs().amax(0).sum())
+    # Beyond both ends it goes on as it came, turned about the end, so that neither is moved.
+    ends = [2 * numbers[:1] - numbers[1:2], numbers, 2 * numbers[-1:] - numbers[-2:-1]]
+    longer = torch.cat(ends)
+    smooth = (longer[:-2] + 2 * longer[1:-1] + longer[2:]) / 4
+    smooth[times == 0] = 0
+    return torch.where(even, line, smooth), even
+
+
+def completed(mask: Float[Tensor, "t 1 h w"], pictures: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 1 h w"]:
+    """A coarse mask with all that is near it and stands out from the ground, so that no rim of a thing stays behind.
+
+    Args:
+        mask: how far places are part of it, in [0, 1].
+        pictures: in [0, 1].
+    """
+    reach = 2 * (min(pictures.shape[-2:]) // RIM // 2) + 1
+    near = functional.max_pool2d(mask, reach, 1, reach // 2)
+    apart = (pictures - filled(pictures, 1 - near)).abs().mean(1, keepdim=True)
+    return mask + (1 - mask) * near * ((apart - GRAIN) / GRAIN).clamp(0, 1)
+
+
+def filled(pictures: Float[Tensor, "t c h w"], ground: Float[Tensor, "t 1 h w"]) -> Float[Tensor, "t c h w"]:
+    """Pictures whose ground is continued to where it is not seen: from ever coarser means of what is near.
+
+    Args:
+        pictures: any values.
+        ground: how far each place is seen, in [0, 1].
+    """
+    # The rim of a soft mask has the thing's colour in it.
+    seen = ground.clamp(min=0).pow(4)
+    sums = pictures * seen
+    found = torch.zeros_like(pictures)
+    left = torch.ones_like(ground)
+    size = pictures.shape[-2:]
+    while True:
+        share = functional.interpolate(seen, size, mode="bilinear")
+        mean = functional.interpolate(sums, size, mode="bilinear") / share.clamp(min=GROUND)
+        trust = (share / (share + GROUND)) * (share > GROUND)
+        found, left = found + left * trust * mean, left * (1 - trust)
+        if max(seen.shape[-2:]) == 1:
+            return found + left * mean
+        seen, sums = (functional.avg_pool2d(part, 2, ceil_mode=True) for part in (seen, sums))
+
+
+def put_back(drawn: Float[Tensor, "t 3 h w"], carried: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h w"]:
+    """Drawn frames with the pixels of those that they were drawn from, as far as both agree.
+
+    Args:
+        drawn: in [0, 1].
+        carried: what they began with.
+    """
+    apart = (drawn - carried).abs().mean(1, keepdim=True)
+    apart = functional.avg_pool2d(apart, AROUND, 1, AROUND // 2, count_include_pad=False)
+    return drawn + (-(apart / ALIKE).square()).exp() * (carried - drawn)

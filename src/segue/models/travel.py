@@ -66,14 +66,22 @@ class Carrying:
     mask: Float[Tensor, "b 1 h w"]
     middle: Float[Tensor, "b 2"]
 
-    def carried(self, values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Values where the thing goes; behind it what is around it, on the average."""
+    def carried(
+        self, values: Float[Tensor, "b c h w"], behind: Float[Tensor, "b c h w"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Values where the thing goes.
+
+        Args:
+            values: of a picture.
+            behind: what is seen where the thing was; None is what is around it, on the average.
+        """
         grid, mask = self._sources(values), self.mask.to(values)
         there = functional.grid_sample(mask, grid, padding_mode="zeros", align_corners=False)
         moved = functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
         ground = 1 - mask
-        around = (ground * values).sum((2, 3), keepdim=True) / ground.sum((2, 3), keepdim=True).clamp(min=LEAST)
-        return there * moved + (1 - there) * (ground * values + mask * around)
+        if behind is None:
+            behind = (ground * values).sum((2, 3), keepdim=True) / ground.sum((2, 3), keepdim=True).clamp(min=LEAST)
+        return there * moved + (1 - there) * (ground * values + mask * behind)
 
     def _sources(self, values: Tensor) -> Float[Tensor, "b h w 2"]:
         """Where what comes to each place was before, as grid_sample counts places."""

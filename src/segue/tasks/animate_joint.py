@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from segue.diffusion.frame_guidance import linear
 from segue.diffusion.guidance import classifier_free
 from segue.diffusion.loop import collect, denoise
@@ -21,7 +23,7 @@ from segue.models.families.animatediff import with_strength
 from segue.models.families.svd import LEAST_SCALE, bucket_of, guided
 from segue.models.families.videoldm import context_of, told
 from segue.models.temporal_codec import TemporalCodec
-from segue.models.time_carried import carried
+from segue.models.time_carried import Course, put_back
 from segue.models.time_decoder import at_dial
 from segue.models.time_inserted import PART, with_motion
 from segue.tasks.animate import Animate
@@ -58,6 +60,7 @@ class Joint:
         numbers: by which the noise of its frames is named, where they are some of a longer clip's.
         given: pictures of frames, by their place, besides those that the task names.
         whole: the longer clip's task, by whose time they are told words and numbers; None if this is all of it.
+        course: of the longer clip's first picture, by which these frames are numbered; None begins one here.
     """
 
     task: Animate
@@ -68,6 +71,7 @@ class Joint:
     numbers: tuple[int, ...] | None = None
     given: Mapping[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
     whole: Animate | None = None
+    course: tuple[Course, Sequence[int]] | None = None
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -77,18 +81,33 @@ class Joint:
 
     def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
         """See `segue.tasks.animate_run.Maker`."""
+        for start, made in self._decoded(first):
+            skipped = max(0, first - start)
+            # A loop is decoded up to where it begins again, which is shown once.
+            shown = made[skipped : max(0, self.task.frames - start)].cpu()
+            if len(shown):
+                yield self._finished(shown, start + skipped)
+
+    def _finished(self, drawn: Float[Tensor, "n 3 h w"], first: int) -> Float[Tensor, "n 3 h w"]:
+        """Frames from this one on with what drawing lost of the picture that is carried, and this as it is."""
+        if self._carried is None:
+            return drawn
+        carried = self._carried[first : first + len(drawn)]
+        assert self._context is not None
+        known = self._context[first : first + len(drawn), -1, 0, 0].bool()[:, None, None, None]
+        return torch.where(known.to(carried.device), carried, put_back(drawn, carried))
+
+    def _decoded(self, first: int) -> Iterator[tuple[int, Float[Tensor, "n 3 h w"]]]:
+        """Pictures from about this frame on, and which of them is the first."""
         latents, codec, done = self._latents(), self._codec, 0
         if isinstance(codec, TemporalCodec):
             for made in codec.pieces(latents):
-                # A loop is decoded up to where it begins again, which is shown once.
-                wanted = made[max(0, first - done) : self.task.frames - done]
+                yield done, made
                 done += len(made)
-                if len(wanted):
-                    yield wanted.cpu()
             return
         together = self.execution.decoded_at_once(self.model, self._size)
         for start in range(first, len(latents), together):
-            yield codec.decode(latents[start : start + together]).float().cpu()
+            yield start, codec.decode(latents[start : start + together]).float()
 
     def _latents(self) -> Float[Tensor, "t c h w"]:
         count, steps = self._drawn, len(self._schedule)
@@ -114,24 +133,41 @@ class Joint:
         if len(rows) == 1:
             return from_seeds([self.task.seed], rows, self._schedule, self._shape, device)
         noise = from_clip_seed(self.task.seed, rows, self._schedule, self._shape, device, shared)
-        moved, strength = self._carried(), self.task.movement.strength or 1.0
-        if moved is None:
+        if self._carried is None:
             return noise
+        strength, together = self.task.movement.strength or 1.0, self.execution.decoded_at_once(self.model, self._size)
+        moved = torch.cat([self.model.codec.encode(part).float() for part in self._carried.split(together)]).to(device)
         return from_latents(moved, noise.x / self._schedule.start_scale, self._schedule, strength, rows)
 
-    def _carried(self) -> Float[Tensor, "t c h w"] | None:
-        """The frames as their first one, carried along; None where they are drawn from noise alone.
+    @cached_property
+    def _carried(self) -> Float[Tensor, "t 3 h w"] | None:
+        """The frames as the one that is known, carried along; None where they are drawn from noise alone.
 
         Between two given pictures either is carried half of the way, and would jump. Frames that do not move at all are
         those of the image model.
         """
-        if self.task.movement.strength in (None, 1.0):
+        if self.task.movement.strength in (None, 1.0) or self.task.frames == 1:
             return None
         context, dials = self._context, self._over.dials(self._frames)
         if context is None or min(dials) <= 0 or context[:, -1, 0, 0].sum() != 1:
             return None
-        wanted = self._over.texts(self.model, self._frames)[0]
-        return carried(self.model, wanted, context, float(self.task.fps or 1), dials)
+        if self.course is not None:
+            course, places = self.course
+            return course.carried(course.at(places), dials)
+        place = int(context[:, -1, 0, 0].argmax())
+        picture = self._known.get(place)
+        if picture is None:
+            picture = self.model.codec.decode(context[place : place + 1, :-1])[0].float()
+        # What is even goes on so, and the rest comes again, where there are more frames than layers learned from.
+        goes_on = place == 0 and self._over.is_even
+        known = range(min(self._window, self.task.frames) if goes_on else self.task.frames)
+        wanted = self._over.texts(self.model, [self._frames[number] for number in known])[0]
+        seconds = [(number - place) / float(self.task.fps or 1) for number in known]
+        course = Course.of(self.model, wanted, picture.clamp(0, 1).cpu(), seconds)
+        if not goes_on:
+            return course.carried(course.numbers, dials)
+        frames = self.task.frames
+        return course.carried(course.looped(frames) if self.task.movement.loop else course.at(range(frames)), dials)
 
     def _denoiser(self) -> Denoiser:
         """Of the whole clip; longer ones than the model looks at are cut into windows that overlap."""
@@ -178,7 +214,7 @@ class Joint:
         held = self.task.movement.context_guidance
         return told(
             wanted, unwanted, scale, float(self.task.fps or 1),
-            context=self._context, context_scale=1.0 if held is None else held, start=began,
+            context=self._told_of, context_scale=1.0 if held is None else held, start=began,
         )  # fmt: skip
 
     def _shown(self, picture: Float[Tensor, "3 h w"]) -> Guided:
@@ -189,6 +225,12 @@ class Joint:
         bucket = bucket_of(1.0 if self._motion is None else self._motion)
         seen = guided(self.model, picture, count, noise=noise, scales=scales, fps=fps, bucket=bucket)
         return replace(seen, start=self.task.sampling.guidance_start or 0.0)
+
+    @property
+    def _told_of(self) -> Float[Tensor, "t c+1 h w"] | None:
+        """The same, of what is denoised: in a loop what is carried goes another way to its first frame than from it."""
+        led_back = self.task.movement.loop and self._carried is not None
+        return context_of({}, self.task.frames, self._shape) if led_back else self._context
 
     @cached_property
     def _context(self) -> Float[Tensor, "t c+1 h w"] | None:

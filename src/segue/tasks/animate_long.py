@@ -210,8 +210,9 @@ class Keys:
         with disk_errors(states):
             states.mkdir(exist_ok=True)
         maker = JointBetween(
-            task, self.model, self.execution, states, self.progress, numbers, given, self.task, FORKED, shares
-        )
+            task, self.model, self.execution, states, self.progress, numbers, given, self.task,
+            strength=FORKED, shares=shares,
+        )  # fmt: skip
         drawn = torch.cat(list(maker.pictures(0)))
         remove(states)
         return pinned(drawn, given, self.task.long.weight, shares)[1:-1]

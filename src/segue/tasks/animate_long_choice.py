@@ -56,6 +56,8 @@ def _usual(task: Animate, model: LatentDiffusion) -> How:
     moving = model.moving
     if moving is not None and not moving.words:
         return "parts" if _is_longer(task, model) else "whole"
+    if moving is not None and moving.strength < 1 and goes_on(task, model):
+        return "parts"
     if task.frames > USUAL_FRAMES and not task.control:
         return "keys"
     return "parts" if goes_on(task, model) else "whole"
@@ -104,8 +106,7 @@ def evaluations(task: Animate, terms: int, still: bool = False) -> int:
         still: whether a model of films draws a picture first, which it sets in motion.
     """
     steps, movement = task.sampling.steps or 1, task.movement
-    zero_shot = movement.engine == "zero-shot"
-    share = movement.strength or 1.0 if zero_shot else 1.0
+    zero_shot, share = movement.engine == "zero-shot", movement.strength or 1.0
     drawn, branch = max(1, int(steps * share)), max(1, int(steps * (movement.strength or 0.5)))
     first = steps if still or (zero_shot and task.image is None) else 0
     if task.long.long == "parts":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,12 @@ import torch
 from segue.media.clip import as_floats, to_uint8
 from segue.media.disk import disk_errors, remove
 from segue.models.paused import lay_down, taken_up
+from segue.models.time_carried import Course
 from segue.tasks.animate import Animate
 from segue.tasks.animate_controls import Controls
 from segue.tasks.animate_joint import Joint
 from segue.tasks.animate_long_choice import PART
+from segue.tasks.animate_told import Over
 from segue.tasks.animate_zero_shot import ZeroShot
 from segue.tasks.sampling import Execution
 from segue.temporal.pinned import pinned
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from segue.models.bundle import LatentDiffusion
 
-_PIXELS, _STATES = "pixels", "states"
+_PIXELS, _STATES, _FIRST = "pixels", "states", "first.safetensors"
 
 
 @dataclass
@@ -35,8 +38,11 @@ class Parts:
     """A clip in parts; see `segue.tasks.animate_run.Maker`.
 
     A model that is told of known frames is told of the last two, which show where things go (Blattmann et al. 2023,
-    arXiv:2304.08818, section 3.2); one that sets pictures in motion of the last one, as is all that it has learned; and
-    so are others.
+    arXiv:2304.08818, section 3.2); one that sets pictures in motion of one, as is all that it has learned; and so are
+    others.
+
+    What carries things along their way carries that of the clip's first picture, however long the clip is, so that
+    parts do not become worse. Where a thing comes back, a part ends, and the next one begins with that picture again.
 
     Args:
         task: with nothing left open.
@@ -79,25 +85,53 @@ class Parts:
 
     def parts(self) -> list[range]:
         """Numbers of the frames of each part, without those that are known."""
-        count, first = self.task.frames, min(self.length, self.task.frames)
-        step = self.length - self.overlap
+        course = self._course
+        length = self.length if course is None else course.length + 1
+        count, first = self.task.frames, min(length, self.task.frames)
+        step = length - self.overlap
         return [range(first), *(range(begin, min(count, begin + step)) for begin in range(first, count, step))]
 
     def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
         """See `segue.tasks.animate_run.Maker`."""
+        if self._carries and not self._path(_FIRST).exists():
+            self._begin()
         for number, part in enumerate(self.parts()):
             if part.stop <= first:
                 continue
             made = self._read(number)
             if made is None:
-                made = self._made(number, part)
+                made = self._made(number, part, self._course)
                 lay_down(self._path(number), {_PIXELS: to_uint8(made)})
                 made = as_floats(to_uint8(made))
             if number > 1:
                 remove(self._path(number - 2))
             yield made[max(0, first - part.start) :]
 
-    def _made(self, number: int, part: range) -> Float[Tensor, "t 3 h w"]:
+    @property
+    def _carries(self) -> bool:
+        """Whether all parts have one course, along which the first picture's thing is carried."""
+        movement, moving, over = self.task.movement, self.model.moving, Over.of(self.whole or self.task)
+        if movement.engine != "joint" or moving is None or not moving.from_still or self.task.frames <= self.length:
+            return False
+        return movement.strength not in (None, 1.0) and over.is_even and over.dials([0])[0] > 0
+
+    def _begin(self) -> None:
+        """Make the first part, as long as parts can be, and keep its first picture."""
+        made = to_uint8(self._made(0, range(self.length), None))
+        lay_down(self._path(0), {_PIXELS: made})
+        lay_down(self._path(_FIRST), {_PIXELS: made[:1].clone()})
+
+    @cached_property
+    def _course(self) -> Course | None:
+        """Of the first picture's thing; None of parts that each begin anew."""
+        found = taken_up(self._path(_FIRST)) if self._carries else None
+        if not found:
+            return None
+        fps, over = float(self.task.fps or 1), Over.of(self.whole or self.task)
+        wanted = over.texts(self.model, [0] * self.length)[0]
+        return Course.of(self.model, wanted, as_floats(found[_PIXELS])[0], [at / fps for at in range(self.length)])
+
+    def _made(self, number: int, part: range, course: Course | None) -> Float[Tensor, "t 3 h w"]:
         states = self.folder / f"{_STATES}-{number:06d}"
         with disk_errors(states):
             states.mkdir(exist_ok=True)
@@ -107,7 +141,7 @@ class Parts:
         if self.task.movement.engine == "zero-shot":
             made = self._still(frames, known, states)
         else:
-            made = self._joint(frames, known, states)
+            made = self._joint(frames, known, states, course)
         remove(states)
         return made[begun:]
 
@@ -118,11 +152,16 @@ class Parts:
         )  # fmt: skip
         return torch.cat(list(maker.pictures(0)))
 
-    def _joint(self, frames: tuple[int, ...], known: Tensor, states: Path) -> Float[Tensor, "t 3 h w"]:
+    def _joint(
+        self, frames: tuple[int, ...], known: Tensor, states: Path, course: Course | None
+    ) -> Float[Tensor, "t 3 h w"]:
         part = replace(self.task, seconds=len(frames) / float(self.task.fps or 1))
+        if course is not None and not course.goes_on:
+            known = course.picture[None]
         given, whole = dict(enumerate(known)), self.whole or self.task
         numbers = frames if self.numbers is None else tuple(self.numbers[place] for place in frames)
-        maker = Joint(part, self.model, self.execution, states, self.progress, numbers, given, whole)
+        carried = None if course is None else (course, frames)
+        maker = Joint(part, self.model, self.execution, states, self.progress, numbers, given, whole, carried)
         made = torch.cat(list(maker.pictures(0)))
         return pinned(made, given, self.task.long.weight) if given else made
 
@@ -134,7 +173,9 @@ class Parts:
 
     def _read(self, number: int) -> Float[Tensor, "t 3 h w"] | None:
         found = taken_up(self._path(number))
-        return as_floats(found[_PIXELS]) if found else None
+        # The first part was made before it was known where parts end.
+        kept = len(self.parts()[0]) if number == 0 else None
+        return as_floats(found[_PIXELS])[:kept] if found else None
 
-    def _path(self, number: int) -> Path:
-        return self.folder / f"part-{number:06d}.safetensors"
+    def _path(self, number: int | str) -> Path:
+        return self.folder / (number if isinstance(number, str) else f"part-{number:06d}.safetensors")

@@ -23,7 +23,8 @@ class Long:
     Args:
         long: keys makes sparse key frames together first, and fills what lies between them, level by level, in
             stretches that depend on nothing else; parts goes on from the last frames, part after part, and drifts;
-            whole denoises all frames together. Left out, keys for more than 96 frames, else whole.
+            whole denoises all frames together. Left out, parts by a model that carries a picture's thing
+            along, else keys for more than 96 frames, else whole.
         levels: by how much each filling multiplies the frames, such as 4,4; of keys. Left out, 4,4.
         fill: what fills each level, of keys: joint, a model that can be given a first and a last frame; branches, which
             fork from a mix of both key frames; flow, which moves the pixels of both and draws nothing anew. One for

@@ -63,6 +63,11 @@ class Over:
         words = self.prompts.is_level and self.negative.is_level
         return not (words and Curve.of(self.guidance).is_constant)
 
+    @property
+    def is_even(self) -> bool:
+        """Whether all frames are told the same of what moves, and how strongly."""
+        return self.prompts.is_level and Curve.of(self.motion).is_constant
+
     def scales(self, numbers: Sequence[int]) -> list[float]:
         """Of guidance, at each frame."""
         return self._values(self.guidance, numbers)

@@ -261,10 +261,10 @@ def pair_loss(
     loss = guess_distance(changed.guess, after)
     true = [clips.way(*pair) for pair in pairs]
     known = [row for row, way in enumerate(true) if way is not None]
-    if changed.way is None or not known:
+    if changed.carrying is None or not known:
         return loss
-    ways = torch.tensor([true[row] for row in known]).to(changed.way.numbers)
-    return loss + functional.smooth_l1_loss(changed.way.numbers[known], ways, beta=STRAYED)
+    ways = torch.tensor([true[row] for row in known]).to(loss)
+    return loss + functional.smooth_l1_loss(changed.carrying.way.numbers[known], ways, beta=STRAYED)
 
 
 def step_loss(
