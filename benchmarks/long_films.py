@@ -1,4 +1,4 @@
-"""Long films: key frames first, sparse or dense, against parts that go on from the last frame.
+"""Long films: key frames first, sparse or dense, against parts that go on from the last frame, or carry one picture.
 
     python benchmarks/long_films.py -o runs/long_films --frames 100 1000              # goes on where it was
     python benchmarks/long_films.py -o runs/long_films --plot docs/long-films.svg
@@ -8,8 +8,9 @@ Each film is made in a process of its own. Of each: network evaluations (rows, a
 processor per frame, the most memory that the process held, and, of a model of single pictures, whose way is known, how
 frames depart from the first: each is moved back to where the first one is, and compared within a disc that all show.
 `departure` is the root mean square difference from the first frame in the last tenth of the film, of a full range of 1;
-`tone` is what of it lies in mean and contrast alone; `jitter` is the mean difference from one frame to the next. By
-layers along time things move by themselves, and `tone` alone is told.
+`tone` is what of it lies in mean and contrast alone; `jitter` is the mean difference from one frame to the next;
+`detail` is how steep pictures are there, as a share of how steep the first one is: filling makes it less. By layers
+along time things move by themselves, and `tone` and `detail` alone are told.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ WAYS: dict[str, Long] = {
     "keys 4,4 branches,flow": Long("keys", "4,4", "branches,flow"),
     "keys 4": Long("keys", "4"),
     "keys 4,4,4": Long("keys", "4,4,4"),
+    "parts, one picture carried": Long("parts"),
 }
-COLOURS = ("#c0392b", "#e59866", "#2c3e50", "#7f8c8d", "#27ae60", "#8e44ad", "#2980b9")
+MODELS = {"parts, one picture carried": "emoji-motion"}
+"""Which model makes a film, if it is not the one that was chosen."""
+COLOURS = ("#c0392b", "#e59866", "#2c3e50", "#7f8c8d", "#27ae60", "#8e44ad", "#2980b9", "#d68910")
 FPS = 8.0
 POINTS = 100
 """Of a curve of departures."""
@@ -77,9 +81,11 @@ def film(case: Case, model_name: str, steps: int | None, size: tuple[int, int] |
     model = segue.load(model_name, motion=case.motion)
     tally = Tally(timed=False)
     counted = replace(model, denoiser=tally.watching(model.denoiser))
-    joint = case.motion is not None
+    joint = model.moving is not None
+    # What learned to move is told so in words; what did not is moved along the way.
+    words = f"{PROMPT[case.way]} {case.way}s" if joint else PROMPT[case.way]
     task = Animate(
-        PROMPT[case.way], seed=seed, seconds=case.frames / FPS, fps=FPS, long=WAYS[case.how],
+        words, seed=seed, seconds=case.frames / FPS, fps=FPS, long=WAYS[case.how],
         movement=Movement() if joint else Movement(way=case.way), sampling=Sampling(steps=steps, size=size),
     )  # fmt: skip
     began = time.process_time()
@@ -94,6 +100,7 @@ def film(case: Case, model_name: str, steps: int | None, size: tuple[int, int] |
 def measured(clip: Clip, way: Way | None) -> dict[str, Any]:
     """Departures from the first frame, read one frame at a time."""
     first = clip.frames[0:1]
+    details = list[float]()
     tones = list[float]()
     apart, jitter = list[float](), list[float]()
     maps = Course(way or "still").maps(len(clip), float(clip.fps))
@@ -102,16 +109,24 @@ def measured(clip: Clip, way: Way | None) -> dict[str, Any]:
     for number in range(len(clip)):
         own = clip.frames[number : number + 1]
         tones.append(float(Tone.of(own).apart(start)))
+        details.append(_steepness(own))
         back = carried(own, torch.linalg.inv(maps[[number]]))
         apart.append(float((back - first)[..., inside].square().mean().sqrt()))
         jitter.append(float((back - before)[..., inside].abs().mean()))
         before = back
     last = max(1, len(clip) // 10)
     found: dict[str, Any] = {"tone": sum(tones[-last:]) / last, "tones": _thinned(tones)}
+    found |= {"detail": sum(details[-last:]) / last / details[0]}
     if way is not None:
         found |= {"departure": sum(apart[-last:]) / last, "departures": _thinned(apart)}
         found |= {"jitter": sum(jitter[1:]) / max(1, len(jitter) - 1)}
     return found
+
+
+def _steepness(pictures: torch.Tensor) -> float:
+    """Mean change from a pixel to those beside and below it."""
+    across, down = pictures[..., :-1, 1:] - pictures[..., :-1, :-1], pictures[..., 1:, :-1] - pictures[..., :-1, :-1]
+    return float((across.square() + down.square()).sqrt().mean())
 
 
 def _disc(height: int, width: int) -> torch.Tensor:
@@ -130,9 +145,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Curves of departure over time; beside each name what it takes, as SVG."""
     longest = max(row["frames"] for row in rows)
     chosen = [row for row in rows if row["frames"] == longest]
-    name = "departures" if all("departures" in row for row in chosen) else "tones"
+    name = "departures" if any("departures" in row for row in chosen) else "tones"
     wide, high, edge = 760, 380, 48
-    top = max(max(row[name]) for row in chosen) or 1.0
+    top = max(max(row.get(name, row["tones"])) for row in chosen) or 1.0
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-family="sans-serif" font-size="12">',
         f'<rect width="{wide}" height="{high}" fill="white"/>',
@@ -143,23 +158,27 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     hows = [how for how in WAYS if any(row["how"] == how for row in chosen)]
     for number, how in enumerate(hows):
         own = [row for row in chosen if row["how"] == how]
-        curve = [sum(values) / len(own) for values in zip(*(row[name] for row in own), strict=True)]
+        curves, dashes = [row.get(name, row["tones"]) for row in own], ""
+        if any(name not in row for row in own):
+            dashes = ' stroke-dasharray="5 3"'
+        curve = [sum(values) / len(own) for values in zip(*curves, strict=True)]
         colour = COLOURS[list(WAYS).index(how)]
         across = [edge + place * (wide - 2 * edge) / max(1, len(curve) - 1) for place in range(len(curve))]
         line = " ".join(
             f"{x:.1f},{high - edge - value / top * (high - 160 - edge):.1f}"
             for x, value in zip(across, curve, strict=True)
         )
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
         mean = {key: sum(row[key] for row in own) / len(own) for key in ("rows", "seconds", "megabytes")}
         said = f"{how}: {mean['rows']:.2f} evaluations and {mean['seconds']:.2f} s a frame, {mean['megabytes']:.0f} MB"
+        said += ", dashed: tone alone" if dashes else ""
         parts.append(f'<text x="{wide - edge}" y="{38 + 15 * number}" text-anchor="end" fill="{colour}">{said}</text>')
     path.write_text("\n".join([*parts, "</svg>\n"]), encoding="utf-8")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
     """Print means over what moves, a line for each length and way to make it."""
-    kinds = ("rows", "seconds", "megabytes", "departure", "tone", "jitter")
+    kinds = ("rows", "seconds", "megabytes", "departure", "tone", "jitter", "detail")
     for frames in sorted({row["frames"] for row in rows}):
         for how in WAYS:
             own = [row for row in rows if (row["how"], row["frames"]) == (how, frames)]
@@ -196,7 +215,8 @@ def main() -> None:
     for case in cases:
         if case.key in done:
             continue
-        words = ["--one", "--frames", str(case.frames), "--how", case.how, "--ways", case.way, "--model", given.model]
+        words = ["--one", "--frames", str(case.frames), "--how", case.how, "--ways", case.way]
+        words += ["--model", MODELS.get(case.how, given.model)]
         words += ["--seed", str(given.seed), *(["--motion", case.motion] if case.motion else [])]
         words += [*(["--steps", str(given.steps)] if given.steps else []), *(["--side", str(size[0])] if size else [])]
         made = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True, text=True)

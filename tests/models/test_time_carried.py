@@ -83,11 +83,24 @@ def test_courses_of_few_frames_have_no_time_to_come_back() -> None:
     assert Course(picture, mask, torch.zeros(1, 2), numbers, even & False).length == SOONEST
 
 
+@pytest.mark.parametrize("fps", [4, 8, 10, 24, 25])
+def test_the_pace_is_that_of_time_and_ends_on_a_frame(fps: int) -> None:
+    """However many frames a second has, it takes a second and a half to come back, or a frame less or more."""
+    swing = course(SWING).paced(8 / fps)
+    assert swing.period is not None and abs(swing.period / fps - 1.5) < 1 / fps + 0.13
+    assert float(swing.numbers([7 * swing.period]).abs().max()) < 1e-6
+    spin = course(SPIN).paced(8 / fps)
+    assert spin.period is None
+    assert float(spin.numbers([10 * fps])[0, 2]) == pytest.approx(15, rel=1e-4)
+    assert course(SWING).paced(8.0).period == 2 and course(SWING).paced(12.0).period is None
+
+
 @pytest.mark.parametrize("true", [SPIN, SLIDE, SWING, BOUNCE, way(growth=0.3 * TIME), way()])
 @pytest.mark.parametrize("frames", [2, 12, 16, 37, 90])
-def test_loops_close(true: torch.Tensor, frames: int) -> None:
+@pytest.mark.parametrize("pace", [1.0, 0.32])
+def test_loops_close(true: torch.Tensor, frames: int, pace: float) -> None:
     """From the last frame to the first there is no larger step than elsewhere, but for whole turns."""
-    numbers = course(true).looped(frames)
+    numbers = course(true).looped(frames, pace)
     assert numbers.shape == (frames, 4) and not numbers[0].any()
     closed = torch.cat([numbers, numbers[:1]])
     step = closed[1:] - closed[:-1]
@@ -95,7 +108,7 @@ def test_loops_close(true: torch.Tensor, frames: int) -> None:
     assert float(step[-1].norm()) <= 1.2 * float(step[:-1].norm(dim=1).max()) + 1e-6
     if true is SPIN:
         turned = step[:, 2].sum() if frames > 2 else torch.tensor(math.tau)
-        assert float(turned) == pytest.approx(math.tau * max(1, round(1.5 * frames / 8 / math.tau)), abs=1e-4)
+        assert float(turned) == pytest.approx(math.tau * max(1, round(1.5 * frames * pace / 8 / math.tau)), abs=1e-4)
     if true is not SPIN:
         assert float(numbers.abs().amax()) <= float(course(true).at(range(max(frames, FRAMES))).abs().amax()) + 0.05
 

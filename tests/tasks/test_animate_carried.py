@@ -68,7 +68,9 @@ def test_parts_begin_with_the_first_picture_or_where_the_last_one_ended(
     """Windows of four frames: one is known, three are new."""
     goes(monkeypatch, on)
     model, watched = mover
-    clip = task_of(10, None if drawn else picture).run(model, EXECUTION)
+    task = task_of(10, None if drawn else picture)
+    assert "in parts, all of the first picture" in " ".join(task.resolved(model).outlook(model))
+    clip = task.run(model, EXECUTION)
     assert len(clip) == 10 and record(clip)["scores"]["long"] == "parts"
     assert watched.frames == [4, 4, 4]
     starts = [known[0, :4] for known in watched.known]
@@ -111,7 +113,9 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 def test_words_that_change_begin_anew_in_every_part(mover: tuple[LatentDiffusion, Watched], picture: str) -> None:
     """Where things go on as they are told at each time, nothing is known of the whole clip's course."""
     model, watched = mover
-    clip = task_of(10, picture, prompt="0s: a bouncing apple, 1s: a swinging apple").run(model, EXECUTION)
+    task = task_of(10, picture, prompt="0s: a bouncing apple, 1s: a swinging apple")
+    assert "each from the last" in " ".join(task.resolved(model).outlook(model))
+    clip = task.run(model, EXECUTION)
     starts = [known[0, :4] for known in watched.known]
     assert torch.allclose(starts[-1], model.codec.encode(clip.frames[6:7])[0], atol=1e-5)
 

@@ -117,40 +117,53 @@ class Course:
         """Whether it does not come back."""
         return bool(self.even.any())
 
-    def at(self, frames: Sequence[int]) -> Float[Tensor, "n 4"]:
-        """The way's numbers at any frame, also behind the last one that is known.
+    def paced(self, pace: float) -> Paced:
+        """It in the frames of a clip.
+
+        What comes back does so at a whole frame, for which it is a little faster or slower.
+
+        Args:
+            pace: how many of its own frames lie between two of the clip's, as time says.
+        """
+        period = 0 if self.goes_on else round(self.length / pace)
+        return Paced(self, self.length / period, period) if period > 1 else Paced(self, pace, None)
+
+    def at(self, places: Sequence[float]) -> Float[Tensor, "n 4"]:
+        """The way's numbers at any time, counted in its own frames, also behind the last one that is known.
 
         What is even adds up. Anything else comes back: how far it is still off then is taken away bit by bit before.
         """
-        length = self.length
-        times, rests = (torch.tensor(part) for part in zip(*(divmod(frame, length) for frame in frames), strict=True))
+        length, at = self.length, torch.tensor(list(places), dtype=torch.float64)
+        times = (at / length + 1e-9).floor()
+        rests = (at - times * length).clamp(min=0)
+        before = rests.floor().clamp(max=length - 1).long()
+        share = (rests - before).to(self.numbers)[:, None]
+        rows = torch.lerp(self.numbers[before], self.numbers[before + 1], share)
         missed = self.numbers[length]
-        steady, back = times[:, None] * missed, -rests[:, None] / length * missed
-        return self.numbers[rests] + torch.where(self.even, steady, back)
+        steady, back = (part.to(self.numbers)[:, None] * missed for part in (times, -rests / length))
+        return rows + torch.where(self.even, steady, back)
 
-    def looped(self, frames: int) -> Float[Tensor, "t 4"]:
+    def looped(self, frames: int, pace: float = 1.0) -> Float[Tensor, "t 4"]:
         """The way's numbers in a clip of so many frames that leads back to its first one.
 
         What comes back does so as often as comes nearest to its own pace. What turns makes whole turns, one or more;
         what goes elsewhere returns from the middle of the clip on.
+
+        Args:
+            frames: of the clip.
+            pace: how many of its own frames lie between two.
         """
         turns, others = bool(self.even[TURN]), bool(self.even[[at for at in range(4) if at != TURN]].any())
-        places = torch.arange(frames, dtype=self.numbers.dtype)
         if others:
-            return self._between(torch.minimum(places, frames - places))
+            return self.at([pace * min(frame, frames - frame) for frame in range(frames)])
         if not turns:
-            return self._between(places / frames * max(1, round(frames / self.length)) * self.length)
-        speed = float(self.numbers[self.length, TURN]) / self.length
+            often = max(1, round(frames * pace / self.length))
+            return self.at([frame * often * self.length / frames for frame in range(frames)])
+        speed = float(self.numbers[self.length, TURN]) / self.length * pace
         whole = max(1, round(abs(speed) * frames / math.tau))
         numbers = torch.zeros(frames, 4)
-        numbers[:, TURN] = math.copysign(math.tau * whole, speed) * places / frames
+        numbers[:, TURN] = math.copysign(math.tau * whole, speed) * torch.arange(frames) / frames
         return numbers
-
-    def _between(self, places: Float[Tensor, " n"]) -> Float[Tensor, "n 4"]:
-        """Numbers at times between frames."""
-        before = places.floor()
-        left, right = (self.at([int(place) for place in ends]) for ends in (before, before + 1))
-        return torch.lerp(left, right, (places - before)[:, None])
 
     def carried(self, numbers: Float[Tensor, "n 4"], dials: Sequence[float]) -> Float[Tensor, "n 3 h w"]:
         """The picture with the thing in it moved along each of these ways, so many times as far; not at all by none."""
@@ -161,6 +174,25 @@ class Course:
         moved = spread.carried(self.picture.expand(count, -1, -1, -1), behind.expand(count, -1, -1, -1))
         still = (way.numbers == 0).all(1)[:, None, None, None]
         return torch.where(still, self.picture[None], moved.clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class Paced:
+    """A course in the frames of a clip.
+
+    Args:
+        course: of the thing in its first frame.
+        pace: frames of the course between two of the clip.
+        period: frames after which the thing is back; None if it does not come back, or sooner than one could see.
+    """
+
+    course: Course
+    pace: float
+    period: int | None
+
+    def numbers(self, frames: Sequence[int]) -> Float[Tensor, "n 4"]:
+        """Of the way at any of the clip's frames."""
+        return self.course.at([self.pace * frame for frame in frames])
 
 
 def evened(numbers: Float[Tensor, "t 4"], elapsed: Sequence[float]) -> tuple[Float[Tensor, "t 4"], Bool[Tensor, " 4"]]:

@@ -23,7 +23,7 @@ from segue.models.families.animatediff import with_strength
 from segue.models.families.svd import LEAST_SCALE, bucket_of, guided
 from segue.models.families.videoldm import context_of, told
 from segue.models.temporal_codec import TemporalCodec
-from segue.models.time_carried import Course, put_back
+from segue.models.time_carried import Course, Paced, put_back
 from segue.models.time_decoder import at_dial
 from segue.models.time_inserted import PART, with_motion
 from segue.tasks.animate import Animate
@@ -71,7 +71,7 @@ class Joint:
     numbers: tuple[int, ...] | None = None
     given: Mapping[int, Float[Tensor, "3 h w"]] = field(default_factory=dict[int, "Tensor"])
     whole: Animate | None = None
-    course: tuple[Course, Sequence[int]] | None = None
+    course: tuple[Paced, Sequence[int]] | None = None
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -152,22 +152,21 @@ class Joint:
         if context is None or min(dials) <= 0 or context[:, -1, 0, 0].sum() != 1:
             return None
         if self.course is not None:
-            course, places = self.course
-            return course.carried(course.at(places), dials)
+            paced, places = self.course
+            return paced.course.carried(paced.numbers(places), dials)
         place = int(context[:, -1, 0, 0].argmax())
         picture = self._known.get(place)
         if picture is None:
             picture = self.model.codec.decode(context[place : place + 1, :-1])[0].float()
-        # What is even goes on so, and the rest comes again, where there are more frames than layers learned from.
-        goes_on = place == 0 and self._over.is_even
-        known = range(min(self._window, self.task.frames) if goes_on else self.task.frames)
-        wanted = self._over.texts(self.model, [self._frames[number] for number in known])[0]
-        seconds = [(number - place) / float(self.task.fps or 1) for number in known]
-        course = Course.of(self.model, wanted, picture.clamp(0, 1).cpu(), seconds)
-        if not goes_on:
+        picture, frames, fps = picture.clamp(0, 1).cpu(), self.task.frames, float(self.task.fps or 1)
+        if place > 0 or not self._over.is_even:
+            seconds = [(frame - place) / fps for frame in range(frames)]
+            course = Course.of(self.model, self._over.texts(self.model, self._frames)[0], picture, seconds)
             return course.carried(course.numbers, dials)
-        frames = self.task.frames
-        return course.carried(course.looped(frames) if self.task.movement.loop else course.at(range(frames)), dials)
+        paced = course_of(self.model, self._over, picture, fps)
+        looped = self.task.movement.loop
+        numbers = paced.course.looped(frames, paced.pace) if looped else paced.numbers(range(frames))
+        return paced.course.carried(numbers, dials)
 
     def _denoiser(self) -> Denoiser:
         """Of the whole clip; longer ones than the model looks at are cut into windows that overlap."""
@@ -309,3 +308,20 @@ class Joint:
     def _shape(self) -> tuple[int, int, int]:
         (width, height), codec = self._size, self.model.codec
         return codec.channels, height // codec.scale, width // codec.scale
+
+
+def course_of(model: LatentDiffusion, over: Over, picture: Float[Tensor, "3 h w"], fps: float) -> Paced:
+    """The course of the thing in a clip's first picture.
+
+    Args:
+        model: that carries it.
+        over: what all frames are told alike.
+        picture: in [0, 1].
+        fps: of the clip.
+    """
+    moving = model.moving
+    assert moving is not None
+    wanted = over.texts(model, [0] * moving.frames)[0]
+    # As it was learned, whatever frames there are: what is told of other times is a guess.
+    seconds = [frame / moving.fps for frame in range(moving.frames)]
+    return Course.of(model, wanted, picture, seconds).paced(moving.fps / fps)

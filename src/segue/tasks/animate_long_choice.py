@@ -71,6 +71,16 @@ def goes_on(task: Animate, model: LatentDiffusion) -> bool:
     return model.moving is not None and model.moving.from_still and _is_longer(task, model)
 
 
+def carries(task: Animate) -> bool:
+    """Whether a task with nothing left open sets one picture in motion that is carried as far as its clip goes."""
+    from segue.tasks.animate_told import Over
+
+    movement, over = task.movement, Over.of(task)
+    if movement.engine != "joint" or movement.strength in (None, 1.0):
+        return False
+    return over.is_even and over.dials([0])[0] > 0
+
+
 def _is_longer(task: Animate, model: LatentDiffusion) -> bool:
     """Whether there are more frames than a model looks at, and nothing is said of the last one."""
     moving = model.moving
@@ -130,7 +140,8 @@ def outlook_of(task: Animate, terms: int, still: bool = False) -> tuple[str, ...
     assert size is not None
     kept = f"{_bytes(3 * size[0] * size[1] * task.frames)} on disk while it is made"
     if task.long.long == "parts":
-        return (f"{begun}in parts, each from the last frames of the one before: {about}, {kept}",)
+        made = "all of the first picture" if carries(task) else "each from the last frames of the one before"
+        return (f"{begun}in parts, {made}: {about}, {kept}",)
     plan = Levels(task.frames, task.long.factors, task.movement.loop)
     fills = ", then ".join(
         f"{factor} times as many by {how}" for factor, how in zip(task.long.factors, task.long.fills, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ import torch
 from segue.media.clip import as_floats, to_uint8
 from segue.media.disk import disk_errors, remove
 from segue.models.paused import lay_down, taken_up
-from segue.models.time_carried import Course
+from segue.models.time_carried import Paced
 from segue.tasks.animate import Animate
 from segue.tasks.animate_controls import Controls
-from segue.tasks.animate_joint import Joint
-from segue.tasks.animate_long_choice import PART
+from segue.tasks.animate_joint import Joint, course_of
+from segue.tasks.animate_long_choice import PART, carries
 from segue.tasks.animate_told import Over
 from segue.tasks.animate_zero_shot import ZeroShot
 from segue.tasks.sampling import Execution
@@ -85,11 +86,15 @@ class Parts:
 
     def parts(self) -> list[range]:
         """Numbers of the frames of each part, without those that are known."""
-        course = self._course
-        length = self.length if course is None else course.length + 1
-        count, first = self.task.frames, min(length, self.task.frames)
-        step = length - self.overlap
-        return [range(first), *(range(begin, min(count, begin + step)) for begin in range(first, count, step))]
+        count, step = self.task.frames, self.length - self.overlap
+        known = min(self.overlap, count)
+        # Where a thing comes back, a part ends.
+        turn = count if self._course is None else self._course.period or count
+        begins = [
+            begin for start in range(known, count, turn) for begin in range(start, min(count, start + turn), step)
+        ]
+        found = [range(begin, end) for begin, end in pairwise([*begins, count])]
+        return [range(found[0].stop), *found[1:]] if found else [range(count)]
 
     def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
         """See `segue.tasks.animate_run.Maker`."""
@@ -110,10 +115,7 @@ class Parts:
     @property
     def _carries(self) -> bool:
         """Whether all parts have one course, along which the first picture's thing is carried."""
-        movement, moving, over = self.task.movement, self.model.moving, Over.of(self.whole or self.task)
-        if movement.engine != "joint" or moving is None or not moving.from_still or self.task.frames <= self.length:
-            return False
-        return movement.strength not in (None, 1.0) and over.is_even and over.dials([0])[0] > 0
+        return self.task.frames > self.length and carries(self.whole or self.task)
 
     def _begin(self) -> None:
         """Make the first part, as long as parts can be, and keep its first picture."""
@@ -122,16 +124,15 @@ class Parts:
         lay_down(self._path(_FIRST), {_PIXELS: made[:1].clone()})
 
     @cached_property
-    def _course(self) -> Course | None:
+    def _course(self) -> Paced | None:
         """Of the first picture's thing; None of parts that each begin anew."""
         found = taken_up(self._path(_FIRST)) if self._carries else None
         if not found:
             return None
-        fps, over = float(self.task.fps or 1), Over.of(self.whole or self.task)
-        wanted = over.texts(self.model, [0] * self.length)[0]
-        return Course.of(self.model, wanted, as_floats(found[_PIXELS])[0], [at / fps for at in range(self.length)])
+        picture, over = as_floats(found[_PIXELS])[0], Over.of(self.whole or self.task)
+        return course_of(self.model, over, picture, float(self.task.fps or 1))
 
-    def _made(self, number: int, part: range, course: Course | None) -> Float[Tensor, "t 3 h w"]:
+    def _made(self, number: int, part: range, course: Paced | None) -> Float[Tensor, "t 3 h w"]:
         states = self.folder / f"{_STATES}-{number:06d}"
         with disk_errors(states):
             states.mkdir(exist_ok=True)
@@ -153,11 +154,11 @@ class Parts:
         return torch.cat(list(maker.pictures(0)))
 
     def _joint(
-        self, frames: tuple[int, ...], known: Tensor, states: Path, course: Course | None
+        self, frames: tuple[int, ...], known: Tensor, states: Path, course: Paced | None
     ) -> Float[Tensor, "t 3 h w"]:
         part = replace(self.task, seconds=len(frames) / float(self.task.fps or 1))
-        if course is not None and not course.goes_on:
-            known = course.picture[None]
+        if course is not None and course.period and frames[0] % course.period == 0:
+            known = course.course.picture[None]
         given, whole = dict(enumerate(known)), self.whole or self.task
         numbers = frames if self.numbers is None else tuple(self.numbers[place] for place in frames)
         carried = None if course is None else (course, frames)
