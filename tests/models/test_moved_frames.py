@@ -83,10 +83,10 @@ def test_a_picture_is_carried_as_words_seconds_and_dials_say(image: Any) -> None
     picture = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(3))
     words, seconds = model.text(["a cat rises"] * 4), [0.0, 0.1, 0.2, 0.3]
     course = Course.of(model, words, picture, seconds)
-    found = course.carried(course.numbers, [1.0] * 4)
+    found = course.carried(course.numbers)
     assert found.shape == (4, 3, 64, 64) and torch.equal(found[0], picture)
     assert bool(((found - picture).flatten(1).abs().amax(1) > 1e-3)[1:].all())
-    less = course.carried(course.numbers, [1.0, 1.0, 1.0, 0.5])
+    less = course.carried(course.numbers * torch.tensor([1.0, 1.0, 1.0, 0.5])[:, None])
     assert torch.allclose(less[:3], found[:3], atol=1e-6) and not torch.allclose(less[3], found[3], atol=1e-4)
     slower = Course.of(model, words, picture, [2 * at for at in seconds])
     assert not torch.allclose(slower.numbers, course.numbers, atol=1e-5)

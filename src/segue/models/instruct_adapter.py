@@ -277,9 +277,7 @@ class InstructAdapter(nn.Module):
             much: how far things go along their way; None is 1.
         """
         told = functional.silu(words)
-        seen = self.picture(picture)
-        for block in self.before:
-            seen = block(seen, told)
+        seen = self.seen(picture, told)
         carrying, carried = None, None
         if self.move is not None:
             seen = self.move(seen, told)
@@ -297,6 +295,13 @@ class InstructAdapter(nn.Module):
             guess = carried + guess
             seen = torch.cat([seen, guess], 1)
         return Changed(seen, guess, words, carrying)
+
+    def seen(self, picture: Float[Tensor, "b c h w"], told: Float[Tensor, "b e"]) -> Float[Tensor, "b d h w"]:
+        """What is seen of a picture before anything in it has moved."""
+        seen = self.picture(picture)
+        for block in self.before:
+            seen = block(seen, told)
+        return seen
 
     def forward(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional
 from segue.errors import ModelError
 from segue.models.time_inserted import time_layers
 from segue.models.time_words import WORDS
-from segue.models.travel import Carrying, Way
+from segue.models.travel import LARGEST, Carrying, Way
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,16 +38,16 @@ EVEN = 0.08
 """What goes at one speed is off that, as it is learned, by a smaller share of where it comes to."""
 LEAST = 0.05
 """What comes no farther does not go anywhere."""
-TURN = 2
-"""Its place among a way's numbers."""
+TURN, GROWTH = 2, 3
+"""Their places among a way's numbers."""
 SOONEST = 4
 """Frames after which a thing may be back at the earliest."""
 RIM = 8
 """One pixel of so many, of the shorter side, is as far as a coarse mask may miss."""
 GRAIN = 0.04
 """How far ground is from what is around it, of a full range, without being a part of the thing."""
-GROUND = 1e-3
-"""Share of ground that a place has at least of which it is known."""
+GROUND, LITTLE = 1e-3, 1e-12
+"""Share of ground that a place has at least of which it is known, and of which anything is."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,20 @@ class Course:
         mask = completed(functional.interpolate(mask, picture.shape[1:], mode="bilinear"), picture[None])
         return Course(picture, mask, seen.middle.float().mean(0, keepdim=True).cpu(), numbers, even)
 
-    @property
+    @cached_property
+    def rows(self) -> Float[Tensor, "r 4"]:
+        """The numbers, and two more that go on as the last ones do: what comes back then is seen to."""
+        step = self.numbers[-1] - self.numbers[-2]
+        return torch.cat([self.numbers, self.numbers[-1:] + step, self.numbers[-1:] + 2 * step])
+
+    @cached_property
     def length(self) -> int:
         """Frames after which an even way goes on likewise, and any other begins anew; of a course that begins at 0."""
         if self.goes_on or len(self.numbers) <= SOONEST + 1:
             return len(self.numbers) - 1
-        steps = [float((after - before).norm()) for before, after in pairwise(self.numbers)]
-        first = self.numbers[1] - self.numbers[0]
-        apart = [
-            float(self.numbers[at].norm() + (self.numbers[at + 1] - self.numbers[at] - first).norm())
-            for at in range(SOONEST, len(steps))
-        ]
-        return SOONEST + min(range(len(apart)), key=apart.__getitem__)
+        steps = self.rows[1:] - self.rows[:-1]
+        ends = range(SOONEST, len(steps))
+        return min(ends, key=lambda end: float(self.rows[end].norm() + (steps[end] - steps[0]).norm()))
 
     @property
     def goes_on(self) -> bool:
@@ -138,12 +140,12 @@ class Course:
         rests = (at - times * length).clamp(min=0)
         before = rests.floor().clamp(max=length - 1).long()
         share = (rests - before).to(self.numbers)[:, None]
-        rows = torch.lerp(self.numbers[before], self.numbers[before + 1], share)
-        missed = self.numbers[length]
+        rows = torch.lerp(self.rows[before], self.rows[before + 1], share)
+        missed = self.rows[length]
         steady, back = (part.to(self.numbers)[:, None] * missed for part in (times, -rests / length))
         return rows + torch.where(self.even, steady, back)
 
-    def looped(self, frames: int, pace: float = 1.0) -> Float[Tensor, "t 4"]:
+    def looped(self, frames: int, pace: float = 1.0, dial: float = 1.0) -> Float[Tensor, "t 4"]:
         """The way's numbers in a clip of so many frames that leads back to its first one.
 
         What comes back does so as often as comes nearest to its own pace. What turns makes whole turns, one or more;
@@ -152,28 +154,36 @@ class Course:
         Args:
             frames: of the clip.
             pace: how many of its own frames lie between two.
+            dial: how many times as far it goes.
         """
         turns, others = bool(self.even[TURN]), bool(self.even[[at for at in range(4) if at != TURN]].any())
         if others:
-            return self.at([pace * min(frame, frames - frame) for frame in range(frames)])
+            return dial * self.at([pace * min(frame, frames - frame) for frame in range(frames)])
         if not turns:
             often = max(1, round(frames * pace / self.length))
-            return self.at([frame * often * self.length / frames for frame in range(frames)])
-        speed = float(self.numbers[self.length, TURN]) / self.length * pace
+            return dial * self.at([frame * often * self.length / frames for frame in range(frames)])
+        speed = dial * float(self.numbers[self.length, TURN]) / self.length * pace
         whole = max(1, round(abs(speed) * frames / math.tau))
         numbers = torch.zeros(frames, 4)
         numbers[:, TURN] = math.copysign(math.tau * whole, speed) * torch.arange(frames) / frames
         return numbers
 
-    def carried(self, numbers: Float[Tensor, "n 4"], dials: Sequence[float]) -> Float[Tensor, "n 3 h w"]:
-        """The picture with the thing in it moved along each of these ways, so many times as far; not at all by none."""
-        count = len(numbers)
-        way = Way(numbers[:, :2], numbers[:, 2], numbers[:, 3]).times(torch.tensor(list(dials)))
+    def carried(self, numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 h w"]:
+        """The picture with the thing in it moved along each of these ways; no way leaves it as it is.
+
+        What grows on and on ends at about twenty times its size, as in what layers along time learn from.
+        """
+        count, growth = len(numbers), LARGEST * (numbers[:, GROWTH] / LARGEST).tanh()
+        way = Way(numbers[:, :2], numbers[:, TURN], growth)
         spread = Carrying(way, self.mask.expand(count, -1, -1, -1), self.middle.expand(count, -1))
-        behind = filled(self.picture[None], 1 - self.mask)
-        moved = spread.carried(self.picture.expand(count, -1, -1, -1), behind.expand(count, -1, -1, -1))
+        moved = spread.carried(self.picture.expand(count, -1, -1, -1), self.ground.expand(count, -1, -1, -1))
         still = (way.numbers == 0).all(1)[:, None, None, None]
         return torch.where(still, self.picture[None], moved.clamp(0, 1))
+
+    @cached_property
+    def ground(self) -> Float[Tensor, "1 3 h w"]:
+        """The picture without the thing."""
+        return filled(self.picture[None], 1 - self.mask)
 
 
 @dataclass(frozen=True)
@@ -246,11 +256,12 @@ def filled(pictures: Float[Tensor, "t c h w"], ground: Float[Tensor, "t 1 h w"])
     size = pictures.shape[-2:]
     while True:
         share = functional.interpolate(seen, size, mode="bilinear")
-        mean = functional.interpolate(sums, size, mode="bilinear") / share.clamp(min=GROUND)
+        mean = functional.interpolate(sums, size, mode="bilinear") / share.clamp(min=LITTLE)
         trust = (share / (share + GROUND)) * (share > GROUND)
         found, left = found + left * trust * mean, left * (1 - trust)
         if max(seen.shape[-2:]) == 1:
-            return found + left * mean
+            # Where nothing is ground, it is like the picture.
+            return found + left * torch.where(share > LITTLE, mean, pictures.mean((2, 3), keepdim=True))
         seen, sums = (functional.avg_pool2d(part, 2, ceil_mode=True) for part in (seen, sums))
 
 

@@ -127,6 +127,13 @@ class Travel(nn.Module):
             x: features of the picture.
             told: the words and the seconds.
         """
+        mask, middle, heard = self.heard(x, told)
+        return Carrying(self.way_of(heard), mask, middle)
+
+    def heard(
+        self, x: Float[Tensor, "b c h w"], told: Float[Tensor, "b e"]
+    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 2"], Float[Tensor, "b f"]]:
+        """The mask of the thing, its middle, and all that its way is found by: what is told, and what it looks like."""
         seen = self.norm(x)
         apart = (seen - edge_of(seen)).abs()
         mask = self.thing(torch.cat([seen, apart], 1)).sigmoid()
@@ -135,9 +142,13 @@ class Travel(nn.Module):
         middle = (share * at).sum((2, 3))
         spread = (share * (at - middle[:, :, None, None]).square()).sum((2, 3)).clamp(min=1e-6).sqrt()
         looks = (share * seen).sum((2, 3))
-        numbers = self.way(torch.cat([told, looks, middle, spread], 1)).float()
+        return mask, middle, torch.cat([told, looks, middle, spread], 1)
+
+    def way_of(self, heard: Float[Tensor, "b f"]) -> Way:
+        """The way, by what is heard of it."""
+        numbers = self.way(heard).float()
         growth = LARGEST * (numbers[:, 3] / LARGEST).tanh()
-        return Carrying(Way(numbers[:, :2], numbers[:, 2], growth), mask, middle)
+        return Way(numbers[:, :2], numbers[:, 2], growth)
 
     def meaning(self, way: Way) -> Float[Tensor, "b e"]:
         """The way in one vector, for layers that see a thing which was turned."""

@@ -111,6 +111,12 @@ def _check_given(task: Animate, model: LatentDiffusion) -> None:
             raise TaskError(f"{model.name} sets a picture in motion: give one (--image PICTURE)")
     if task.movement.context_guidance is not None and not (task.pictures or moving.from_still):
         raise TaskError("context_guidance holds frames to given pictures, and there are none: give --image")
+    strength = task.movement.strength or moving.strength
+    if task.movement.context_guidance is not None and task.movement.loop and moving.from_still and strength < 1:
+        raise TaskError(
+            "context_guidance holds frames to a picture, and those of a loop are carried along and told of none: leave "
+            "it out, or the loop"
+        )
 
 
 def movement_of(task: Animate, model: LatentDiffusion, engine: Engine) -> Movement:

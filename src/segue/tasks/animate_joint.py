@@ -60,7 +60,7 @@ class Joint:
         numbers: by which the noise of its frames is named, where they are some of a longer clip's.
         given: pictures of frames, by their place, besides those that the task names.
         whole: the longer clip's task, by whose time they are told words and numbers; None if this is all of it.
-        course: of the longer clip's first picture, by which these frames are numbered; None begins one here.
+        course: of the longer clip's first picture, and the places of these frames on it; None begins one here.
     """
 
     task: Animate
@@ -90,10 +90,9 @@ class Joint:
 
     def _finished(self, drawn: Float[Tensor, "n 3 h w"], first: int) -> Float[Tensor, "n 3 h w"]:
         """Frames from this one on with what drawing lost of the picture that is carried, and this as it is."""
-        if self._carried is None:
+        if self._way is None or self._context is None:
             return drawn
-        carried = self._carried[first : first + len(drawn)]
-        assert self._context is not None
+        carried = self._carried(range(first, first + len(drawn)))
         known = self._context[first : first + len(drawn), -1, 0, 0].bool()[:, None, None, None]
         return torch.where(known.to(carried.device), carried, put_back(drawn, carried))
 
@@ -133,15 +132,23 @@ class Joint:
         if len(rows) == 1:
             return from_seeds([self.task.seed], rows, self._schedule, self._shape, device)
         noise = from_clip_seed(self.task.seed, rows, self._schedule, self._shape, device, shared)
-        if self._carried is None:
+        if self._way is None:
             return noise
         strength, together = self.task.movement.strength or 1.0, self.execution.decoded_at_once(self.model, self._size)
-        moved = torch.cat([self.model.codec.encode(part).float() for part in self._carried.split(together)]).to(device)
+        parts = [range(start, min(start + together, len(rows))) for start in range(0, len(rows), together)]
+        encode = self.model.codec.encode
+        moved = torch.cat([encode(self._carried(part)).float() for part in parts]).to(device)
         return from_latents(moved, noise.x / self._schedule.start_scale, self._schedule, strength, rows)
 
+    def _carried(self, frames: range) -> Float[Tensor, "n 3 h w"]:
+        """Some frames as the one that is known, carried along."""
+        assert self._way is not None
+        course, numbers = self._way
+        return course.carried(numbers[frames.start : frames.stop])
+
     @cached_property
-    def _carried(self) -> Float[Tensor, "t 3 h w"] | None:
-        """The frames as the one that is known, carried along; None where they are drawn from noise alone.
+    def _way(self) -> tuple[Course, Float[Tensor, "t 4"]] | None:
+        """What is carried, and the way's numbers at each frame; None where all is drawn from noise alone.
 
         Between two given pictures either is carried half of the way, and would jump. Frames that do not move at all are
         those of the image model.
@@ -153,20 +160,31 @@ class Joint:
             return None
         if self.course is not None:
             paced, places = self.course
-            return paced.course.carried(paced.numbers(places), dials)
+            return paced.course, paced.numbers(places) * torch.tensor(dials)[:, None]
         place = int(context[:, -1, 0, 0].argmax())
         picture = self._known.get(place)
         if picture is None:
             picture = self.model.codec.decode(context[place : place + 1, :-1])[0].float()
-        picture, frames, fps = picture.clamp(0, 1).cpu(), self.task.frames, float(self.task.fps or 1)
-        if place > 0 or not self._over.is_even:
-            seconds = [(frame - place) / fps for frame in range(frames)]
-            course = Course.of(self.model, self._over.texts(self.model, self._frames)[0], picture, seconds)
-            return course.carried(course.numbers, dials)
-        paced = course_of(self.model, self._over, picture, fps)
-        looped = self.task.movement.loop
-        numbers = paced.course.looped(frames, paced.pace) if looped else paced.numbers(range(frames))
-        return paced.course.carried(numbers, dials)
+        return self._way_from(place, picture.clamp(0, 1).cpu(), dials)
+
+    def _way_from(
+        self, place: int, picture: Float[Tensor, "3 h w"], dials: Sequence[float]
+    ) -> tuple[Course, Float[Tensor, "t 4"]]:
+        """What is carried from a frame to all others, and how."""
+        frames, fps, looped = self.task.frames, float(self.task.fps or 1), self.task.movement.loop
+        if self._over.is_even:
+            paced = course_of(self.model, self._over, picture, fps)
+            if looped:
+                return paced.course, paced.course.looped(frames, paced.pace, dials[0]).roll(place, 0)
+            return paced.course, paced.numbers(range(-place, frames - place)) * dials[0]
+        seconds = [(frame - place) / fps for frame in range(frames)]
+        course = Course.of(self.model, self._over.texts(self.model, self._frames)[0], picture, seconds)
+        numbers = course.numbers * torch.tensor(dials)[:, None]
+        if looped:
+            # What the last frame leads to is taken from all, little by little.
+            led = 2 * numbers[-1] - numbers[-2] - numbers[0]
+            numbers = numbers - (torch.arange(frames) - place)[:, None] / frames * led
+        return course, numbers
 
     def _denoiser(self) -> Denoiser:
         """Of the whole clip; longer ones than the model looks at are cut into windows that overlap."""
@@ -228,8 +246,8 @@ class Joint:
     @property
     def _told_of(self) -> Float[Tensor, "t c+1 h w"] | None:
         """The same, of what is denoised: in a loop what is carried goes another way to its first frame than from it."""
-        led_back = self.task.movement.loop and self._carried is not None
-        return context_of({}, self.task.frames, self._shape) if led_back else self._context
+        led_back = self.task.movement.loop and self._way is not None
+        return None if led_back else self._context
 
     @cached_property
     def _context(self) -> Float[Tensor, "t c+1 h w"] | None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from segue.errors import TaskError
 from segue.tasks.animate_long_settings import USUAL_FRAMES, Filling, How, Long
+from segue.temporal.clock import Clock
+from segue.temporal.curve import Curve
 from segue.temporal.plan_levels import Levels
 
 if TYPE_CHECKING:
@@ -56,8 +58,9 @@ def _usual(task: Animate, model: LatentDiffusion) -> How:
     moving = model.moving
     if moving is not None and not moving.words:
         return "parts" if _is_longer(task, model) else "whole"
-    if moving is not None and moving.strength < 1 and goes_on(task, model):
-        return "parts"
+    if moving is not None and moving.from_still and carries(task):
+        # However long it is: what leads back to a picture, or up to it, is carried as a whole.
+        return "parts" if goes_on(task, model) else "whole"
     if task.frames > USUAL_FRAMES and not task.control:
         return "keys"
     return "parts" if goes_on(task, model) else "whole"
@@ -71,14 +74,18 @@ def goes_on(task: Animate, model: LatentDiffusion) -> bool:
     return model.moving is not None and model.moving.from_still and _is_longer(task, model)
 
 
-def carries(task: Animate) -> bool:
-    """Whether a task with nothing left open sets one picture in motion that is carried as far as its clip goes."""
-    from segue.tasks.animate_told import Over
-
-    movement, over = task.movement, Over.of(task)
-    if movement.engine != "joint" or movement.strength in (None, 1.0):
+def is_carried(task: Animate) -> bool:
+    """Whether a task whose movement is known carries one picture, and draws it anew in a share of the run."""
+    movement = task.movement
+    if movement.engine != "joint" or movement.strength in (None, 1.0) or len(task.pictures) > 1:
         return False
-    return over.is_even and over.dials([0])[0] > 0
+    track = Curve.of(1.0 if movement.motion is None else movement.motion).on(Clock(float(task.fps or 1)))
+    return task.frames > 1 and min(track.at(frame / float(task.fps or 1)) for frame in range(task.frames)) > 0
+
+
+def carries(task: Animate) -> bool:
+    """Whether that picture has one course for all of the clip, however long it is: nothing of it changes on the way."""
+    return is_carried(task) and task.prompts.is_level and Curve.of(task.movement.motion or 1.0).is_constant
 
 
 def _is_longer(task: Animate, model: LatentDiffusion) -> bool:
@@ -116,7 +123,8 @@ def evaluations(task: Animate, terms: int, still: bool = False) -> int:
         still: whether a model of films draws a picture first, which it sets in motion.
     """
     steps, movement = task.sampling.steps or 1, task.movement
-    zero_shot, share = movement.engine == "zero-shot", movement.strength or 1.0
+    zero_shot = movement.engine == "zero-shot"
+    share = movement.strength or 1.0 if zero_shot or is_carried(task) else 1.0
     drawn, branch = max(1, int(steps * share)), max(1, int(steps * (movement.strength or 0.5)))
     first = steps if still or (zero_shot and task.image is None) else 0
     if task.long.long == "parts":

@@ -43,7 +43,8 @@ class Parts:
     others.
 
     What carries things along their way carries that of the clip's first picture, however long the clip is, so that
-    parts do not become worse. Where a thing comes back, a part ends, and the next one begins with that picture again.
+    parts do not become worse. Where a thing comes back, a part ends, and the next one begins with that picture again,
+    as what moves does from rest.
 
     Args:
         task: with nothing left open.
@@ -88,8 +89,9 @@ class Parts:
         """Numbers of the frames of each part, without those that are known."""
         count, step = self.task.frames, self.length - self.overlap
         known = min(self.overlap, count)
-        # Where a thing comes back, a part ends.
-        turn = count if self._course is None else self._course.period or count
+        # Where a thing comes back, a part ends, after once or more.
+        period = self._course.period if self._course is not None else None
+        turn = period * max(1, step // period) if period else count
         begins = [
             begin for start in range(known, count, turn) for begin in range(start, min(count, start + turn), step)
         ]
@@ -98,8 +100,9 @@ class Parts:
 
     def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
         """See `segue.tasks.animate_run.Maker`."""
-        if self._carries and not self._path(_FIRST).exists():
+        if self._carries and taken_up(self._path(_FIRST)) is None:
             self._begin()
+            self.__dict__.pop("_course", None)
         for number, part in enumerate(self.parts()):
             if part.stop <= first:
                 continue
@@ -157,8 +160,10 @@ class Parts:
         self, frames: tuple[int, ...], known: Tensor, states: Path, course: Paced | None
     ) -> Float[Tensor, "t 3 h w"]:
         part = replace(self.task, seconds=len(frames) / float(self.task.fps or 1))
-        if course is not None and course.period and frames[0] % course.period == 0:
-            known = course.course.picture[None]
+        if course is not None:
+            # As it is carried, and not as it was drawn, so that no part takes over what one before has lost.
+            numbers = course.numbers(frames[:1]) * Over.of(self.whole or self.task).dials([0])[0]
+            known = course.course.carried(numbers)
         given, whole = dict(enumerate(known)), self.whole or self.task
         numbers = frames if self.numbers is None else tuple(self.numbers[place] for place in frames)
         carried = None if course is None else (course, frames)

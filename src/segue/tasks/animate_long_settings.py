@@ -22,9 +22,10 @@ class Long:
 
     Args:
         long: keys makes sparse key frames together first, and fills what lies between them, level by level, in
-            stretches that depend on nothing else; parts goes on from the last frames, part after part, and drifts;
-            whole denoises all frames together. Left out, parts by a model that carries a picture's thing
-            along, else keys for more than 96 frames, else whole.
+            stretches that depend on nothing else; parts goes on from the last frames, part after part, and drifts,
+            unless all parts carry the first picture; whole denoises all frames together. Left out, what carries one
+            picture is made in parts where there are more frames than the model looks at, and loops of it as a whole;
+            else keys for more than 96 frames, else whole.
         levels: by how much each filling multiplies the frames, such as 4,4; of keys. Left out, 4,4.
         fill: what fills each level, of keys: joint, a model that can be given a first and a last frame; branches, which
             fork from a mix of both key frames; flow, which moves the pixels of both and draws nothing anew. One for

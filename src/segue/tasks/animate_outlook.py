@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from segue.tasks.animate_long_choice import outlook_of
+from segue.tasks.animate_long_choice import is_carried, outlook_of
 from segue.tasks.sampling import Execution
 from segue.temporal.frame_attention import Pattern
 from segue.types import RowId
@@ -43,7 +43,7 @@ def outlook(task: Animate, model: LatentDiffusion, execution: Execution) -> tupl
             by, both = f"{by}, forwards and backwards", 2
         if still:
             by = f"{by}, from a picture that is drawn first"
-        share = movement.strength or 1.0
+        share = movement.strength or 1.0 if is_carried(task) else 1.0
         rows = both * count * max(1, int(steps * share)) + steps * still
         return (f"{begun}by {by}: about {terms * rows} evaluations", *memory)
     share = movement.strength or 1.0

@@ -26,6 +26,7 @@ from segue.models.time_inserted import PART, TimeNetwork, time_layers
 from segue.training.bounds import Amount, Count, Memory, Natural, Prompts, Rate, Share
 from segue.training.checkpoint import Run
 from segue.training.clip_footage import FootageConfig, build_footage
+from segue.training.clip_lessons import Lessons, lessons
 from segue.training.ema import Ema
 from segue.training.frozen import read_frozen
 from segue.training.journal import save_sheet
@@ -91,7 +92,7 @@ def main(config: Config) -> Path:
     told = teaching(config, plain)
     precision = torch.autocast(ranks.device.type, torch.bfloat16, enabled=bool(config.bf16))
     with ranks.main_first():
-        training, validation = videoldm.lessons(told, plain, precision)
+        training, validation = lessons(told.clips, told.validation_every, plain, told.out, precision)
     optimizer = torch.optim.AdamW(
         updates.parameters(), config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
     )
@@ -169,7 +170,7 @@ def teaching(config: Config, model: LatentDiffusion) -> videoldm.Config:
 
 
 def validate(
-    plain: LatentDiffusion, file: Path, kept: videoldm.Lessons, config: Config, told: videoldm.Config, step: int
+    plain: LatentDiffusion, file: Path, kept: Lessons, config: Config, told: videoldm.Config, step: int
 ) -> dict[str, float]:
     """The loss on clips that were kept back, with and without the update; and a sheet of clips drawn both ways."""
     model = plain.over(config.frames).batched(config.frames * config.batch)

@@ -10,8 +10,6 @@ noise is alike, so that less is left to learn.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,12 +33,12 @@ from segue.models.time_inserted import CONTEXT, FPS, Kind, TimeLayers, TimeSetti
 from segue.models.time_words import WORDS, heard_of
 from segue.training.bounds import Amount, Count, Memory, Natural, Portion, Prompts, Rate, Share
 from segue.training.checkpoint import Run
-from segue.training.clips import Clips, Taken, given_frames
+from segue.training.clip_lessons import Lessons, lessons
+from segue.training.clips import Taken, given_frames
 from segue.training.data import step_generator, step_rng
 from segue.training.ema import Ema
 from segue.training.frozen import read_frozen
 from segue.training.journal import save_sheet
-from segue.training.latents import latents_of
 from segue.training.losses import TrainedPrediction, guess_distance, prediction_error
 from segue.training.moving_words import motion_phrases
 from segue.training.ranks import Ranks
@@ -146,23 +144,6 @@ class Config:
         )
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """Clips with the latents of their frames.
-
-    Args:
-        clips: with what may be said of them.
-        latents: of all frames of all clips, also of those that were kept back.
-    """
-
-    clips: Clips
-    latents: Float[Tensor, "n t c h w"]
-
-    def x0(self, taken: list[Taken]) -> Float[Tensor, "b c h w"]:
-        """The latents of clips as they are played, frame by frame."""
-        return torch.cat([self.latents[one.row][torch.from_numpy(one.frames)] for one in taken]).float()
-
-
 def main(config: Config) -> Path:
     """Train, or go on training, and return the file of the layers (8 bits, the averaged weights)."""
     ranks = Ranks.start(config.device)
@@ -172,7 +153,7 @@ def main(config: Config) -> Path:
     image = read_frozen(config.model, ranks.device, bool(config.bf16), (UNetNetwork, XlNetwork))
     precision = torch.autocast(ranks.device.type, torch.bfloat16, enabled=bool(config.bf16))
     with ranks.main_first():
-        training, validation = lessons(config, image, precision)
+        training, validation = lessons(config.clips, config.validation_every, image, config.out, precision)
     learner, layers = learning(config, image)
     if config.start is not None:
         layers.load_state_dict(fitting_weights(config.start, layers, image.name))
@@ -203,30 +184,6 @@ def learning(config: Config, image: LatentDiffusion) -> tuple[LatentDiffusion, T
     layers = time_layers(learner)
     layers.float().requires_grad_(True).train()
     return learner.over(config.frames).batched(config.frames * config.batch), layers
-
-
-def lessons(config: Config, image: LatentDiffusion, precision: torch.autocast) -> tuple[Lessons, Lessons]:
-    """What is learned from, and what was kept back.
-
-    Raises:
-        TrainingError: the clips have frames of another size than the model's, or are too short or too few.
-    """
-    clips = Clips.load(config.clips)
-    (width, height), own = clips.size, "x".join(map(str, image.defaults.size))
-    if clips.size != image.defaults.size:
-        raise TrainingError(f"{config.clips} has clips of {width}x{height}, and {config.model} draws {own}")
-    if len(clips) < config.validation_every:
-        raise TrainingError(
-            f"{config.clips} has {len(clips)} clips, too few to keep back every {config.validation_every}th; make "
-            "more, or set validation_every"
-        )
-    shown = json.loads((config.clips / "sources.json").read_text("utf-8"))["frames_sha256"]
-    key = hashlib.sha256(f"{shown} {image.fingerprint}".encode()).hexdigest()
-    flat = clips.frames.reshape(-1, height, width, 3)
-    latents = latents_of(flat, image.codec, config.out / "latents.safetensors", key, precision)
-    latents = latents.unflatten(0, (len(clips), clips.length))
-    training, validation = (Lessons(part, latents) for part in clips.split(config.validation_every))
-    return training, validation
 
 
 def pair_loss(
