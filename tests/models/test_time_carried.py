@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from segue.models.time_carried import SOONEST, Course, completed, evened, filled, put_back
+from segue.models.time_carried import SOONEST, Course, completed, evened, filled, held_in, put_back
 
 FRAMES = 16
 SECONDS = [at / 8 for at in range(FRAMES)]
@@ -140,6 +140,19 @@ def test_growth_ends_somewhere() -> None:
     found = course(way(growth=0.3 * TIME))
     made = found.carried(torch.tensor([[0.0, 0.0, 0.0, growth] for growth in (3.0, 30.0, 300.0)]))
     assert float((made[1] - made[2]).abs().max()) < 1e-3 < float((made[0] - made[1]).abs().max())
+
+
+def test_leaps_stay_in_the_picture_but_for_those_of_large_things() -> None:
+    """Above the square are three eighths of the picture, which are three quarters of half of it."""
+    _, mask = square()
+    leap = way(x=0.1 * TIME, y=-BOUNCE[:, 1].abs() * 2)
+    top = float(leap[:, 1].min())
+    found = held_in(leap, mask)
+    assert float(found[:, 1].min()) == pytest.approx(max(top, -0.75), abs=1e-6)
+    assert torch.equal(found[:, [0, 2, 3]], leap[:, [0, 2, 3]])
+    assert torch.allclose(held_in(0.5 * leap, mask), 0.5 * leap)
+    assert torch.allclose(held_in(leap, torch.ones_like(mask))[:, 1], 0.5 * leap[:, 1])
+    assert torch.equal(held_in(leap, torch.zeros_like(mask)), leap)
 
 
 def test_the_ground_goes_on_behind_the_thing() -> None:

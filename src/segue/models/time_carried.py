@@ -38,8 +38,12 @@ EVEN = 0.08
 """What goes at one speed is off that, as it is learned, by a smaller share of where it comes to."""
 LEAST = 0.05
 """What comes no farther does not go anywhere."""
-TURN, GROWTH = 2, 3
+UP, TURN, GROWTH = 1, 2, 3
 """Their places among a way's numbers."""
+INSIDE = 0.5
+"""A mask's value from which on a place is part of the thing."""
+HALF = 0.5
+"""Of a leap that large things make, too."""
 SOONEST = 4
 """Frames after which a thing may be back at the earliest."""
 RIM = 8
@@ -97,6 +101,7 @@ class Course:
         # The thing is the same in all frames, whatever was seen at the time of each.
         mask, picture = seen.mask.float().mean(0, keepdim=True).cpu(), picture.float().cpu()
         mask = completed(functional.interpolate(mask, picture.shape[1:], mode="bilinear"), picture[None])
+        numbers = numbers if bool(even.any()) else held_in(numbers, mask)
         return Course(picture, mask, seen.middle.float().mean(0, keepdim=True).cpu(), numbers, even)
 
     @cached_property
@@ -226,6 +231,23 @@ def evened(numbers: Float[Tensor, "t 4"], elapsed: Sequence[float]) -> tuple[Flo
     smooth = (longer[:-2] + 2 * longer[1:-1] + longer[2:]) / 4
     smooth[times == 0] = 0
     return torch.where(even, line, smooth), even
+
+
+def held_in(numbers: Float[Tensor, "t 4"], mask: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "t 4"]:
+    """Ways that come back, which leap no higher than the picture, but half as high as they would at least.
+
+    Args:
+        numbers: of the ways.
+        mask: of the thing.
+    """
+    height, width = mask.shape[-2:]
+    inside = (mask[0, 0] > INSIDE).any(1)
+    if not bool(inside.any()):
+        return numbers
+    room = 2 * float(inside.float().argmax()) / min(height, width)
+    leap = float(-numbers[:, UP].min())
+    share = max(HALF, room / leap) if leap > room else 1.0
+    return torch.cat([numbers[:, :UP], share * numbers[:, UP : UP + 1], numbers[:, UP + 1 :]], 1)
 
 
 def completed(mask: Float[Tensor, "t 1 h w"], pictures: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 1 h w"]:
