@@ -216,7 +216,7 @@ def main() -> None:
         if case.key in done:
             continue
         words = ["--one", "--frames", str(case.frames), "--how", case.how, "--ways", case.way]
-        words += ["--model", MODELS.get(case.how, given.model)]
+        words += ["--model", MODELS.get(case.how) or str(given.model)]
         words += ["--seed", str(given.seed), *(["--motion", case.motion] if case.motion else [])]
         words += [*(["--steps", str(given.steps)] if given.steps else []), *(["--side", str(size[0])] if size else [])]
         made = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, check=True, text=True)
