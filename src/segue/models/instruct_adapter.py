@@ -266,15 +266,12 @@ class InstructAdapter(nn.Module):
             return said
         return said + self.when(waves(PER_SECOND * (elapsed + LONGEST)).to(said))
 
-    def changed(
-        self, picture: Float[Tensor, "b c h w"], words: Float[Tensor, "b e"], much: Float[Tensor, " b"] | None = None
-    ) -> Changed:
+    def changed(self, picture: Float[Tensor, "b c h w"], words: Float[Tensor, "b e"]) -> Changed:
         """The picture as the words want it.
 
         Args:
             picture: latents that are not scaled; see `segue.models.instruction.shown`.
             words: what `meaning` made of the text embeddings.
-            much: how far things go along their way; None is 1.
         """
         told = functional.silu(words)
         seen = self.seen(picture, told)
@@ -283,7 +280,6 @@ class InstructAdapter(nn.Module):
             seen = self.move(seen, told)
         if self.travel is not None:
             carrying = self.travel(seen, told)
-            carrying = carrying if much is None else replace(carrying, way=carrying.way.times(much))
             seen, carried = carrying.carried(seen), carrying.carried(picture)
             words = words + self.travel.meaning(carrying.way)
             told = functional.silu(words)

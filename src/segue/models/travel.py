@@ -47,10 +47,6 @@ class Way:
         """All of them, in this order."""
         return torch.cat([self.shift, self.turn[:, None], self.growth[:, None]], 1)
 
-    def times(self, much: Float[Tensor, " b"]) -> Way:
-        """So many times as far; 0 is no way."""
-        return Way(self.shift * much[:, None], self.turn * much, self.growth * much)
-
 
 @dataclass(frozen=True)
 class Carrying:

@@ -85,7 +85,10 @@ def is_carried(task: Animate) -> bool:
 
 def carries(task: Animate) -> bool:
     """Whether that picture has one course for all of the clip, however long it is: nothing of it changes on the way."""
-    return is_carried(task) and task.prompts.is_level and Curve.of(task.movement.motion or 1.0).is_constant
+    from segue.tasks.animate_told import told_alike
+
+    motion = task.movement.motion
+    return is_carried(task) and told_alike(task.prompts, 1.0 if motion is None else motion)
 
 
 def _is_longer(task: Animate, model: LatentDiffusion) -> bool:

@@ -100,9 +100,6 @@ class Parts:
 
     def pictures(self, first: int) -> Iterator[Float[Tensor, "t 3 h w"]]:
         """See `segue.tasks.animate_run.Maker`."""
-        if self._carries and taken_up(self._path(_FIRST)) is None:
-            self._begin()
-            self.__dict__.pop("_course", None)
         for number, part in enumerate(self.parts()):
             if part.stop <= first:
                 continue
@@ -120,20 +117,22 @@ class Parts:
         """Whether all parts have one course, along which the first picture's thing is carried."""
         return self.task.frames > self.length and carries(self.whole or self.task)
 
-    def _begin(self) -> None:
-        """Make the first part, as long as parts can be, and keep its first picture."""
-        made = to_uint8(self._made(0, range(self.length), None))
-        lay_down(self._path(0), {_PIXELS: made})
-        lay_down(self._path(_FIRST), {_PIXELS: made[:1].clone()})
+    def _begun(self) -> Float[Tensor, "3 h w"]:
+        """The first picture, for which the first part is made, as long as parts can be; it is kept."""
+        found = taken_up(self._path(_FIRST))
+        if found is None:
+            made = to_uint8(self._made(0, range(self.length), None))
+            found = {_PIXELS: made[:1].clone()}
+            lay_down(self._path(0), {_PIXELS: made})
+            lay_down(self._path(_FIRST), found)
+        return as_floats(found[_PIXELS])[0]
 
     @cached_property
     def _course(self) -> Paced | None:
         """Of the first picture's thing; None of parts that each begin anew."""
-        found = taken_up(self._path(_FIRST)) if self._carries else None
-        if not found:
+        if not self._carries:
             return None
-        picture, over = as_floats(found[_PIXELS])[0], Over.of(self.whole or self.task)
-        return course_of(self.model, over, picture, float(self.task.fps or 1))
+        return course_of(self.model, Over.of(self.whole or self.task), self._begun(), float(self.task.fps or 1))
 
     def _made(self, number: int, part: range, course: Paced | None) -> Float[Tensor, "t 3 h w"]:
         states = self.folder / f"{_STATES}-{number:06d}"

@@ -66,7 +66,7 @@ class Over:
     @property
     def is_even(self) -> bool:
         """Whether all frames are told the same of what moves, and how strongly."""
-        return self.prompts.is_level and Curve.of(self.motion).is_constant
+        return told_alike(self.prompts, self.motion)
 
     def scales(self, numbers: Sequence[int]) -> list[float]:
         """Of guidance, at each frame."""
@@ -104,6 +104,11 @@ class Over:
     @property
     def _clock(self) -> Clock:
         return Clock(self.fps)
+
+
+def told_alike(prompts: Prompts, motion: Value) -> bool:
+    """Whether all frames of a clip are told the same of what moves, and how strongly."""
+    return prompts.is_level and Curve.of(motion).is_constant
 
 
 def unreached(task: Animate) -> tuple[str, ...]:
